@@ -1,0 +1,1 @@
+"""Folders of pictures: which, where to, what is done, and the loop."""

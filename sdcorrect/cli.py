@@ -1,0 +1,248 @@
+"""The command line: the only place that prints or exits.
+
+What needs torch is imported by the commands that need it, so that help and validation answer at once.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from sdcorrect import __version__
+from sdcorrect.config import Job, load_job, parse_set
+from sdcorrect.errors import SdcorrectError
+from sdcorrect.recipes import ALIASES, BUILT_IN
+
+if TYPE_CHECKING:
+    from sdcorrect.batch.runner import Run
+
+#: The exit code of a job that is done but for some pictures that failed.
+SOME_FAILED = 3
+
+app = typer.Typer(
+    help="Translate folders of pictures with Stable Diffusion and keep their structure.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@contextmanager
+def errors_for_people(debug: bool) -> Iterator[None]:
+    """Turn errors into one line and an exit code."""
+    try:
+        yield
+    except SdcorrectError as error:
+        if debug:
+            raise
+        err.print(f"[red]error:[/] {escape(str(error))}")
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        err.print("interrupted; what is recorded is whole, and the same command goes on from there")
+        raise typer.Exit(130) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        first_line = (str(error).splitlines() or [""])[0]
+        err.print(f"[red]error:[/] {type(error).__name__}: {escape(first_line)} (--debug tells where)")
+        raise typer.Exit(1) from None
+
+
+def _version(value: bool) -> None:
+    if value:
+        out.print(f"sdcorrect {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    # read when they are first imported: they would greet every command with what they miss
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    logging.basicConfig(
+        format="%(message)s",
+        handlers=[RichHandler(console=err, show_time=False, show_path=False)],
+    )
+
+
+@app.command()
+def translate(
+    input_: Annotated[
+        Path | None, typer.Argument(metavar="[INPUT]", help="The folder of pictures.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="The job, a YAML file.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The output folder.")] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to turn them into.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="mini, a diffusers folder or a hub id.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", help="A recipe; see `sdcorrect recipes`.")
+    ] = None,
+    strength: Annotated[
+        float | None, typer.Option("--strength", help="How far to go from the source, 0 to 1.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Sampling steps at strength 1.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Another seed, other noise.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures at a time.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="auto, float32, float16, bfloat16.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as output.format=jpg."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Only the first so many.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done; load no model.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Redo what the output folder has.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Translate a folder of pictures."""
+    flags = {
+        "input.path": input_ and str(input_),
+        "output.path": output and str(output),
+        "prompt": prompt,
+        "model": model,
+        "method": method,
+        "strength": strength,
+        "steps": steps,
+        "seed": seed,
+        "batch_size": batch_size,
+        "device": device,
+        "dtype": dtype,
+        "limit": limit,
+    }
+    with errors_for_people(debug):
+        overrides = parse_set(set_ or []) | {k: v for k, v in flags.items() if v is not None}
+        job = load_job(config, overrides)
+        if dry_run:
+            _show_plan(job)
+        else:
+            _translate(job, overwrite)
+
+
+@app.command()
+def validate(
+    config: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for translate.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Check a job without running it."""
+    with errors_for_people(debug):
+        job = load_job(config, parse_set(set_ or []))
+        recipes = ", ".join(recipe.name for recipe in job.recipes)
+        out.print(
+            f"{config}: a valid job ({recipes}; {job.effective_steps} of {job.steps} steps)",
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def recipes() -> None:
+    """List the built-in recipes."""
+    table = Table("recipe", "inversion", "start", "what goes back where", "summary", title="Recipes")
+    for recipe in BUILT_IN.values():
+        goes_back = "\n".join(f"{i.tensor} at {', '.join(i.blocks)}" for i in recipe.inject)
+        table.add_row(recipe.name, recipe.inversion, recipe.start, goes_back or "-", recipe.summary)
+    out.print(table)
+    for alias, name in ALIASES.items():
+        out.print(f"{alias}: the authors' name for {name}")
+
+
+def _show_plan(job: Job) -> None:
+    from sdcorrect.batch.inputs import find_pictures
+
+    pictures = find_pictures(
+        job.input.path, job.input.recursive, exclude=job.output.path, limit=job.limit
+    )
+    out.print(json.dumps(job.model_dump(mode="json"), indent=2), soft_wrap=True, markup=False)
+    names = ", ".join(recipe.name for recipe in job.recipes)
+    out.print(f"would translate {len(pictures)} pictures by {names} into {job.output.path}")
+
+
+def _translate(job: Job, overwrite: bool) -> None:
+    from sdcorrect.batch.runner import Run
+    from sdcorrect.models import load_model, quiet_libraries
+
+    quiet_libraries()
+    with err.status(f"loading {job.model}"):
+        model = load_model(job.model, job.device, job.dtype)
+    run = Run(job, model, overwrite=overwrite)
+    failures = _follow(run)
+    _summarize(run, failures)
+    if failures:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _follow(run: "Run") -> list[dict[str, Any]]:
+    """Work through `run` under a progress bar, or in plain lines where nobody watches; its failures."""
+    failures = []
+    total = len(run.pictures) * len(run.recipes)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        task = progress.add_task("translating", total=total)
+        for done, record in enumerate(run.records(), 1):
+            progress.update(task, completed=done)
+            if record is None:
+                continue
+            if record["status"] == "failed":
+                failures.append(record)
+            if not err.is_terminal:
+                line = f"{done}/{total} {record['status']} {record['variant']}/{record['input']['path']}"
+                err.print(line, markup=False)
+    return failures
+
+
+def _summarize(run: "Run", failures: list[dict[str, Any]]) -> None:
+    for record in failures:
+        path = escape(record["input"]["path"])
+        err.print(f"[red]failed:[/] {path} ({record['variant']}): {escape(record['error'])}")
+    table = Table("variant", "translated", "done before", "failed", "U-Net evaluations a picture")
+    for variant in run.recipes:
+        tally = run.tally[variant]
+        table.add_row(
+            variant,
+            str(tally.done),
+            str(tally.before),
+            str(tally.failed),
+            str(tally.evaluations or "-"),
+        )
+    out.print(table)
+    if not any(tally.done or tally.failed for tally in run.tally.values()):
+        out.print("nothing to do: all was done before")
+    out.print(
+        f"pictures: {run.job.output.path}/<variant>/  settings and counts: job.json", soft_wrap=True
+    )

@@ -1,0 +1,223 @@
+"""The job: what a YAML file, `--set` and flags say, checked before a model is loaded.
+
+Imports no torch.
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from typing_extensions import Self
+
+from sdcorrect.core.plan import effective_steps
+from sdcorrect.errors import UsageError
+from sdcorrect.recipes import Inject, Recipe, RecipeField, built_in
+
+#: Settings that are paths: in a YAML file they are relative to that file.
+PATHS = (("input", "path"), ("output", "path"))
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Input(_Settings):
+    path: Path
+    recursive: bool = True
+
+
+class Output(_Settings):
+    path: Path
+    format: Literal["png", "jpg", "webp"] = "png"
+
+
+class Job(_Settings):
+    """One translation job: pictures in, the same pictures under a new prompt out."""
+
+    model: str = Field("mini", min_length=1)
+    input: Input
+    output: Output
+    prompt: str = Field(min_length=1)
+    negative_prompt: str = ""
+    method: RecipeField = Field(default_factory=lambda: built_in("correct"))
+    variants: tuple[RecipeField, ...] = ()
+    strength: Annotated[float, Field(gt=0, le=1)] = 0.8
+    steps: Annotated[int, Field(ge=1, le=999)] = 20
+    guidance_scale: Annotated[float, Field(ge=0)] = 7.5
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    size: Annotated[int, Field(ge=8)] | None = None
+    resize: Literal["fit", "crop", "none"] = "fit"
+    batch_size: Annotated[int, Field(ge=1)] = 1
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    limit: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if effective_steps(self.steps, self.strength) == 0:
+            raise ValueError(
+                f"strength {self.strength:g} of {self.steps} steps is not one whole step; "
+                f"raise strength to {math.ceil(1000 / self.steps) / 1000} or more, or raise steps"
+            )
+        names = [recipe.name for recipe in self.recipes]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"variants: {twice[0]!r} stands there twice; give each its own name")
+        return self
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """The recipes to run: `variants` where given, else `method` alone."""
+        return self.variants or (self.method,)
+
+    @property
+    def effective_steps(self) -> int:
+        return effective_steps(self.steps, self.strength)
+
+
+def load_job(file: Path | None, overrides: Mapping[str, Any]) -> Job:
+    """Read `file`, lay `overrides` (dotted key -> value) over it, and check the whole.
+
+    Paths in the file are relative to the file, paths in `overrides` to the working directory.
+
+    Raises:
+        UsageError: it cannot be read or is not a valid job; a line for each thing that is wrong.
+    """
+    text = _read(file) if file else ""
+    try:
+        raw = yaml.safe_load(text) or {}
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise UsageError(f"{file}: expected settings such as `prompt: ...`, found {_kind(raw)}")
+    if file:
+        _anchor(raw, file.parent)
+    settings = raw
+    for key, value in overrides.items():
+        settings = _overlay(settings, key, value)
+    try:
+        return Job.model_validate(settings)
+    except ValidationError as errors:
+        lines = [_explain(error, file, tree, overrides) for error in errors.errors()]
+        raise UsageError("\n".join(lines)) from None
+
+
+def parse_set(assignments: Sequence[str]) -> dict[str, Any]:
+    """`key.sub=value` as the shell gives it; values are YAML.
+
+    Raises:
+        UsageError: no `=`, or a value that is not YAML.
+    """
+    parsed: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set {assignment}: expected key=value, such as --set output.format=jpg")
+        try:
+            parsed[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UsageError(f"--set {assignment}: the value is not YAML; quote it") from None
+    return parsed
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{file}: cannot read the job: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{file}: cannot read the job: it is not UTF-8 text") from None
+
+
+def _anchor(raw: dict[str, Any], folder: Path) -> None:
+    """Make the paths of a job file relative to the working directory, in place."""
+    for section, key in PATHS:
+        inner = raw.get(section)
+        if isinstance(inner, dict) and isinstance(inner.get(key), str):
+            inner[key] = os.path.normpath(folder / Path(inner[key]).expanduser())
+    model = raw.get("model")
+    if isinstance(model, str) and (folder / Path(model).expanduser()).exists():
+        raw["model"] = os.path.normpath(folder / Path(model).expanduser())
+
+
+def _overlay(settings: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    head, _, rest = key.partition(".")
+    if rest:
+        inner = settings.get(head)
+        value = _overlay(inner if isinstance(inner, dict) else {}, rest, value)
+    return {**settings, head: value}
+
+
+def _explain(
+    error: ErrorDetails, file: Path | None, tree: yaml.Node | None, overrides: Mapping[str, Any]
+) -> str:
+    location = error["loc"]
+    key = ".".join(map(str, location))
+    overridden = any(key == name or key.startswith(f"{name}.") for name in overrides)
+    where = "" if overridden or not file else f"{file}:{_line_of(tree, location)}: "
+    match error["type"]:
+        case "extra_forbidden":
+            known = _known_keys(location[:-1])
+            near = get_close_matches(str(location[-1]), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            return f"{where}{key}: there is no such setting; {hint}"
+        case "missing":
+            return f"{where}{key}: is missing; {_HOW_TO_GIVE.get(key, 'add it')}"
+        case "value_error":
+            message = error["msg"].removeprefix("Value error, ")
+            return f"{where}{key}: {message}" if key else f"{where}{message}"
+        case _:
+            expected = error["msg"].replace("Input should", "should", 1)
+            return f"{where}{key}: {expected}; found {_shown(error['input'])}"
+
+
+_HOW_TO_GIVE = {
+    "input": "give a folder of pictures, or `input: {path: ...}` in the job",
+    "output": "give -o DIR, or `output: {path: ...}` in the job",
+    "prompt": 'give -p "...", or `prompt: ...` in the job',
+}
+
+
+def _known_keys(location: Sequence[int | str]) -> list[str]:
+    sections: dict[int | str, type[BaseModel]] = {
+        "input": Input,
+        "output": Output,
+        "method": Recipe,
+        "variants": Recipe,
+        "inject": Inject,
+    }
+    innermost = next((sections[part] for part in reversed(location) if part in sections), Job)
+    return list(innermost.model_fields)
+
+
+def _line_of(node: yaml.Node | None, location: Sequence[int | str]) -> int:
+    """The line, counted from 1, of the deepest part of `location` that the file has."""
+    line = 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            pair = next((pair for pair in node.value if pair[0].value == part), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def _kind(value: object) -> str:
+    return {list: "a list", str: "text", int: "a number", float: "a number"}.get(type(value), "a value")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
