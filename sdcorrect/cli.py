@@ -178,14 +178,12 @@ def recipes() -> None:
 
 
 def _show_plan(job: Job) -> None:
-    from sdcorrect.batch.inputs import find_pictures
+    from sdcorrect.batch.inputs import find_items
 
-    pictures = find_pictures(
-        job.input.path, job.input.recursive, exclude=job.output.path, limit=job.limit
-    )
+    items = find_items(job)
     out.print(json.dumps(job.model_dump(mode="json"), indent=2), soft_wrap=True, markup=False)
     names = ", ".join(recipe.name for recipe in job.recipes)
-    out.print(f"would translate {len(pictures)} pictures by {names} into {job.output.path}")
+    out.print(f"would translate {len(items)} pictures by {names} into {job.output.path}")
 
 
 def _translate(job: Job, overwrite: bool) -> None:
@@ -205,7 +203,7 @@ def _translate(job: Job, overwrite: bool) -> None:
 def _follow(run: "Run") -> list[dict[str, Any]]:
     """Work through `run` under a progress bar, or in plain lines where nobody watches; its failures."""
     failures = []
-    total = len(run.pictures) * len(run.recipes)
+    total = len(run.items) * len(run.recipes)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

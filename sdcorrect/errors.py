@@ -14,4 +14,11 @@ class UsageError(SdcorrectError):
 
 
 class PictureError(SdcorrectError):
-    """One picture cannot be translated; it is recorded as failed and the job goes on."""
+    """One picture cannot be translated; it is recorded as failed and the job goes on.
+
+    `sha256` is that of the picture's file, where it could be read.
+    """
+
+    def __init__(self, message: str, sha256: str | None = None) -> None:
+        super().__init__(message)
+        self.sha256 = sha256

@@ -11,6 +11,7 @@ from typing import Literal
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from sdcorrect.config import Job
 from sdcorrect.errors import PictureError, UsageError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
@@ -18,10 +19,22 @@ Resize = Literal["fit", "crop", "none"]
 
 
 @dataclass(frozen=True)
+class Item:
+    """One picture of a job, and what is asked of it."""
+
+    source: Path
+    key: str  #: names it in the records and decides its shard: the path relative to the input folder
+    output: Path  #: where it goes below a variant's folder
+    prompt: str
+    negative_prompt: str
+    seed: int | None = None  #: where the job's list gives one
+
+
+@dataclass(frozen=True)
 class Picture:
     """A picture ready for the model."""
 
-    relative: Path
+    item: Item
     sha256: str
     image: Image.Image  #: RGB
 
@@ -63,18 +76,17 @@ class Sizing:
         return max(1, round(side / self.multiple)) * self.multiple
 
 
-def find_pictures(
-    folder: Path, recursive: bool, *, exclude: Path, limit: int | None = None
-) -> list[Path]:
-    """The pictures below `folder`, relative to it and sorted, but for those below `exclude`.
+def find_items(job: Job) -> list[Item]:
+    """The pictures that `job` covers, sorted by path.
 
     Raises:
         UsageError: there is no such folder, or there are no pictures in it.
     """
+    folder = job.input.path
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "there is no such folder"
         raise UsageError(f"input {folder}: {what}; give a folder of pictures")
-    files = sorted(_walk(folder, recursive, exclude.resolve()))
+    files = sorted(_walk(folder, job.input.recursive, job.output.path.resolve()))
     pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
     if not files:
         raise UsageError(f"input {folder}: the folder is empty; give a folder of pictures")
@@ -82,7 +94,11 @@ def find_pictures(
         raise UsageError(
             f"input {folder}: none of its {len(files)} files is a picture ({' '.join(sorted(SUFFIXES))})"
         )
-    return pictures[:limit]
+    outputs = _output_names(pictures, job.output.format)
+    return [
+        Item(folder / picture, picture.as_posix(), outputs[picture], job.prompt, job.negative_prompt)
+        for picture in pictures[: job.limit]
+    ]
 
 
 def _walk(folder: Path, recursive: bool, exclude: Path) -> Iterator[Path]:
@@ -97,7 +113,7 @@ def _walk(folder: Path, recursive: bool, exclude: Path) -> Iterator[Path]:
                 yield (Path(parent) / name).relative_to(folder)
 
 
-def output_names(pictures: list[Path], suffix: str) -> dict[Path, Path]:
+def _output_names(pictures: list[Path], suffix: str) -> dict[Path, Path]:
     """Where each picture goes: the same relative path with `suffix`.
 
     Where that is one name for several (a.jpg, a.png), each keeps its own suffix too.
@@ -111,22 +127,27 @@ def output_names(pictures: list[Path], suffix: str) -> dict[Path, Path]:
     }
 
 
-def read_picture(folder: Path, relative: Path, sizing: Sizing) -> Picture:
+def read_picture(item: Item, sizing: Sizing) -> Picture:
     """Read, turn upright, lay transparency onto white, and size one picture.
 
     Raises:
         PictureError: it cannot be read as a picture, or its size does not fit.
     """
     try:
-        data = (folder / relative).read_bytes()
+        data = item.source.read_bytes()
+    except OSError as error:
+        raise PictureError(f"cannot be read: {error.strerror}") from None
+    sha256 = hashlib.sha256(data).hexdigest()
+    try:
         with Image.open(io.BytesIO(data)) as image:
-            upright = ImageOps.exif_transpose(image)
-            opaque = _onto_white(upright)
+            opaque = _onto_white(ImageOps.exif_transpose(image))
+        return Picture(item, sha256, sizing.apply(opaque))
     except UnidentifiedImageError:
-        raise PictureError("not a picture that can be read") from None
+        raise PictureError("not a picture that can be read", sha256) from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PictureError(f"cannot be read: {error}") from None
-    return Picture(relative, hashlib.sha256(data).hexdigest(), sizing.apply(opaque))
+        raise PictureError(f"cannot be read: {error}", sha256) from None
+    except PictureError as error:
+        raise PictureError(str(error), sha256) from None
 
 
 def _onto_white(image: Image.Image) -> Image.Image:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from sdcorrect import __version__
-from sdcorrect.batch.inputs import Picture, Sizing, find_pictures, output_names, read_picture
+from sdcorrect.batch.inputs import Item, Picture, Sizing, find_items, read_picture
 from sdcorrect.batch.ledger import Ledger, Record, fingerprint, write_atomically
 from sdcorrect.config import Job
 from sdcorrect.errors import PictureError
@@ -37,7 +37,7 @@ class Tally:
 
 
 class Run:
-    """One job on one model. `pictures` are what it covers, `records()` works through them.
+    """One job on one model. `items` are what it covers, `records()` works through them.
 
     Raises:
         UsageError: no pictures, blocks that the model lacks, or an output folder of another job.
@@ -47,10 +47,7 @@ class Run:
     def __init__(self, job: Job, model: Model, *, overwrite: bool = False) -> None:
         self.job = job
         self.model = model
-        self.pictures = find_pictures(
-            job.input.path, job.input.recursive, exclude=job.output.path, limit=job.limit
-        )
-        self.names = output_names(self.pictures, job.output.format)
+        self.items = find_items(job)
         self.sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
         self.translator = Translator(
             model,
@@ -81,12 +78,12 @@ class Run:
         if not self.ledger.job():
             self._write_job(began)
         waiting: dict[tuple[tuple[int, int], tuple[str, ...]], list[Picture]] = {}
-        for relative in self.pictures:
+        for item in self.items:
             try:
-                picture = read_picture(self.job.input.path, relative, self.sizing)
+                picture = read_picture(item, self.sizing)
             except PictureError as error:
                 for variant in self.recipes:
-                    yield self._record(relative, None, variant, error=str(error))
+                    yield self._record(item, error.sha256, variant, error=str(error))
                 continue
             missing = tuple(v for v in self.recipes if not self._is_done(picture, v))
             for variant in self.recipes.keys() - set(missing):
@@ -103,9 +100,7 @@ class Run:
             self._write_job(began)
 
     def _is_done(self, picture: Picture, variant: str) -> bool:
-        return self.ledger.is_done(
-            picture.relative.as_posix(), variant, picture.sha256, self.marks[variant]
-        )
+        return self.ledger.is_done(picture.item.key, variant, picture.sha256, self.marks[variant])
 
     def _translate(self, batch: list[Picture], variants: tuple[str, ...]) -> Iterator[Record]:
         # A batch is always full: kernels differ by its size, and a picture's bytes must not
@@ -115,9 +110,9 @@ class Run:
         translations = self.translator(
             [picture.image for picture in rows],
             variants=variants,
-            seeds=[self._seed(picture) for picture in rows],
-            prompts=[self.job.prompt] * len(rows),
-            negative_prompts=[self.job.negative_prompt] * len(rows),
+            seeds=[self._seed(picture.item, picture.sha256) for picture in rows],
+            prompts=[picture.item.prompt for picture in rows],
+            negative_prompts=[picture.item.negative_prompt for picture in rows],
         )
         seconds = (time.perf_counter() - began) / len(batch) / len(variants)
         for variant, translation in translations.items():
@@ -131,15 +126,15 @@ class Run:
     ) -> Record:
         if image is None:
             error = "the result is not finite; try dtype float32"
-            return self._record(picture.relative, picture, variant, error=error, **costs)
-        path = Path(variant) / self.names[picture.relative]
+            return self._record(picture.item, picture.sha256, variant, error=error, **costs)
+        path = Path(variant) / picture.item.output
         kind = PIL_FORMATS[self.job.output.format]
         write_atomically(
             self.job.output.path / path, lambda stream: image.save(stream, kind, quality=95)
         )
         return self._record(
-            picture.relative,
-            picture,
+            picture.item,
+            picture.sha256,
             variant,
             output={"path": path.as_posix()},
             size=list(image.size),
@@ -148,8 +143,8 @@ class Run:
 
     def _record(
         self,
-        relative: Path,
-        picture: Picture | None,
+        item: Item,
+        sha256: str | None,
         variant: str,
         *,
         error: str | None = None,
@@ -161,16 +156,13 @@ class Run:
         else:
             self.tally[variant].done += 1
         record = {
-            "input": {
-                "path": relative.as_posix(),
-                "sha256": picture.sha256 if picture else None,
-            },
+            "input": {"path": item.key, "sha256": sha256},
             "variant": variant,
             "status": status,
             "error": error,
-            "seed": self._seed(picture) if picture else None,
-            "prompt": self.job.prompt,
-            "negative_prompt": self.job.negative_prompt,
+            "seed": self._seed(item, sha256) if sha256 else None,
+            "prompt": item.prompt,
+            "negative_prompt": item.negative_prompt,
             "effective_steps": self.job.effective_steps,
             "fingerprint": self.marks[variant],
             **more,
@@ -178,9 +170,11 @@ class Run:
         self.ledger.append(record)
         return record
 
-    def _seed(self, picture: Picture) -> int:
+    def _seed(self, item: Item, sha256: str) -> int:
         """The picture's own seed, of its content and the job's seed: no two share their noise."""
-        digest = hashlib.sha256(f"{self.job.seed} {picture.sha256}".encode()).digest()
+        if item.seed is not None:
+            return item.seed
+        digest = hashlib.sha256(f"{self.job.seed} {sha256}".encode()).digest()
         return int.from_bytes(digest[:4], "big")
 
     def _write_job(self, began: float) -> None:
@@ -195,7 +189,7 @@ class Run:
                 "device": str(self.model.device),
                 "device_name": _device_name(self.model.device),
                 "versions": {p: version(p) for p in ("torch", "diffusers", "transformers")},
-                "pictures": len(self.pictures),
+                "pictures": len(self.items),
                 "effective_steps": self.job.effective_steps,
                 **self.ledger.totals(),
                 "seconds": {"total": round(time.perf_counter() - began, 3), **phases},
