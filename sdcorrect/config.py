@@ -93,8 +93,12 @@ def load_job(file: Path | None, overrides: Mapping[str, Any]) -> Job:
     try:
         raw = yaml.safe_load(text) or {}
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UsageError(f"{file}:{line}: not YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+    _refuse_second_keys(file, tree)
     if not isinstance(raw, dict):
         raise UsageError(f"{file}: expected settings such as `prompt: ...`, found {_kind(raw)}")
     if file:
@@ -145,6 +149,21 @@ def _anchor(raw: dict[str, Any], folder: Path) -> None:
     model = raw.get("model")
     if isinstance(model, str) and (folder / Path(model).expanduser()).exists():
         raw["model"] = os.path.normpath(folder / Path(model).expanduser())
+
+
+def _refuse_second_keys(file: Path | None, node: yaml.Node | None) -> None:
+    """YAML lets the last of two equal keys win in silence."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_second_keys(file, item)
+    elif isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise UsageError(f"{file}:{line}: {key.value}: stands here a second time; keep one")
+            seen.add(key.value)
+            _refuse_second_keys(file, value)
 
 
 def _overlay(settings: dict[str, Any], key: str, value: Any) -> dict[str, Any]:

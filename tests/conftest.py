@@ -35,6 +35,12 @@ def unet(model: Model) -> UNet2DConditionModel:
 
 
 @pytest.fixture
+def icon() -> Image.Image:
+    """An example picture at the embedded model's own size, 64 x 64 px."""
+    return Image.open(EXAMPLES / "church.png").convert("RGB").resize((64, 64))
+
+
+@pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """A folder with three different pictures, one of them in a subfolder."""
     folder = tmp_path / "pictures"

@@ -1,0 +1,112 @@
+import pytest
+from pydantic import ValidationError
+
+from sdcorrect.core.layout import DecoderLayout
+from sdcorrect.core.plan import Injection, blocks_of
+from sdcorrect.errors import UsageError
+from sdcorrect.recipes import ALIASES, BUILT_IN, Inject, Recipe, built_in
+
+ATTENTION, PLAIN = "CrossAttnUpBlock2D", "UpBlock2D"
+SD15 = DecoderLayout.from_config({"up_block_types": [PLAIN, *[ATTENTION] * 3], "layers_per_block": 2})
+SDXL = DecoderLayout.from_config(
+    {"up_block_types": [ATTENTION, ATTENTION, PLAIN], "layers_per_block": 2}
+)
+MINI = DecoderLayout.from_config(
+    {"up_block_types": [PLAIN, ATTENTION, ATTENTION], "layers_per_block": 2}
+)
+
+
+def test_layouts_of_the_families() -> None:
+    assert SD15.blocks == tuple(range(12))
+    assert SD15.attention == set(range(3, 12))
+    assert SD15.first_attention == MINI.first_attention == (3, 4, 5)
+    assert SDXL.blocks == tuple(range(9))
+    assert SDXL.first_attention == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("layout", "attention", "skip"),
+    [(SD15, (3, 4), (4, 5)), (MINI, (3, 4), (4, 5)), (SDXL, (0, 1), (1, 2))],
+)
+def test_correct_is_the_authors_preset_on_every_family(
+    layout: DecoderLayout, attention: tuple[int, ...], skip: tuple[int, ...]
+) -> None:
+    plan = BUILT_IN["correct"].plan(layout)
+    assert plan.inversion == "one-step"
+    assert blocks_of(plan.injections, "self-attention") == attention
+    assert blocks_of(plan.injections, "skip") == skip
+
+
+def test_the_authors_names_lead_to_their_presets() -> None:
+    assert built_in("all") is BUILT_IN["correct"]
+    assert built_in("only-spatial") is BUILT_IN["correct-features"]
+    assert ALIASES.keys().isdisjoint(BUILT_IN)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "expected"),
+    [
+        ([4], (4,)),
+        (["first-attention"], (3, 4, 5)),
+        (["first-attention.2", 7], (5, 7)),
+        (["9+"], (9, 10, 11)),
+        (["first-attention.1+"], tuple(range(4, 12))),
+        ([5, "first-attention"], (5, 3, 4)),
+    ],
+)
+def test_blocks_by_number_and_by_level(blocks: list[str], expected: tuple[int, ...]) -> None:
+    inject = Inject.model_validate({"tensor": "self-attention", "blocks": blocks})
+    assert inject.resolve(SD15) == Injection("self-attention", expected)
+
+
+def test_onward_stops_where_the_tensor_is_no_more() -> None:
+    assert Inject(tensor="self-attention", blocks=("1+",)).resolve(SDXL).blocks == (1, 2, 3, 4, 5)
+    assert Inject(tensor="skip", blocks=("7+",)).resolve(SDXL).blocks == (7, 8)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "block", "message"),
+    [
+        ("skip", "9", "recipe mine: skip at decoder block 9: .* 0, 1, 2, 3, 4, 5, 6, 7, 8"),
+        ("self-attention", "2", "self-attention at decoder block 2: .* 3, 4, 5, 6, 7, 8"),
+        ("skip", "first-attention.3", "that level has 3 blocks"),
+    ],
+)
+def test_blocks_that_the_unet_lacks_are_named(tensor: str, block: str, message: str) -> None:
+    recipe = Recipe.model_validate(
+        {"name": "mine", "inversion": "one-step", "inject": [{"tensor": tensor, "blocks": [block]}]}
+    )
+    with pytest.raises(UsageError, match=message):
+        recipe.plan(MINI)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"inject": [{"tensor": "skip", "blocks": [4]}]}, "set inversion"),
+        ({"start": "inverted"}, "needs inversion: full"),
+        ({"inversion": "one-step", "inversion_steps": 9}, "needs inversion: full"),
+        (
+            {"inversion": "one-step", "inject": [{"tensor": "skip", "blocks": ["middle"]}]},
+            "not 'middle'",
+        ),
+        ({"inversion": "one-step", "inject": [{"tensor": "skip", "blocks": []}]}, "at least 1 item"),
+        ({"inversion": "one-step", "inject": [{"tensor": "query", "blocks": [4]}]}, "'self-attention'"),
+        (
+            {
+                "inversion": "one-step",
+                "inject": [{"tensor": "skip", "blocks": [4], "window": [0.5, 0.2]}],
+            },
+            "0 <= first < last <= 1",
+        ),
+        ({"name": "../mine"}, "name"),
+    ],
+)
+def test_recipes_that_make_no_sense_are_refused(recipe: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Recipe.model_validate({"name": "mine", **recipe})
+
+
+def test_a_recipe_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        BUILT_IN["correct"].name = "other"  # type: ignore[misc]
