@@ -21,7 +21,7 @@ from sdcorrect.core.schedule import ddim_scheduler
 from sdcorrect.errors import UsageError
 
 MINI = Path(__file__).parent / "assets" / "mini"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 logger = logging.getLogger(__name__)

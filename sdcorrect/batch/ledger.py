@@ -93,8 +93,10 @@ class Ledger:
         """Cut off a last line that a kill left without its end."""
         with self._file.open("a+b") as stream:
             stream.seek(0)
-            whole = stream.read()
-            stream.truncate(whole.rfind(b"\n") + 1)
+            content = stream.read()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                stream.truncate(whole)
 
     def is_done(self, relative: str, variant: str, sha256: str, mark: str) -> bool:
         """Whether this picture, by content and settings, is recorded as done and its file stands."""
@@ -136,7 +138,7 @@ class Ledger:
         """What `job.json` says, empty where there is none."""
         try:
             content: dict[str, Any] = json.loads((self.out / "job.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError) as error:
             raise UsageError(f"{self.out / 'job.json'}: cannot be read: {error}") from None
