@@ -1,89 +1,22 @@
-"""The command line: the only place that prints or exits.
-
-What needs torch is imported by the commands that need it, so that help and validation answer at once.
-"""
+"""`sdcorrect translate`: run a job, follow it, and say what came of it."""
 
 import json
-import logging
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sdcorrect import __version__
+from sdcorrect.cli.console import Debug, app, err, errors_for_people, out
 from sdcorrect.config import Job, load_job, parse_set
-from sdcorrect.errors import SdcorrectError
-from sdcorrect.recipes import ALIASES, BUILT_IN
 
 if TYPE_CHECKING:
     from sdcorrect.batch.runner import Run
 
 #: The exit code of a job that is done but for some pictures that failed.
 SOME_FAILED = 3
-
-app = typer.Typer(
-    help="Translate folders of pictures with Stable Diffusion and keep their structure.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
-
-@contextmanager
-def errors_for_people(debug: bool) -> Iterator[None]:
-    """Turn errors into one line and an exit code."""
-    try:
-        yield
-    except SdcorrectError as error:
-        if debug:
-            raise
-        err.print(f"[red]error:[/] {escape(str(error))}")
-        raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        err.print("interrupted; what is recorded is whole, and the same command goes on from there")
-        raise typer.Exit(130) from None
-    except (typer.Exit, typer.Abort):
-        raise
-    except Exception as error:
-        if debug:
-            raise
-        first_line = (str(error).splitlines() or [""])[0]
-        err.print(f"[red]error:[/] {type(error).__name__}: {escape(first_line)} (--debug tells where)")
-        raise typer.Exit(1) from None
-
-
-def _version(value: bool) -> None:
-    if value:
-        out.print(f"sdcorrect {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def main(
-    _version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    # read when they are first imported: they would greet every command with what they miss
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    logging.basicConfig(
-        format="%(message)s",
-        handlers=[RichHandler(console=err, show_time=False, show_path=False)],
-    )
 
 
 @app.command()
@@ -145,36 +78,6 @@ def translate(
             _show_plan(job)
         else:
             _translate(job, overwrite)
-
-
-@app.command()
-def validate(
-    config: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job.")],
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for translate.")
-    ] = None,
-    debug: Debug = False,
-) -> None:
-    """Check a job without running it."""
-    with errors_for_people(debug):
-        job = load_job(config, parse_set(set_ or []))
-        recipes = ", ".join(recipe.name for recipe in job.recipes)
-        out.print(
-            f"{config}: a valid job ({recipes}; {job.effective_steps} of {job.steps} steps)",
-            soft_wrap=True,
-        )
-
-
-@app.command()
-def recipes() -> None:
-    """List the built-in recipes."""
-    table = Table("recipe", "inversion", "start", "what goes back where", "summary", title="Recipes")
-    for recipe in BUILT_IN.values():
-        goes_back = "\n".join(f"{i.tensor} at {', '.join(i.blocks)}" for i in recipe.inject)
-        table.add_row(recipe.name, recipe.inversion, recipe.start, goes_back or "-", recipe.summary)
-    out.print(table)
-    for alias, name in ALIASES.items():
-        out.print(f"{alias}: the authors' name for {name}")
 
 
 def _show_plan(job: Job) -> None:

@@ -1,0 +1,9 @@
+"""The command line: the only place that prints or exits.
+
+What needs torch is imported by the commands that need it, so that help and validation answer at once.
+"""
+
+from sdcorrect.cli import inspect, translate
+from sdcorrect.cli.console import app
+
+__all__ = ["app", "inspect", "translate"]
