@@ -8,10 +8,11 @@ import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from typing_extensions import Self
 
@@ -20,16 +21,56 @@ from sdcorrect.errors import UsageError
 from sdcorrect.recipes import Inject, Recipe, RecipeField, built_in
 
 #: Settings that are paths: in a YAML file they are relative to that file.
-PATHS = (("input", "path"), ("output", "path"))
+PATHS = (("input", "path"), ("input", "captions"), ("input", "classes"), ("output", "path"))
+#: What may stand in braces in a prompt.
+PLACEHOLDERS = ("caption", "class", "stem")
+LIST_SUFFIXES = {".txt", ".csv", ".jsonl"}
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def placeholders(template: str) -> set[str]:
+    """The placeholders in the braces of a prompt.
+
+    Raises:
+        ValueError: something else stands in them; the message names what may.
+    """
+    known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+    advice = f"{known} may stand in a prompt, and {{{{ }}}} for braces themselves"
+    try:
+        fields = [field for _, *field in Formatter().parse(template) if field[0] is not None]
+    except ValueError:
+        raise ValueError(f"{template!r} has a brace without its other; {advice}") from None
+    for name, *modifiers in fields:
+        if name not in PLACEHOLDERS or any(modifiers):
+            raise ValueError(f"there is no placeholder {{{name}}}; {advice}")
+    return {name for name, *_ in fields}
+
+
+def _check_template(template: str) -> str:
+    placeholders(template)
+    return template
+
+
+Template = Annotated[str, AfterValidator(_check_template)]
+
+
 class Input(_Settings):
+    """Which pictures: a folder, one file, a glob pattern, or a list (.txt, .csv, .jsonl)."""
+
     path: Path
     recursive: bool = True
+    #: COCO captions (.json) for {caption}; without them, the .txt of the same stem beside a picture
+    captions: Path | None = None
+    #: names for {class} by folder: `n01440764 tench, Tinca tinca` lines, .csv, .json or .yaml
+    classes: Path | None = None
+    #: pictures with a shorter side, px, or more elongated (longer side / shorter side), are left out
+    min_side: Annotated[int, Field(ge=1)] | None = None
+    max_aspect: Annotated[float, Field(ge=1)] | None = None
+    #: larger pictures fail; at most what Pillow itself agrees to open
+    max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = 64_000_000
 
 
 class Output(_Settings):
@@ -43,8 +84,8 @@ class Job(_Settings):
     model: str = Field("mini", min_length=1)
     input: Input
     output: Output
-    prompt: str = Field(min_length=1)
-    negative_prompt: str = ""
+    prompt: Template = ""
+    negative_prompt: Template = ""
     method: RecipeField = Field(default_factory=lambda: built_in("correct"))
     variants: tuple[RecipeField, ...] = ()
     strength: Annotated[float, Field(gt=0, le=1)] = 0.8
@@ -60,6 +101,8 @@ class Job(_Settings):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
+        if not self.prompt and self.input.path.suffix.lower() not in LIST_SUFFIXES:
+            raise ValueError('prompt: is missing; give -p "...", or `prompt: ...` in the job')
         if effective_steps(self.steps, self.strength) == 0:
             raise ValueError(
                 f"strength {self.strength:g} of {self.steps} steps is not one whole step; "
@@ -200,7 +243,6 @@ def _explain(
 _HOW_TO_GIVE = {
     "input": "give a folder of pictures, or `input: {path: ...}` in the job",
     "output": "give -o DIR, or `output: {path: ...}` in the job",
-    "prompt": 'give -p "...", or `prompt: ...` in the job',
 }
 
 

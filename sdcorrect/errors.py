@@ -22,3 +22,17 @@ class PictureError(SdcorrectError):
     def __init__(self, message: str, sha256: str | None = None) -> None:
         super().__init__(message)
         self.sha256 = sha256
+
+
+class FilteredOut(PictureError):
+    """The job's own filters leave this picture out: it is recorded as filtered, and is no failure."""
+
+
+def printable(name: object) -> str:
+    """`name` for one line of a message: what no terminal shows, or what would steer it, is escaped.
+
+    File names hold newlines, escape sequences and bytes that are no UTF-8.
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name)
+    )

@@ -1,158 +1,129 @@
-"""Which pictures a job has, and each of them upright, opaque and of a size the model takes."""
+"""Which pictures a job has, and what is asked of each: its prompts, its seed and its output's name."""
 
-import hashlib
-import io
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from posixpath import splitext
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from sdcorrect.batch.captions import PromptFiller
+from sdcorrect.batch.lists import Row, read_list
+from sdcorrect.batch.names import SUFFIXES, output_names
+from sdcorrect.batch.walk import ANYWHERE, HERE, is_within, split_pattern, walk
+from sdcorrect.config import LIST_SUFFIXES, Job
+from sdcorrect.errors import PictureError, UsageError, printable
 
-from sdcorrect.config import Job
-from sdcorrect.errors import PictureError, UsageError
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-Resize = Literal["fit", "crop", "none"]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One picture of a job, and what is asked of it."""
 
     source: Path
-    key: str  #: names it in the records and decides its shard: the path relative to the input folder
+    key: str  #: names it in the records and decides its shard: its path relative to the input folder
     output: Path  #: where it goes below a variant's folder
     prompt: str
     negative_prompt: str
     seed: int | None = None  #: where the job's list gives one
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture ready for the model."""
-
-    item: Item
-    sha256: str
-    image: Image.Image  #: RGB
-
-
-@dataclass(frozen=True)
-class Sizing:
-    """How pictures become a size that the model takes: `size` and `multiple` in px."""
-
-    resize: Resize
-    size: int
-    multiple: int
-
-    def apply(self, image: Image.Image) -> Image.Image:
-        """`image` scaled as `resize` says.
-
-        fit: the whole picture, its longer side `size`, both sides rounded to the multiple.
-        crop: the picture's middle, `size` by `size`.
-        none: as it is.
-
-        Raises:
-            PictureError: `none`, and a side is not a multiple.
-        """
-        if self.resize == "none":
-            if any(side % self.multiple for side in image.size):
-                width, height = image.size
-                raise PictureError(
-                    f"{width}x{height} px: sides must be multiples of {self.multiple} px; "
-                    "use resize: fit or crop"
-                )
-            return image
-        if self.resize == "crop":
-            side = self._rounded(self.size)
-            return ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
-        scale = self.size / max(image.size)
-        width, height = (self._rounded(side * scale) for side in image.size)
-        return image.resize((width, height), Image.Resampling.LANCZOS)
-
-    def _rounded(self, side: float) -> int:
-        return max(1, round(side / self.multiple)) * self.multiple
+    problem: str | None = None  #: why it fails whatever its file holds, such as a caption missing
 
 
 def find_items(job: Job) -> list[Item]:
-    """The pictures that `job` covers, sorted by path.
+    """The pictures that `job` covers: those of a list in its order, all others sorted by path.
+
+    What a picture is called depends neither on `limit` nor on the shard.
 
     Raises:
-        UsageError: there is no such folder, or there are no pictures in it.
+        UsageError: there is no such input, no picture in it, a list, caption or class file that
+            cannot be read, or an output that would leave the output folder or replace an input.
     """
-    folder = job.input.path
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "there is no such folder"
-        raise UsageError(f"input {folder}: {what}; give a folder of pictures")
-    files = sorted(_walk(folder, job.input.recursive, job.output.path.resolve()))
-    pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
-    if not files:
-        raise UsageError(f"input {folder}: the folder is empty; give a folder of pictures")
-    if not pictures:
-        raise UsageError(
-            f"input {folder}: none of its {len(files)} files is a picture ({' '.join(sorted(SUFFIXES))})"
-        )
-    outputs = _output_names(pictures, job.output.format)
+    folder, rows = _rows(job)
+    given = {key: row.output for key, row in rows.items() if row.output}
+    outputs = output_names(rows, job.output.format, given)
+    _check_places(job, outputs.values(), (os.path.join(folder, row.path) for row in rows.values()))
+    filler = PromptFiller(job.input)
     return [
-        Item(folder / picture, picture.as_posix(), outputs[picture], job.prompt, job.negative_prompt)
-        for picture in pictures[: job.limit]
+        _item(job, filler, folder, key, rows[key], outputs[key]) for key in list(rows)[: job.limit]
     ]
 
 
-def _walk(folder: Path, recursive: bool, exclude: Path) -> Iterator[Path]:
-    for parent, subfolders, files in os.walk(folder):
-        subfolders[:] = [
-            name
-            for name in subfolders
-            if recursive and not name.startswith(".") and (Path(parent) / name).resolve() != exclude
-        ]
-        for name in files:
-            if not name.startswith("."):
-                yield (Path(parent) / name).relative_to(folder)
-
-
-def _output_names(pictures: list[Path], suffix: str) -> dict[Path, Path]:
-    """Where each picture goes: the same relative path with `suffix`.
-
-    Where that is one name for several (a.jpg, a.png), each keeps its own suffix too.
-    """
-    sharing = Counter(picture.with_suffix("") for picture in pictures)
-    return {
-        picture: picture.with_suffix(f".{suffix}")
-        if sharing[picture.with_suffix("")] == 1
-        else picture.with_name(f"{picture.name}.{suffix}")
-        for picture in pictures
-    }
-
-
-def read_picture(item: Item, sizing: Sizing) -> Picture:
-    """Read, turn upright, lay transparency onto white, and size one picture.
-
-    Raises:
-        PictureError: it cannot be read as a picture, or its size does not fit.
-    """
+def _item(job: Job, filler: PromptFiller, folder: Path, key: str, row: Row, output: str) -> Item:
+    source = folder / row.path
+    prompt = row.prompt or job.prompt
+    negative_prompt = job.negative_prompt if row.negative_prompt is None else row.negative_prompt
+    problem = None if prompt else "the list gives it no prompt, nor does the job"
     try:
-        data = item.source.read_bytes()
-    except OSError as error:
-        raise PictureError(f"cannot be read: {error.strerror}") from None
-    sha256 = hashlib.sha256(data).hexdigest()
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            opaque = _onto_white(ImageOps.exif_transpose(image))
-        return Picture(item, sha256, sizing.apply(opaque))
-    except UnidentifiedImageError:
-        raise PictureError("not a picture that can be read", sha256) from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PictureError(f"cannot be read: {error}", sha256) from None
+        prompt = filler.fill(prompt, source, key)
+        negative_prompt = filler.fill(negative_prompt, source, key)
     except PictureError as error:
-        raise PictureError(str(error), sha256) from None
+        problem = str(error)
+    return Item(source, key, Path(output), prompt, negative_prompt, row.seed, problem)
 
 
-def _onto_white(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    layer = image.convert("RGBA")
-    white = Image.new("RGBA", layer.size, "white")
-    return Image.alpha_composite(white, layer).convert("RGB")
+def _rows(job: Job) -> tuple[Path, dict[str, Row]]:
+    """The folder that paths are relative to, and by key what is asked of each picture."""
+    path, shown = job.input.path, printable(job.input.path)
+    if os.path.isdir(path):
+        pattern = ANYWHERE if job.input.recursive else HERE
+        return path, _pictures(walk(path, pattern, job.output.path), f"input {shown}")
+    if os.path.lexists(path):
+        if path.suffix.lower() in LIST_SUFFIXES:
+            return path.parent, _by_key(path, read_list(path))
+        return path.parent, {path.name: Row.model_construct(path=path.name)}
+    if found := split_pattern(path):
+        folder, pattern = found
+        return folder, _pictures(walk(folder, pattern, job.output.path), f"input {shown}")
+    raise UsageError(
+        f"input {shown}: there is no such file or folder; give a folder of pictures, a picture, "
+        "a pattern such as 'pictures/**/*.jpg', or a list (.txt, .csv, .jsonl)"
+    )
+
+
+def _pictures(paths: Iterable[str], shown: str) -> dict[str, Row]:
+    files = sorted(paths)
+    if not files:
+        raise UsageError(f"{shown}: there is no file; give a folder of pictures")
+    # built without validation: these paths come from the file system itself
+    rows = {f: Row.model_construct(path=f) for f in files if splitext(f)[1].lower() in SUFFIXES}
+    if not rows:
+        raise UsageError(
+            f"{shown}: none of its {len(files)} files is a picture ({' '.join(sorted(SUFFIXES))})"
+        )
+    return rows
+
+
+def _by_key(file: Path, rows: list[Row]) -> dict[str, Row]:
+    """The rows by their path relative to the list; the n-th of one path has `#n` after it."""
+    if not rows:
+        raise UsageError(f"input {printable(file)}: the list is empty")
+    folder = f"{os.path.abspath(file.parent)}/"
+    times: Counter[str] = Counter()
+    keyed: dict[str, Row] = {}
+    for row in rows:
+        path = os.path.normpath(row.path).removeprefix(folder)
+        times[path] += 1
+        key = path if times[path] == 1 else f"{path}#{times[path]}"
+        if key in keyed:
+            raise UsageError(
+                f"input {printable(file)}: {printable(path)} stands there {times[path]} times, and "
+                f"{printable(key)}, its name in the records, is another picture's; rename one"
+            )
+        keyed[key] = row
+    return keyed
+
+
+def _check_places(job: Job, outputs: Iterable[str], sources: Iterable[str]) -> None:
+    """Refuse outputs that a link would take out of the output folder, and inputs among them."""
+    out = os.path.realpath(job.output.path)
+    variants = [os.path.join(out, recipe.name) for recipe in job.recipes]
+    subfolders = {os.path.dirname(output) for output in outputs}
+    for folder in (os.path.join(variant, sub) for variant in variants for sub in subfolders):
+        if not is_within(os.path.realpath(folder), out):
+            raise UsageError(
+                f"output {printable(folder)}: a link leads out of the output folder; remove it"
+            )
+    for folder in {os.path.dirname(source) for source in sources}:
+        if any(is_within(os.path.realpath(folder), variant) for variant in variants):
+            raise UsageError(
+                f"input {printable(folder)} holds outputs of this job; choose another output folder"
+            )

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from sdcorrect import __version__
-from sdcorrect.batch.inputs import Item, Picture, Sizing, find_items, read_picture
+from sdcorrect.batch.inputs import Item, find_items
 from sdcorrect.batch.ledger import Ledger, Record, fingerprint, write_atomically
+from sdcorrect.batch.pictures import Picture, Sizing, read_picture
 from sdcorrect.config import Job
 from sdcorrect.errors import PictureError
 from sdcorrect.models import Model
@@ -80,7 +81,7 @@ class Run:
         waiting: dict[tuple[tuple[int, int], tuple[str, ...]], list[Picture]] = {}
         for item in self.items:
             try:
-                picture = read_picture(item, self.sizing)
+                picture = read_picture(item, self.sizing, self.job.input)
             except PictureError as error:
                 for variant in self.recipes:
                     yield self._record(item, error.sha256, variant, error=str(error))

@@ -1,0 +1,104 @@
+"""List files: one picture a line, with what is asked of it alone."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from sdcorrect.config import Template
+from sdcorrect.errors import UsageError, printable
+
+
+def _check_path(path: str) -> str:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise ValueError("holds characters that no file name has") from None
+    if "\0" in path or os.path.basename(path) in {"", ".", ".."}:
+        raise ValueError("names no file")
+    return path
+
+
+def _check_output(path: str) -> str:
+    if os.path.isabs(path) or ".." in Path(path).parts:
+        raise ValueError("leaves the output folder; give a path relative to it")
+    return os.path.normpath(path)
+
+
+FilePath = Annotated[str, AfterValidator(_check_path)]
+
+
+class Row(BaseModel):
+    """One picture of a list. What it leaves open is the job's; `output` is below a variant's folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: FilePath
+    prompt: Template | None = None
+    negative_prompt: Template | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    output: Annotated[FilePath, AfterValidator(_check_output)] | None = None
+
+
+def read_list(file: Path) -> list[Row]:
+    """The rows of a list: .txt has a path a line, .csv and .jsonl name their columns.
+
+    Raises:
+        UsageError: it cannot be read, or a line is not a row; the message names the line.
+    """
+    try:
+        # names that are not UTF-8 keep their bytes
+        text = file.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise UsageError(f"{printable(file)}: cannot read the list: {error.strerror}") from None
+    parse = {".csv": _parse_csv, ".jsonl": _parse_jsonl}.get(file.suffix.lower(), _parse_txt)
+    rows = []
+    line = 0
+    try:
+        for line, content in parse(text):
+            rows.append(Row.model_validate(content))
+    except ValidationError as errors:
+        raise UsageError(f"{printable(file)}:{line}: {_explain(errors)}") from None
+    except (csv.Error, ValueError) as error:
+        raise UsageError(f"{printable(file)}:{line + 1}: {error}") from None
+    return rows
+
+
+def _parse_txt(text: str) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, {"path": line.removesuffix("\r")}
+
+
+def _parse_csv(text: str) -> Iterator[tuple[int, Any]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), restkey="more columns than the header", strict=True)
+    for row in reader:
+        yield reader.line_num, {column: cell for column, cell in row.items() if cell}
+
+
+def _parse_jsonl(text: str) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, json.loads(line)
+
+
+def _explain(errors: ValidationError) -> str:
+    error = errors.errors()[0]
+    column = ".".join(map(str, error["loc"]))
+    match error["type"]:
+        case "extra_forbidden":
+            near = get_close_matches(column, Row.model_fields, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(Row.model_fields)}"
+            return f"there is no column {column!r}; {hint}"
+        case "missing":
+            return f"the column {column!r} is missing"
+        case "value_error":
+            return f"{column}: {error['msg'].removeprefix('Value error, ')}"
+        case _:
+            return f"{column}: {error['msg'].replace('Input should', 'should', 1)}"

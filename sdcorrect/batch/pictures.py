@@ -1,0 +1,200 @@
+"""One picture: decoded, upright, in sRGB, opaque and of a size that the model takes."""
+
+import hashlib
+import io
+import stat
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from sdcorrect.batch.inputs import Item
+from sdcorrect.config import Input
+from sdcorrect.errors import FilteredOut, PictureError
+
+Resize = Literal["fit", "crop", "none"]
+
+#: What is opened, by content and whatever the file's name: the decoders that are well tried.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"}
+SAMPLE_BYTES = 8  #: of a pixel, at most: four samples of 16 bits
+METADATA_BYTES = 1 << 24  #: of a file, beside its samples
+#: A side that is rounded up to the multiple may grow by this factor: more would not be the picture.
+MAX_STRETCH = 4
+#: The colour space of a profile -> the mode that its transform reads.
+PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture ready for the model."""
+
+    item: Item
+    sha256: str
+    image: Image.Image  #: RGB
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """How pictures become a size that the model takes: `size` and `multiple` in px."""
+
+    resize: Resize
+    size: int
+    multiple: int
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """`image` scaled as `resize` says.
+
+        fit: the whole picture, its longer side `size`, both sides rounded to the multiple.
+        crop: the picture's middle, `size` by `size`.
+        none: as it is.
+
+        Raises:
+            PictureError: `none`, and a side is not a multiple; `fit`, and the shorter side would
+                have to grow more than `MAX_STRETCH` times to be one.
+        """
+        width, height = image.size
+        if self.resize == "none":
+            if any(side % self.multiple for side in image.size):
+                raise PictureError(
+                    f"{width}x{height} px: sides must be multiples of {self.multiple} px; "
+                    "use resize: fit or crop"
+                )
+            return image
+        if self.resize == "crop":
+            side = self._rounded(self.size)
+            return ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
+        scale = self.size / max(image.size)
+        stretch = self.multiple / (scale * min(image.size))
+        if stretch > MAX_STRETCH:
+            raise PictureError(
+                f"{width}x{height} px: at {self.size} px its shorter side would be stretched "
+                f"{stretch:.0f} times; use resize: crop, or leave such pictures out with input.max_aspect"
+            )
+        fitted = self._rounded(width * scale), self._rounded(height * scale)
+        return image.resize(fitted, Image.Resampling.LANCZOS)
+
+    def _rounded(self, side: float) -> int:
+        return max(1, round(side / self.multiple)) * self.multiple
+
+
+def read_picture(item: Item, sizing: Sizing, limits: Input) -> Picture:
+    """Read, decode and size one picture; of a file with several, the first.
+
+    Orientation, colour profile and transparency are resolved: upright, sRGB, on white.
+
+    Raises:
+        FilteredOut: it is smaller or more elongated than `limits` let in.
+        PictureError: it cannot be read as a picture, is larger than `limits` allow, or its size does
+            not fit.
+    """
+    data = _read(item, limits)
+    sha256 = hashlib.sha256(data).hexdigest()
+    try:
+        if item.problem:
+            raise PictureError(item.problem)
+        return Picture(item, sha256, sizing.apply(_decode(data, limits)))
+    except PictureError as error:
+        error.sha256 = sha256
+        raise
+
+
+def _read(item: Item, limits: Input) -> bytes:
+    most = limits.max_pixels * SAMPLE_BYTES + METADATA_BYTES
+    try:
+        about = item.source.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise PictureError("cannot be read: it is not a file")
+        if about.st_size > most:
+            raise PictureError(
+                f"its file has {about.st_size:,} bytes, more than a picture of "
+                f"{limits.max_pixels:,} px; raise input.max_pixels"
+            )
+        return item.source.read_bytes()
+    except OSError as error:
+        raise PictureError(f"cannot be read: {error.strerror}") from None
+
+
+def _decode(data: bytes, limits: Input) -> Image.Image:
+    try:
+        with _open(data) as image:
+            _check_size(image.size, limits)
+            upright = ImageOps.exif_transpose(image)
+            return _flatten(upright)
+    except PictureError:
+        raise
+    except Image.DecompressionBombError:
+        raise PictureError(f"has more than the {limits.max_pixels:,} px of input.max_pixels") from None
+    # on damaged bytes, Pillow's decoders raise whatever the reading of nonsense leads to
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise PictureError(f"damaged or not decodable: {reason}") from None
+
+
+def _open(data: bytes) -> Image.Image:
+    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            raise PictureError("a HEIC picture: install what reads it, sdcorrect[heif]") from None
+        register_heif_opener()
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        what = "not a picture that can be read" if data else "the file is empty"
+        raise PictureError(what) from None
+
+
+def _check_size(size: tuple[int, int], limits: Input) -> None:
+    width, height = size
+    shorter, longer = sorted(size)
+    if width * height > limits.max_pixels:
+        raise PictureError(
+            f"{width}x{height} px: more than the {limits.max_pixels:,} px of input.max_pixels"
+        )
+    if limits.min_side and shorter < limits.min_side:
+        raise FilteredOut(f"{width}x{height} px: a side is under input.min_side, {limits.min_side} px")
+    if limits.max_aspect and longer > limits.max_aspect * shorter:
+        raise FilteredOut(f"{width}x{height} px: more elongated than input.max_aspect, {limits.max_aspect:g}")
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """`image` in RGB, its colours in sRGB, and white where it is transparent."""
+    profile = image.info.get("icc_profile")
+    if image.mode in {"I", "F"}:
+        raise PictureError("its samples have 32 bits and no set range; save it with 8 or 16")
+    if image.mode.startswith("I;16"):
+        image = _eight_bits(image)
+    alpha = None
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+    opaque = _to_srgb(image, profile) if profile else image.convert("RGB")
+    if alpha is None:
+        return opaque
+    white = Image.new("RGB", opaque.size, "white")
+    return Image.composite(opaque, white, alpha)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey scaled to 8 bits: Pillow's own conversion clips it."""
+    samples = np.asarray(image).astype(np.uint32)
+    grey = Image.fromarray(((samples + 128) // 257).astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if transparent is not None:
+        grey.putalpha(Image.fromarray(np.where(samples == transparent, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _to_srgb(image: Image.Image, icc: bytes) -> Image.Image:
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+    space = profile.profile.xcolor_space.strip()
+    mode = PROFILE_MODES.get(space)
+    if mode is None or (image.mode == "CMYK") != (mode == "CMYK"):
+        raise PictureError(f"its colour profile is for {space}, its samples are {image.mode}; strip it")
+    converted = ImageCms.profileToProfile(
+        image.convert(mode), profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
+    )
+    assert converted is not None  # it converts in place only when told to
+    return converted
