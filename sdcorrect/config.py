@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 from typing_extensions import Self
 
-from sdcorrect.core.plan import effective_steps
+from sdcorrect.core.plan import SchedulerName, effective_steps
 from sdcorrect.errors import UsageError
 from sdcorrect.recipes import Inject, Recipe, RecipeField, built_in
 
@@ -86,11 +86,14 @@ class Job(_Settings):
     output: Output
     prompt: Template = ""
     negative_prompt: Template = ""
+    source_prompt: Template | None = None
+    equalizer: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     method: RecipeField = Field(default_factory=lambda: built_in("correct"))
     variants: tuple[RecipeField, ...] = ()
     strength: Annotated[float, Field(gt=0, le=1)] = 0.8
     steps: Annotated[int, Field(ge=1, le=999)] = 20
     guidance_scale: Annotated[float, Field(ge=0)] = 7.5
+    scheduler: SchedulerName = "ddim"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     size: Annotated[int, Field(ge=8)] | None = None
     resize: Literal["fit", "crop", "none"] = "fit"
@@ -101,7 +104,8 @@ class Job(_Settings):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        if not self.prompt and self.input.path.suffix.lower() not in LIST_SUFFIXES:
+        listed = self.input.path.suffix.lower() in LIST_SUFFIXES
+        if not self.prompt and not listed:
             raise ValueError('prompt: is missing; give -p "...", or `prompt: ...` in the job')
         if effective_steps(self.steps, self.strength) == 0:
             raise ValueError(
@@ -112,6 +116,19 @@ class Job(_Settings):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"variants: {twice[0]!r} stands there twice; give each its own name")
+        for recipe in self.recipes:
+            if recipe.needs_source_prompt and not self.source_prompt and not listed:
+                raise ValueError(
+                    f"recipe {recipe.name} needs source_prompt: what the pictures show before, "
+                    f'such as source_prompt: "a photo of a cat"'
+                )
+            if recipe.words == "reweight" and not self.equalizer:
+                raise ValueError(f"recipe {recipe.name} needs equalizer, such as {{snowy: 2}}")
+        if self.equalizer and not any(recipe.words for recipe in self.recipes):
+            raise ValueError(
+                "equalizer: weighs the words of cross-attention, which no recipe of this job puts back; "
+                "use p2p-reweight"
+            )
         return self
 
     @property

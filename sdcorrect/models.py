@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
-from sdcorrect.core.layout import DecoderLayout
+from sdcorrect.core.alignment import Prompt
+from sdcorrect.core.layout import UNetLayout
 from sdcorrect.core.schedule import ddim_scheduler
 from sdcorrect.errors import UsageError
 
@@ -46,8 +47,8 @@ class Model:
         self.evaluations += len(rows)
 
     @cached_property
-    def layout(self) -> DecoderLayout:
-        return DecoderLayout.from_config(self.pipe.unet.config)
+    def layout(self) -> UNetLayout:
+        return UNetLayout.from_config(self.pipe.unet.config)
 
     @property
     def device(self) -> torch.device:
@@ -77,6 +78,28 @@ class Model:
     def embed_all(self, prompts: Sequence[str]) -> Tensor:
         """(prompts, tokens, channels)."""
         return torch.cat([self.embed(prompt) for prompt in prompts])
+
+    @property
+    def text_length(self) -> int:
+        """How many tokens the text encoder reads."""
+        length: int = self.pipe.tokenizer.model_max_length
+        return length
+
+    def tokenize(self, prompt: str) -> Prompt:
+        """`prompt` as the text encoder reads it, and which of its tokens make which word."""
+        read = self.pipe.tokenizer(
+            prompt, truncation=True, max_length=self.text_length, return_offsets_mapping=True
+        )
+        spans = [match.span() for match in re.finditer(r"\S+", prompt)]
+        positions = [
+            tuple(
+                place
+                for place, (begin, end) in enumerate(read.offset_mapping)
+                if first <= begin < end <= last
+            )
+            for first, last in spans
+        ]
+        return Prompt(prompt, tuple(read.input_ids), tuple(prompt.split()), tuple(positions))
 
     def _warn_if_cut(self, prompt: str) -> None:
         tokenizer = self.pipe.tokenizer

@@ -10,19 +10,34 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
-from sdcorrect.core.layout import DecoderLayout
-from sdcorrect.core.plan import ALWAYS, Injection, Plan, TensorName, Window
+from sdcorrect.core.layout import UNetLayout
+from sdcorrect.core.plan import (
+    ALWAYS,
+    MID,
+    Block,
+    Injection,
+    Plan,
+    Reuse,
+    SchedulerName,
+    TensorName,
+    Window,
+    Words,
+)
 from sdcorrect.errors import UsageError
 
-LEVEL = "first-attention"
-_BLOCKS = re.compile(rf"(?:(?P<level>{LEVEL})(?:\.(?P<index>\d+))?|(?P<number>\d+))(?P<onward>\+)?")
+LEVELS = ("first-attention", "second-attention", "third-attention")
+FIRST = LEVELS[0]
+_BLOCKS = re.compile(
+    rf"(?:(?P<level>{'|'.join(LEVELS)})(?:\.(?P<index>\d+))?|(?P<number>\d+))(?P<onward>\+)?"
+    rf"|(?P<elsewhere>encoder(?:\.\d+)?|{MID})"
+)
 
 
 def _check_blocks(spec: str) -> str:
     if not _BLOCKS.fullmatch(spec):
         raise ValueError(
-            f"blocks are a number (4), a number and all later ones (4+), the decoder's {LEVEL} level, "
-            f"or one block of it ({LEVEL}.0); not {spec!r}"
+            f"blocks are a number (4), a number and all later ones (4+), a level of the decoder "
+            f"({FIRST}), one block of it ({FIRST}.0), encoder, encoder.4 or mid; not {spec!r}"
         )
     return spec
 
@@ -45,56 +60,111 @@ BlockSpec = Annotated[
 ]
 
 
+#: A part of the steps taken, as fractions.
+WindowField = Annotated[Window, AfterValidator(_check_window)]
+Timestep = Annotated[int, Field(ge=0, le=999)]
+
+
 class Inject(_Frozen):
-    """One tensor of the source and where it is put back."""
+    """One tensor of the source, where it is put back, and when."""
 
     tensor: TensorName
     blocks: tuple[BlockSpec, ...] = Field(min_length=1)
-    window: Annotated[Window, AfterValidator(_check_window)] = ALWAYS
+    window: WindowField = ALWAYS
+    timesteps: tuple[Timestep, Timestep] | None = None
+    weight: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    branches: Literal["both", "cond"] = "both"
 
-    def resolve(self, layout: DecoderLayout) -> Injection:
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.timesteps and self.window != ALWAYS:
+            raise ValueError("give a window of the steps or timesteps, not both")
+        if self.max_tokens and self.tensor in ("skip", "resnet"):
+            raise ValueError(f"max_tokens is for attention, {self.tensor} has no tokens")
+        return self
+
+    def resolve(self, layout: UNetLayout) -> Injection:
         """The same on a U-Net of `layout`.
 
         Raises:
             UsageError: a block that the U-Net lacks, or that lacks the tensor.
         """
-        having = sorted(layout.attention) if self.tensor == "self-attention" else layout.blocks
+        having = layout.having(self.tensor)
         blocks = [block for spec in self.blocks for block in _resolve_blocks(spec, layout, having)]
         for block in blocks:
             if block not in having:
                 raise UsageError(
-                    f"{self.tensor} at decoder block {block}: this U-Net has it "
+                    f"{self.tensor} at block {block}: this U-Net has it "
                     f"at blocks {', '.join(map(str, having))}; choose among those"
                 )
-        return Injection(self.tensor, tuple(dict.fromkeys(blocks)), self.window)
+        return Injection(
+            self.tensor,
+            tuple(dict.fromkeys(blocks)),
+            self.window,
+            self.timesteps,
+            self.weight,
+            self.max_tokens,
+            self.branches,
+        )
 
 
 class Recipe(_Frozen):
     """A translation method.
 
     With the one-step inversion the tensors are those of a single evaluation on the clean latents
-    (the paper's correction). With a full inversion the source's inverted latents run along, and the
-    tensors at each step are those of the source at that timestep.
+    (the paper's correction). With a full inversion the source runs beside the target, and the tensors
+    at each step are those of the source at that step: `source: inverted` is the inversion's own latents,
+    `source: sampled` denoises them anew, with guidance, from where the inversion ended.
+
+    The settings from `steps` on are the job's where a recipe leaves them out; where it has its own, the
+    method is not itself without them, and they hold whatever the job says.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     summary: str = ""
     inversion: Literal["none", "one-step", "full"] = "none"
     inversion_steps: Annotated[int, Field(ge=1, le=999)] | None = None
+    inversion_prompt: Literal["empty", "source"] = "empty"
+    inversion_guidance: Annotated[float, Field(ge=0)] = 1.0
     start: Literal["noise", "inverted"] = "noise"
+    source: Literal["inverted", "sampled"] = "inverted"
     inject: tuple[Inject, ...] = ()
+    words: Words | None = None
+    posterior: Literal["sample", "mean"] = "sample"
+    guidance_window: WindowField = ALWAYS
+    reuse_every: Annotated[int, Field(ge=2)] | None = None
+    steps: Annotated[int, Field(ge=1, le=999)] | None = None
+    guidance_scale: Annotated[float, Field(ge=0)] | None = None
+    negative_prompt: str | None = None
+    scheduler: SchedulerName | None = None
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         if self.inject and self.inversion == "none":
             raise ValueError("what is injected comes from an inversion: set inversion: one-step or full")
+        for setting in ("inversion_steps", "inversion_prompt", "inversion_guidance"):
+            if setting in self.model_fields_set and self.inversion != "full":
+                raise ValueError(f"{setting} needs inversion: full")
         if self.start == "inverted" and self.inversion != "full":
             raise ValueError("start: inverted needs inversion: full")
-        if self.inversion_steps and self.inversion != "full":
-            raise ValueError("inversion_steps needs inversion: full")
+        if self.source == "sampled" and self.start != "inverted":
+            raise ValueError("source: sampled needs start: inverted, where source and target part")
+        if self.inversion_guidance != 1 and self.inversion_prompt != "source":
+            raise ValueError("inversion_guidance is towards a prompt: set inversion_prompt: source")
+        if any(i.tensor == "cross-attention" for i in self.inject) != (self.words is not None):
+            raise ValueError("words (replace, refine, reweight) and a cross-attention need each other")
+        if self.words and self.source != "sampled":
+            raise ValueError("cross-attention is that of the source prompt: set source: sampled")
+        if self.inversion == "full" and self.scheduler not in (None, "ddim"):
+            raise ValueError("inversion: full goes along the steps of DDIM: leave scheduler out")
         return self
 
-    def plan(self, layout: DecoderLayout) -> Plan:
+    @property
+    def needs_source_prompt(self) -> bool:
+        return self.inversion_prompt == "source" or self.words is not None
+
+    def plan(self, layout: UNetLayout) -> Plan:
         """This recipe on a U-Net of `layout`.
 
         Raises:
@@ -104,33 +174,96 @@ class Recipe(_Frozen):
             injections = tuple(inject.resolve(layout) for inject in self.inject)
         except UsageError as error:
             raise UsageError(f"recipe {self.name}: {error}") from None
-        return Plan(self.inversion, self.inversion_steps, self.start, injections)
+        return Plan(
+            self.inversion,
+            self.inversion_steps,
+            self.inversion_guidance,
+            self.start,
+            self.source,
+            injections,
+            self.guidance_window,
+            Reuse(self.reuse_every) if self.reuse_every else None,
+        )
 
 
-def _resolve_blocks(
-    spec: str, layout: DecoderLayout, having: list[int] | tuple[int, ...]
-) -> tuple[int, ...]:
+def _resolve_blocks(spec: str, layout: UNetLayout, having: tuple[Block, ...]) -> tuple[Block, ...]:
     match = _BLOCKS.fullmatch(spec)
     assert match, spec
+    if spec == "encoder":
+        return tuple(block for block in layout.encoder_attention if block in having) or (spec,)
+    if match["elsewhere"]:
+        return (spec,)
     if match["number"]:
         chosen: tuple[int, ...] = (int(match["number"]),)
     else:
-        level = layout.first_attention
+        levels, number = layout.attention_levels, LEVELS.index(match["level"])
+        if number >= len(levels):
+            raise UsageError(f"{spec}: the decoder of this U-Net has {len(levels)} attention levels")
+        level = levels[number]
         index = int(match["index"] or 0)
         if index >= len(level):
             raise UsageError(f"{spec}: that level has {len(level)} blocks in this U-Net")
         chosen = level[index : index + 1] if match["index"] else level
     if match["onward"]:
-        return tuple(block for block in having if block >= chosen[0])
+        later = tuple(b for b in having if isinstance(b, int) and b >= chosen[0])
+        return later or chosen[:1]
     return chosen
 
 
-def _attention(*blocks: str) -> Inject:
-    return Inject(tensor="self-attention", blocks=blocks)
+def _attention(*blocks: str, window: Window = ALWAYS) -> Inject:
+    return Inject(tensor="self-attention", blocks=blocks, window=window)
 
 
 def _skip(*blocks: str) -> Inject:
     return Inject(tensor="skip", blocks=blocks)
+
+
+def _pnp(name: str, summary: str, inversion_steps: int) -> Recipe:
+    """Tumanyan et al., CVPR 2023, as the public diffusers version runs it.
+
+    Q and K are what it copies; softmax(QK^T) of the source's Q and K is the source's self-attention.
+    """
+    return Recipe(
+        name=name,
+        summary=summary,
+        inversion="full",
+        inversion_steps=inversion_steps,
+        start="inverted",
+        inject=(
+            Inject(tensor="resnet", blocks=(f"{FIRST}.1",), window=(0, 0.8)),
+            _attention(f"{FIRST}.1+", window=(0, 0.5)),
+        ),
+        posterior="mean",
+        steps=50,
+        guidance_scale=7.5,
+        negative_prompt="ugly, blurry, black, low res, unrealistic",
+    )
+
+
+def _p2p(name: str, summary: str, words: Words) -> Recipe:
+    """Hertz et al., ICLR 2023: the branch of the prompt alone is edited, all over the U-Net."""
+    everywhere = ("encoder", MID, "0+")
+    return Recipe(
+        name=name,
+        summary=summary,
+        inversion="full",
+        inversion_steps=50,
+        inversion_prompt="source",
+        start="inverted",
+        source="sampled",
+        inject=(
+            Inject(tensor="cross-attention", blocks=everywhere, window=(0, 0.4), branches="cond"),
+            Inject(
+                tensor="self-attention",
+                blocks=everywhere,
+                window=(0, 0.6),
+                max_tokens=16 * 16,
+                branches="cond",
+            ),
+        ),
+        words=words,
+        steps=50,
+    )
 
 
 BUILT_IN: dict[str, Recipe] = {
@@ -142,33 +275,65 @@ BUILT_IN: dict[str, Recipe] = {
             summary="the paper's correction of correlations and features (its preset 'all')",
             inversion="one-step",
             inject=(
-                _attention(f"{LEVEL}.0", f"{LEVEL}.1"),
-                _skip(f"{LEVEL}.1", f"{LEVEL}.2"),
+                _attention(f"{FIRST}.0", f"{FIRST}.1"),
+                _skip(f"{FIRST}.1", f"{FIRST}.2"),
             ),
         ),
         Recipe(
             name="correct-attention",
             summary="correlations alone, over the whole first attention level",
             inversion="one-step",
-            inject=(_attention(LEVEL),),
+            inject=(_attention(FIRST),),
         ),
         Recipe(
             name="correct-features",
             summary="features alone (the paper's preset 'only spatial')",
             inversion="one-step",
-            inject=(_skip(f"{LEVEL}.1", f"{LEVEL}.2"),),
+            inject=(_skip(f"{FIRST}.1", f"{FIRST}.2"),),
         ),
         Recipe(
             name="correct-attention-last-feature",
             summary="correlations of the whole level and the features of its last block",
             inversion="one-step",
-            inject=(_attention(LEVEL), _skip(f"{LEVEL}.2")),
+            inject=(_attention(FIRST), _skip(f"{FIRST}.2")),
+        ),
+        Recipe(
+            name="correct-attention-5-7",
+            summary="ablation: correlations at blocks 5 to 7",
+            inversion="one-step",
+            inject=(_attention("5", "6", "7"),),
+        ),
+        Recipe(
+            name="correct-attention-7-9",
+            summary="ablation: correlations at blocks 7 to 9",
+            inversion="one-step",
+            inject=(_attention("7", "8", "9"),),
         ),
         Recipe(
             name="ddim",
             summary="DDIM inversion over as many steps, then sampling from the inverted latents",
             inversion="full",
             start="inverted",
+        ),
+        _pnp("pnp", "Plug-and-Play: features and attention of a 999-step inversion", 999),
+        _pnp("pnp-50", "Plug-and-Play with a 50-step inversion", 50),
+        _p2p("p2p", "Prompt-to-Prompt: word for word (needs source_prompt)", "replace"),
+        _p2p("p2p-refine", "Prompt-to-Prompt: a prompt with more words (needs source_prompt)", "refine"),
+        _p2p(
+            "p2p-reweight",
+            "Prompt-to-Prompt: words weigh more or less (needs source_prompt, equalizer)",
+            "reweight",
+        ),
+        Recipe(
+            name="masactrl",
+            summary="MasaCtrl: the target asks, the source's keys and values answer",
+            inversion="full",
+            inversion_steps=50,
+            start="inverted",
+            source="sampled",
+            # from step 4 of 50 and layer 10 of the U-Net's 16 on, which is decoder block 6
+            inject=(Inject(tensor="key-value", blocks=("second-attention+",), window=(0.08, 1)),),
+            steps=50,
         ),
     )
 }

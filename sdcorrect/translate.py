@@ -1,20 +1,27 @@
 """A batch of pictures through one or several recipes: encode and invert once, then denoise for each."""
 
+import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from diffusers import SchedulerMixin
 from PIL import Image
 from torch import Tensor
 
-from sdcorrect.core.plan import Plan
-from sdcorrect.core.sampler import Source, denoise, invert, start
-from sdcorrect.core.schedule import timesteps_from
+from sdcorrect.core.alignment import Alignment
+from sdcorrect.core.plan import Plan, SchedulerName, check_windows, effective_steps
+from sdcorrect.core.sampler import Source, check_passes, denoise, invert, start
+from sdcorrect.core.schedule import inverse_of, scheduler_named, timesteps_from
+from sdcorrect.errors import UsageError
 from sdcorrect.models import Model
 from sdcorrect.recipes import Recipe
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,11 +32,45 @@ class Translation:
     evaluations: int  #: U-Net evaluations a picture, the inversion included
 
 
+@dataclass(frozen=True)
+class Method:
+    """A recipe on one model, with the job's settings where it has none of its own."""
+
+    recipe: Recipe
+    plan: Plan
+    scheduler: SchedulerMixin
+    steps: int
+    strength: float
+    guidance_scale: float
+
+    @property
+    def effective_steps(self) -> int:
+        return effective_steps(self.steps, self.strength)
+
+    def timesteps(self) -> Tensor:
+        """The timesteps that are computed; the scheduler is left ready for them."""
+        return timesteps_from(self.scheduler, self.steps, self.strength)
+
+    @property
+    def inversion(self) -> Hashable:
+        """What two methods have in common that can share one inversion."""
+        plan = self.plan
+        kind = plan.inversion, plan.inversion_steps, plan.inversion_guidance
+        return *kind, self.recipe.inversion_prompt, self.recipe.posterior
+
+    def negative_prompt_for(self, of_the_picture: str) -> str:
+        own = self.recipe.negative_prompt
+        return of_the_picture if own is None else own
+
+
 class Translator:
     """Recipes resolved for one model, and the seconds that each phase has taken.
 
+    A setting that a recipe holds itself is the recipe's, not the job's; where they differ, a warning
+    says so.
+
     Raises:
-        UsageError: a recipe names blocks that the model's U-Net lacks.
+        UsageError: a recipe names blocks that the model's U-Net lacks, or windows that cover no step.
     """
 
     def __init__(
@@ -40,13 +81,25 @@ class Translator:
         steps: int,
         strength: float,
         guidance_scale: float,
+        scheduler: SchedulerName = "ddim",
+        equalizer: Mapping[str, float] | None = None,
     ) -> None:
         self.model = model
-        self.plans = {recipe.name: recipe.plan(model.layout) for recipe in recipes}
-        self.steps = steps
-        self.strength = strength
-        self.guidance_scale = guidance_scale
+        self.equalizer = equalizer or {}
         self.seconds: dict[str, float] = defaultdict(float)
+        job = {"steps": steps, "guidance_scale": guidance_scale, "scheduler": scheduler}
+        self.methods = {recipe.name: _resolve(recipe, model, strength, job) for recipe in recipes}
+
+    def check_prompts(self, prompt: str, source_prompt: str | None) -> None:
+        """Refuse a pair of prompts that a recipe cannot work with.
+
+        Raises:
+            UsageError: a recipe needs a source prompt and there is none, or the two cannot be aligned.
+        """
+        for method in self.methods.values():
+            if method.recipe.needs_source_prompt and source_prompt is None:
+                raise UsageError(f"recipe {method.recipe.name} needs a source prompt")
+            self._alignment(method, [source_prompt], [prompt])
 
     @torch.inference_mode()
     def __call__(
@@ -57,35 +110,58 @@ class Translator:
         seeds: Sequence[int],
         prompts: Sequence[str],
         negative_prompts: Sequence[str],
+        source_prompts: Sequence[str | None] = (),
     ) -> dict[str, Translation]:
-        """Translate RGB images of one size, each with its own seed and prompts, by these recipes."""
+        """Translate RGB images of one size, each with its own seed and prompts, by these recipes.
+
+        `source_prompts` may be left out where no recipe needs them.
+        """
         model = self.model
         with self._phase("text"):
             null = model.embed_all([""] * len(images))
             cond = model.embed_all(prompts)
-            uncond = model.embed_all(negative_prompts)
+            told = [prompt for prompt in source_prompts if prompt is not None]
+            source_text = model.embed_all(told) if len(told) == len(images) else None
         with self._phase("encode"):
             posterior_noise, noise = model.noise(seeds, images[0].size)
-            x0 = model.encode(images, posterior_noise)
-        sources = _Sources(self, x0, null)
+            x0 = {
+                posterior: model.encode(images, draw)
+                for posterior, draw in {
+                    "sample": posterior_noise,
+                    "mean": torch.zeros_like(posterior_noise),
+                }.items()
+                if any(m.recipe.posterior == posterior for m in self.methods.values())
+            }
+        sources = _Sources(self, x0, null, source_text)
         translations = {}
         for name in variants:
-            plan = self.plans[name]
+            method = self.methods[name]
+            with self._phase("text"):
+                uncond = model.embed_all([method.negative_prompt_for(p) for p in negative_prompts])
+                alignment = self._alignment(method, source_prompts, prompts)
             with self._phase("invert"):
-                source, inversion_rows = sources.of(plan)
+                source, inversion_rows = sources.of(method)
             before = model.evaluations
             with self._phase("denoise"):
-                timesteps = self.timesteps(plan)
+                timesteps = method.timesteps()
                 latents = denoise(
                     model.pipe.unet,
-                    model.scheduler,
-                    start(model.scheduler, x0, noise, source, plan, timesteps),
+                    method.scheduler,
+                    start(
+                        method.scheduler,
+                        x0[method.recipe.posterior],
+                        noise,
+                        source,
+                        method.plan,
+                        timesteps,
+                    ),
                     timesteps,
                     cond=cond,
                     uncond=uncond,
-                    guidance_scale=self.guidance_scale,
+                    guidance_scale=method.guidance_scale,
                     source=source,
-                    plan=plan,
+                    plan=method.plan,
+                    alignment=alignment,
                 )
             rows = inversion_rows + model.evaluations - before
             with self._phase("decode"):
@@ -93,10 +169,21 @@ class Translator:
             translations[name] = Translation(pictures, rows // len(images))
         return translations
 
-    def timesteps(self, plan: Plan) -> Tensor:
-        """The timesteps that `plan` computes: all of them where it starts from inverted latents."""
-        strength = 1.0 if plan.start == "inverted" else self.strength
-        return timesteps_from(self.model.scheduler, self.steps, strength)
+    def _alignment(
+        self, method: Method, source_prompts: Sequence[str | None], prompts: Sequence[str]
+    ) -> Alignment | None:
+        words = method.recipe.words
+        if words is None:
+            return None
+        model = self.model
+        alignment = Alignment.of(
+            [model.tokenize(prompt or "") for prompt in source_prompts],
+            [model.tokenize(prompt) for prompt in prompts],
+            words,
+            self.equalizer,
+            model.text_length,
+        )
+        return alignment.to(model.device, model.dtype)
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
@@ -107,36 +194,75 @@ class Translator:
         self.seconds[name] += time.perf_counter() - began
 
 
+def _resolve(recipe: Recipe, model: Model, strength: float, job: Mapping[str, Any]) -> Method:
+    """`recipe` on `model`, its own settings over those of the job.
+
+    Raises:
+        UsageError: a block that the U-Net lacks, a window that covers no step, or an inversion that
+            does not pass the timesteps of sampling.
+    """
+    own = {key: getattr(recipe, key) for key in job if getattr(recipe, key) is not None}
+    settings = {**job, **own}
+    differing = [
+        f"{key} {value!r} (the job's: {job[key]!r})" for key, value in own.items() if job[key] != value
+    ]
+    if recipe.negative_prompt is not None:
+        differing.append(f"negative_prompt {recipe.negative_prompt!r}")
+    if differing:
+        logger.warning("%s keeps its own %s", recipe.name, ", ".join(differing))
+    if recipe.inversion == "full" and settings["scheduler"] != "ddim":
+        raise UsageError(
+            f"recipe {recipe.name}: a full inversion goes along the steps of ddim; "
+            f"scheduler {settings['scheduler']} cannot follow it"
+        )
+    plan = recipe.plan(model.layout)
+    if plan.inversion == "full" and plan.inversion_steps is None:
+        plan = replace(plan, inversion_steps=settings["steps"])
+    method = Method(
+        recipe,
+        plan,
+        scheduler_named(settings["scheduler"], model.scheduler),
+        settings["steps"],
+        1.0 if plan.start == "inverted" else strength,
+        settings["guidance_scale"],
+    )
+    try:
+        timesteps = method.timesteps()
+        check_windows(plan, timesteps.tolist())
+        if plan.inversion_steps is not None:
+            check_passes(inverse_of(model.scheduler, plan.inversion_steps).timesteps, timesteps)
+    except UsageError as error:
+        raise UsageError(f"recipe {recipe.name}: {error}") from None
+    return method
+
+
 class _Sources:
     """The sources of one batch, each inverted once, however many recipes share it."""
 
-    def __init__(self, translator: Translator, x0: Tensor, null: Tensor) -> None:
+    def __init__(
+        self, translator: Translator, x0: Mapping[str, Tensor], null: Tensor, text: Tensor | None
+    ) -> None:
         self._translator = translator
         self._x0 = x0
         self._null = null
-        self._found: dict[tuple[str, int | None], tuple[Source, int]] = {}
+        self._text = text
+        self._found: dict[Hashable, tuple[Source, int]] = {}
 
-    def of(self, plan: Plan) -> tuple[Source, int]:
-        """The source that `plan` needs, and the rows that the U-Net evaluated to find it."""
-        key = (plan.inversion, plan.inversion_steps)
+    def of(self, method: Method) -> tuple[Source, int]:
+        """The source that `method` needs, and the rows that the U-Net evaluated to find it."""
+        key = method.inversion
         if key not in self._found:
             model = self._translator.model
-            alike = [
-                p for p in self._translator.plans.values() if (p.inversion, p.inversion_steps) == key
-            ]
-            shared = Plan(
-                plan.inversion,
-                plan.inversion_steps,
-                injections=tuple(injection for p in alike for injection in p.injections),
-            )
+            alike = [m for m in self._translator.methods.values() if m.inversion == key]
             before = model.evaluations
             source = invert(
                 model.pipe.unet,
                 model.scheduler,
-                self._x0,
+                self._x0[method.recipe.posterior],
                 self._null,
-                shared,
-                self._translator.timesteps(plan),
+                replace(method.plan, injections=tuple(i for m in alike for i in m.plan.injections)),
+                torch.unique(torch.cat([m.timesteps() for m in alike])),
+                prompt=self._text if method.recipe.inversion_prompt == "source" else None,
             )
             self._found[key] = source, model.evaluations - before
         return self._found[key]

@@ -24,6 +24,7 @@ class Item:
     output: Path  #: where it goes below a variant's folder
     prompt: str
     negative_prompt: str
+    source_prompt: str | None = None  #: what the picture shows before, where the job says
     seed: int | None = None  #: where the job's list gives one
     problem: str | None = None  #: why it fails whatever its file holds, such as a caption missing
 
@@ -51,13 +52,17 @@ def _item(job: Job, filler: PromptFiller, folder: Path, key: str, row: Row, outp
     source = folder / row.path
     prompt = row.prompt or job.prompt
     negative_prompt = job.negative_prompt if row.negative_prompt is None else row.negative_prompt
+    source_prompt = job.source_prompt if row.source_prompt is None else row.source_prompt
     problem = None if prompt else "the list gives it no prompt, nor does the job"
     try:
         prompt = filler.fill(prompt, source, key)
         negative_prompt = filler.fill(negative_prompt, source, key)
+        source_prompt = source_prompt and filler.fill(source_prompt, source, key)
     except PictureError as error:
         problem = str(error)
-    return Item(source, key, Path(output), prompt, negative_prompt, row.seed, problem)
+    return Item(
+        source, key, Path(output), prompt, negative_prompt, source_prompt, row.seed, problem
+    )
 
 
 def _rows(job: Job) -> tuple[Path, dict[str, Row]]:

@@ -42,6 +42,7 @@ class Row(BaseModel):
     path: FilePath
     prompt: Template | None = None
     negative_prompt: Template | None = None
+    source_prompt: Template | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     output: Annotated[FilePath, AfterValidator(_check_output)] | None = None
 

@@ -24,7 +24,18 @@ from sdcorrect.translate import Translator
 SHARD = "0-of-1"
 PIL_FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 #: Settings of the job that decide what a picture becomes: a folder holds pictures of one set of them.
-DECISIVE = {"prompt", "negative_prompt", "strength", "steps", "guidance_scale", "seed", "resize"}
+DECISIVE = {
+    "prompt",
+    "negative_prompt",
+    "source_prompt",
+    "equalizer",
+    "strength",
+    "steps",
+    "guidance_scale",
+    "scheduler",
+    "seed",
+    "resize",
+}
 
 
 @dataclass
@@ -56,7 +67,12 @@ class Run:
             steps=job.steps,
             strength=job.strength,
             guidance_scale=job.guidance_scale,
+            scheduler=job.scheduler,
+            equalizer=job.equalizer,
         )
+        for item in self.items:
+            if item.problem is None:
+                self.translator.check_prompts(item.prompt, item.source_prompt)
         self.tally = {recipe.name: Tally() for recipe in job.recipes}
         self.settings = {
             "model": model.identity,
@@ -114,6 +130,7 @@ class Run:
             seeds=[self._seed(picture.item, picture.sha256) for picture in rows],
             prompts=[picture.item.prompt for picture in rows],
             negative_prompts=[picture.item.negative_prompt for picture in rows],
+            source_prompts=[picture.item.source_prompt for picture in rows],
         )
         seconds = (time.perf_counter() - began) / len(batch) / len(variants)
         for variant, translation in translations.items():
@@ -151,6 +168,7 @@ class Run:
         error: str | None = None,
         **more: Any,
     ) -> Record:
+        method = self.translator.methods[variant]
         status = "failed" if error else "done"
         if error:
             self.tally[variant].failed += 1
@@ -163,8 +181,8 @@ class Run:
             "error": error,
             "seed": self._seed(item, sha256) if sha256 else None,
             "prompt": item.prompt,
-            "negative_prompt": item.negative_prompt,
-            "effective_steps": self.job.effective_steps,
+            "negative_prompt": method.negative_prompt_for(item.negative_prompt),
+            "effective_steps": method.effective_steps,
             "fingerprint": self.marks[variant],
             **more,
         }
@@ -191,7 +209,9 @@ class Run:
                 "device_name": _device_name(self.model.device),
                 "versions": {p: version(p) for p in ("torch", "diffusers", "transformers")},
                 "pictures": len(self.items),
-                "effective_steps": self.job.effective_steps,
+                "effective_steps": {
+                    name: method.effective_steps for name, method in self.translator.methods.items()
+                },
                 **self.ledger.totals(),
                 "seconds": {"total": round(time.perf_counter() - began, 3), **phases},
             }

@@ -1,18 +1,62 @@
 """Put the source's tensors back while the U-Net denoises (METHOD, step 4)."""
 
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
-import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
-from torch import Tensor
+from torch import Tensor, empty_like, stack, unflatten
+from typing_extensions import Self
 
-from sdcorrect.core.capture import Captured, attention_probabilities, merge_heads, split_heads
-from sdcorrect.core.plan import Injection, blocks_of
-from sdcorrect.core.sites import attention_block_at, block_at
+from sdcorrect.core.alignment import Alignment
+from sdcorrect.core.attention import attention_probabilities, merge_heads, split_heads
+from sdcorrect.core.capture import Captured
+from sdcorrect.core.plan import Block, Injection
+from sdcorrect.core.sites import Processor, attention_block_at, block_at
+
+#: For each branch the branch it takes from: itself, a source beside it, or what was captured before.
+Donors = tuple[int, ...]
+CAPTURED = -1
+
+
+@dataclass(frozen=True)
+class Branches:
+    """What the rows of a U-Net call are: branches, each of as many pictures, one after the other."""
+
+    donors: Donors
+    conditional: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, source: Literal["captured", "inverted", "sampled"], *, guided: bool) -> Self:
+        """The branches of one step; without guidance the unconditional ones are left out.
+
+        captured: [uncond, cond], the source known from before.
+        inverted: [source, uncond, cond].
+        sampled: [source uncond, uncond, source cond, cond].
+        """
+        match source, guided:
+            case "captured", True:
+                return cls((CAPTURED, CAPTURED), (False, True))
+            case "captured", False:
+                return cls((CAPTURED,), (True,))
+            case "inverted", True:
+                return cls((0, 0, 0), (False, False, True))
+            case "sampled", True:
+                return cls((0, 0, 2, 2), (False, False, True, True))
+            case _:
+                return cls((0, 0), (True, True))
+
+    def donors_of(self, injection: Injection) -> Donors:
+        """Where each branch takes `injection` from; those that it leaves alone take from themselves."""
+        return tuple(
+            donor if conditional or injection.branches == "both" else branch
+            for branch, (donor, conditional) in enumerate(
+                zip(self.donors, self.conditional, strict=True)
+            )
+        )
 
 
 @contextmanager
@@ -21,55 +65,137 @@ def inject(
     injections: Collection[Injection],
     *,
     captured: Captured | None,
-    batch: int,
+    branches: Branches,
+    alignment: Alignment | None = None,
 ) -> Iterator[None]:
     """Within this context `unet` uses the source's tensors; after it, `unet` is as it was before.
 
-    Rows are ordered branch by branch, `batch` pictures each, and every branch of a picture gets that
-    picture's tensors: those of `captured`, or where that is None, those of the first branch, which
-    is then the source running along.
+    The tensors of a picture are those of `captured`, or where that is None, those of the source's own
+    branch in the same U-Net call. Cross-attention is read through `alignment`.
 
     Raises:
-        UsageError: a block that the U-Net lacks, or that has no self-attention.
+        UsageError: a block that the U-Net lacks, or that lacks the tensor.
         RuntimeError: a site is being captured or injected already.
     """
-    with ExitStack() as stack:
-        for number in blocks_of(injections, "self-attention"):
-            block = attention_block_at(unet, number)
-            for layer in range(len(block.self_attention)):
-                kept = captured.self_attention[number][layer] if captured else None
-                processor = _SourceAttention(kept, batch)
-                stack.enter_context(block.self_attention_through(layer, processor))
-        for number in blocks_of(injections, "skip"):
-            replace = partial(_source_skip, captured.skip[number] if captured else None, batch)
-            stack.enter_context(block_at(unet, number).skip_through(replace))
+    with ExitStack() as changes:
+        for injection in injections:
+            put_back = _PutBack(injection, branches.donors_of(injection), captured, alignment)
+            for name in injection.blocks:
+                for change in put_back.at(unet, name):
+                    changes.enter_context(change)
         yield
 
 
-@dataclass
-class _SourceAttention:
-    """Self-attention whose softmax(QK^T) is the source's `A_k`: its output is `A_k V` (correlations).
+@dataclass(frozen=True)
+class _PutBack:
+    """One injection, ready to be entered at each of its blocks."""
 
-    Q and K are computed for the source alone, and not at all where `A_k` was captured.
-    """
+    injection: Injection
+    donors: Donors
+    captured: Captured | None
+    alignment: Alignment | None
 
-    captured: Tensor | None  # (batch, heads, tokens, tokens)
-    batch: int
+    def at(self, unet: UNet2DConditionModel, name: Block) -> Iterator[AbstractContextManager[None]]:
+        match self.injection.tensor:
+            case "skip":
+                skip = self.captured.skip[name] if self.captured else None
+                yield block_at(unet, name).skip_through(partial(self._blend, skip))
+            case "resnet":
+                features = self.captured.resnet[name] if self.captured else None
+                yield block_at(unet, name).resnet_through(partial(self._blend, features))
+            case "self-attention":
+                maps = self.captured.self_attention[name] if self.captured else None
+                block = attention_block_at(unet, name)
+                for i, layer in enumerate(block.self_attention):
+                    attend = partial(self._self_attention, maps[i] if maps else None)
+                    yield block.attention_through(layer, self._where_small(layer, attend))
+            case "key-value":
+                inputs = self.captured.self_attention_input[name] if self.captured else None
+                block = attention_block_at(unet, name)
+                for i, layer in enumerate(block.self_attention):
+                    attend = partial(self._key_value, layer.processor, inputs[i] if inputs else None)
+                    yield block.attention_through(layer, self._where_small(layer, attend))
+            case "cross-attention":
+                block = attention_block_at(unet, name)
+                for layer in block.cross_attention:
+                    yield block.attention_through(layer, self._where_small(layer, self._cross_attention))
 
-    def __call__(self, layer: Attention, hidden_states: Tensor, **_: object) -> Tensor:
-        probabilities = self.captured
-        if probabilities is None:
-            probabilities = attention_probabilities(layer, hidden_states[: self.batch])
+    def _where_small(self, layer: Attention, changed: Processor) -> Processor:
+        """`changed` at up to so many tokens as the injection says, the layer's own processor above."""
+        limit, unchanged = self.injection.max_tokens, layer.processor
+        if limit is None:
+            return changed
+
+        def attend(layer: Attention, hidden_states: Tensor, *args: Tensor, **kwargs: Tensor) -> Tensor:
+            chosen = changed if hidden_states.shape[1] <= limit else unchanged
+            return chosen(layer, hidden_states, *args, **kwargs)
+
+        return attend
+
+    def _blend(self, captured: Tensor | None, own: Tensor) -> Tensor:
+        """The source's tensor for every branch of `own`, (branches * batch, ...) (features)."""
+        rows = unflatten(own, 0, (len(self.donors), -1))
+        known = [*rows] if captured is None else [*rows, captured]
+        source = stack([known[donor] for donor in self.donors])
+        if self.injection.weight < 1:
+            source = rows.lerp(source, self.injection.weight)
+        return source.flatten(0, 1)
+
+    def _self_attention(
+        self, captured: Tensor | None, layer: Attention, hidden_states: Tensor, **_: object
+    ) -> Tensor:
+        """Self-attention whose softmax(QK^T) is the source's `A_k`: it returns `A_k V` (correlations).
+
+        Q and K are computed for the source alone, and not at all where `A_k` was captured.
+        """
         value = split_heads(layer.to_v(hidden_states), layer.heads)
-        value = torch.unflatten(value, 0, (-1, self.batch))  # (branches, batch, heads, tokens, channels)
-        branches = value.shape[0]
-        # The branches of a picture share A_k, so side by side they are one matrix product.
-        beside = value.permute(1, 2, 3, 0, 4).flatten(3)
-        attended = torch.unflatten(probabilities @ beside, 3, (branches, -1))
-        return merge_heads(layer, attended.permute(3, 0, 1, 2, 4).flatten(0, 1))
+        if self.injection.weight < 1:
+            own = attention_probabilities(layer, hidden_states)
+            return merge_heads(layer, self._blend(captured, own) @ value)
+        # (branches, batch, heads, tokens, channels)
+        value = unflatten(value, 0, (len(self.donors), -1))
+        rows = unflatten(hidden_states, 0, (len(self.donors), -1))
+        attended = empty_like(value)
+        for donor in dict.fromkeys(self.donors):
+            takers = [branch for branch, its in enumerate(self.donors) if its == donor]
+            if captured is not None and donor == CAPTURED:
+                probabilities = captured
+            else:
+                probabilities = attention_probabilities(layer, rows[donor])
+            # The branches that share A_k are, side by side, one matrix product.
+            beside = value[takers].permute(1, 2, 3, 0, 4).flatten(3)
+            shared = unflatten(probabilities @ beside, 3, (len(takers), -1))
+            attended[takers] = shared.permute(3, 0, 1, 2, 4)
+        return merge_heads(layer, attended.flatten(0, 1))
 
+    def _key_value(
+        self,
+        processor: Processor,
+        captured: Tensor | None,
+        layer: Attention,
+        hidden_states: Tensor,
+        **_: object,
+    ) -> Tensor:
+        """Self-attention that asks with its own Q and is answered by the source's K and V.
 
-def _source_skip(captured: Tensor | None, batch: int, skip: Tensor) -> Tensor:
-    """The source's `S_k` for every branch of (branches * batch, channels, height, width) (features)."""
-    source = skip[:batch] if captured is None else captured
-    return source.repeat(skip.shape[0] // batch, 1, 1, 1)
+        K and V are linear in the layer's input, so a blend of inputs is a blend of both.
+        """
+        source = self._blend(captured, hidden_states)
+        return processor(layer, hidden_states, encoder_hidden_states=source)
+
+    def _cross_attention(
+        self, layer: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor, **_: object
+    ) -> Tensor:
+        """Cross-attention whose probabilities are the source's, its words in the target's places."""
+        assert self.alignment is not None, "cross-attention is read through an alignment"
+        probabilities = attention_probabilities(layer, hidden_states, encoder_hidden_states)
+        rows = unflatten(probabilities, 0, (len(self.donors), -1))
+        edited = stack(
+            [
+                own if donor == branch else self.alignment.edit(rows[donor], own)
+                for branch, (donor, own) in enumerate(zip(self.donors, rows, strict=True))
+            ]
+        )
+        probabilities = rows.lerp(edited, self.injection.weight).flatten(0, 1)
+        value = split_heads(layer.to_v(encoder_hidden_states), layer.heads)
+        return merge_heads(layer, probabilities @ value)

@@ -1,43 +1,60 @@
-"""Which decoder blocks a U-Net has, told from its configuration alone (imports no torch)."""
+"""Which blocks a U-Net has, told from its configuration alone (imports no torch)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sdcorrect.core.plan import MID, Block, TensorName
+
 
 @dataclass(frozen=True)
-class DecoderLayout:
-    """Decoder blocks, numbered in the order they run, grouped by resolution level.
+class UNetLayout:
+    """Decoder blocks, numbered in the order they run and grouped by resolution level, and the rest.
 
-    A U-Net of L levels has 3L blocks (SD 1.x and 2.x: 12, SDXL: 9); block `k` concatenates the
-    output of encoder block `3L - 1 - k`.
+    A U-Net of L levels has 3L decoder blocks (SD 1.x and 2.x: 12, SDXL: 9); block `k` concatenates
+    the output of encoder block `3L - 1 - k`. Encoder block 0 is the first convolution.
     """
 
     levels: tuple[tuple[int, ...], ...]
     attention: frozenset[int]
+    encoder_attention: tuple[Block, ...] = ()
+    mid_attention: tuple[Block, ...] = ()
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "DecoderLayout":
+    def from_config(cls, config: Mapping[str, Any]) -> "UNetLayout":
         """Read the layout from a diffusers `UNet2DConditionModel` configuration."""
-        kinds = config["up_block_types"]
+        down, up = config["down_block_types"], config["up_block_types"]
         depth = config["layers_per_block"]
-        depths = [depth] * len(kinds) if isinstance(depth, int) else list(reversed(depth))
+        depths = [depth] * len(up) if isinstance(depth, int) else list(depth)
+        encoder: list[Block] = []
+        first = 1
+        for kind, layers in zip(down, depths, strict=True):
+            if "Attn" in kind:
+                encoder += [f"encoder.{block}" for block in range(first, first + layers)]
+            first += layers + 1  # the downsampler, which the last level lacks
         levels: list[tuple[int, ...]] = []
         first = 0
-        for layers in depths:
+        for layers in reversed(depths):
             # a decoder level has one block more than the encoder level it mirrors
             levels.append(tuple(range(first, first + layers + 1)))
             first += layers + 1
         attention = frozenset(
-            block for kind, level in zip(kinds, levels, strict=True) if "Attn" in kind for block in level
+            block for kind, level in zip(up, levels, strict=True) if "Attn" in kind for block in level
         )
-        return cls(tuple(levels), attention)
+        mid = (MID,) if "CrossAttn" in (config.get("mid_block_type") or "") else ()
+        return cls(tuple(levels), attention, tuple(encoder), mid)
 
     @property
-    def blocks(self) -> tuple[int, ...]:
+    def decoder(self) -> tuple[int, ...]:
         return tuple(block for level in self.levels for block in level)
 
     @property
-    def first_attention(self) -> tuple[int, ...]:
-        """The blocks of the first decoder level that has attention: 3 to 5 in SD 1.x, 0 to 2 in SDXL."""
-        return next((level for level in self.levels if level[0] in self.attention), ())
+    def attention_levels(self) -> tuple[tuple[int, ...], ...]:
+        """The decoder levels that have attention, the coarsest first: 3 to 5 and on in SD 1.x."""
+        return tuple(level for level in self.levels if level[0] in self.attention)
+
+    def having(self, tensor: TensorName) -> tuple[Block, ...]:
+        """The blocks that have `tensor`, in the order they run."""
+        if tensor in ("skip", "resnet"):
+            return self.decoder
+        return (*self.encoder_attention, *self.mid_attention, *sorted(self.attention))

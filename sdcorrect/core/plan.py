@@ -1,12 +1,28 @@
 """What the sampler is told to do, as plain values (imports no torch)."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-#: What can be taken from the source: post-softmax self-attention `A_k`, and skip tensors `S_k`.
-TensorName = Literal["self-attention", "skip"]
+from sdcorrect.errors import UsageError
+
+#: What can be taken from the source. self-attention: post-softmax `A_k`, which is what copying Q and K
+#: comes to; key-value: K and V of self-attention; cross-attention: its post-softmax probabilities, read
+#: through the alignment of the two prompts; skip: `S_k`; resnet: the hidden states after a block's last
+#: convolution, before its shortcut is added.
+TensorName = Literal["self-attention", "key-value", "cross-attention", "skip", "resnet"]
 TENSORS: tuple[TensorName, ...] = get_args(TensorName)
+
+#: A decoder block by its number, or an attention block elsewhere by its name: "encoder.4", "mid".
+Block = int | str
+MID = "mid"
+
+#: DDIM, DPM-Solver++ 2M and UniPC.
+SchedulerName = Literal["ddim", "dpm++", "unipc"]
+
+#: How the words of two prompts are told to be the same. replace: word for word, so both prompts have as
+#: many; refine: the words that both have, the others are new; reweight: as refine, some weighing more.
+Words = Literal["replace", "refine", "reweight"]
 
 #: The first and the last as fractions of the steps taken, half-open.
 Window = tuple[float, float]
@@ -15,11 +31,39 @@ ALWAYS: Window = (0.0, 1.0)
 
 @dataclass(frozen=True)
 class Injection:
-    """A tensor of the source put back at decoder `blocks`, over a `window` of the steps taken."""
+    """A tensor of the source put back at `blocks`, over a part of the steps taken.
+
+    That part is a `window` of the steps or, where `timesteps` are given, all steps between those two,
+    both included. `weight` 1 replaces the tensor, less blends it with the U-Net's own.
+    """
 
     tensor: TensorName
-    blocks: tuple[int, ...]
+    blocks: tuple[Block, ...]
     window: Window = ALWAYS
+    timesteps: tuple[int, int] | None = None
+    weight: float = 1.0
+    #: of attention: only where the picture has at most so many tokens at the block
+    max_tokens: int | None = None
+    #: "cond" leaves the branch of the negative prompt as it is
+    branches: Literal["both", "cond"] = "both"
+
+    @property
+    def site(self) -> TensorName:
+        """The part of a block that is changed: K and V are a part of self-attention."""
+        return "self-attention" if self.tensor == "key-value" else self.tensor
+
+    def active(self, step: int, timesteps: Sequence[int]) -> bool:
+        """Whether the tensor is put back at `step` of a run over `timesteps`."""
+        if self.timesteps is not None:
+            return min(self.timesteps) <= timesteps[step] <= max(self.timesteps)
+        return in_window(step, len(timesteps), self.window)
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """Deep U-Net features computed at every `every`-th step and kept in between."""
+
+    every: int
 
 
 @dataclass(frozen=True)
@@ -27,13 +71,56 @@ class Plan:
     """A recipe resolved for one U-Net.
 
     `inversion` says where the source's tensors come from: from one evaluation on the clean latents
-    ("one-step"), or from the source's own inverted latents, which run along while denoising ("full").
+    ("one-step"), or from the source itself, which runs beside the target ("full"). There `source` is
+    either "inverted", the inversion's own latents at each timestep, or "sampled", denoised anew with
+    the same guidance from where the inversion ended.
     """
 
     inversion: Literal["none", "one-step", "full"] = "none"
     inversion_steps: int | None = None
+    inversion_guidance: float = 1.0
     start: Literal["noise", "inverted"] = "noise"
+    source: Literal["inverted", "sampled"] = "inverted"
     injections: tuple[Injection, ...] = ()
+    guidance_window: Window = ALWAYS
+    reuse: Reuse | None = None
+
+    @property
+    def beside(self) -> Literal["captured", "inverted", "sampled"]:
+        """Where the source is while denoising: captured before, or in a branch of its own."""
+        return self.source if self.inversion == "full" and self.injections else "captured"
+
+
+def check_windows(plan: Plan, timesteps: Sequence[int]) -> None:
+    """Refuse what cannot be done on a run over `timesteps`.
+
+    Raises:
+        UsageError: an injection at no step at all, or two of them at one site in one step.
+    """
+    for injection in plan.injections:
+        if not any(injection.active(step, timesteps) for step in range(len(timesteps))):
+            part = (
+                f"timesteps {injection.timesteps[0]} to {injection.timesteps[1]}"
+                if injection.timesteps
+                else f"window {injection.window[0]:g} to {injection.window[1]:g}"
+            )
+            raise UsageError(
+                f"{injection.tensor}: its {part} covers none of the {len(timesteps)} steps taken "
+                f"(timesteps {timesteps[0]} to {timesteps[-1]}); widen it, or take more steps"
+            )
+    for step in range(len(timesteps)):
+        sites = [
+            (injection.site, block)
+            for injection in plan.injections
+            if injection.active(step, timesteps)
+            for block in injection.blocks
+        ]
+        for site, block in sites:
+            if sites.count((site, block)) > 1:
+                raise UsageError(
+                    f"{site} of block {block} is put back twice at step {step}; "
+                    f"give each block once, or windows that do not overlap"
+                )
 
 
 def effective_steps(steps: int, strength: float) -> int:
@@ -50,6 +137,6 @@ def in_window(step: int, total: int, window: Window) -> bool:
     return first <= step < last
 
 
-def blocks_of(injections: Collection[Injection], tensor: TensorName) -> tuple[int, ...]:
-    """The blocks at which `injections` put `tensor` back, each once, in order."""
-    return tuple(sorted({block for i in injections if i.tensor == tensor for block in i.blocks}))
+def blocks_of(injections: Collection[Injection], tensor: TensorName) -> tuple[Block, ...]:
+    """The blocks at which `injections` put `tensor` back, each once."""
+    return tuple(dict.fromkeys(block for i in injections if i.tensor == tensor for block in i.blocks))

@@ -1,4 +1,4 @@
-"""The method, top to bottom (Yuan et al., IEEE/CAA JAS 2025).
+"""The method, top to bottom (Yuan et al., IEEE/CAA JAS 2025), and those it is compared with.
 
     timesteps = timesteps_from(scheduler, steps, strength)
     source = invert(unet, scheduler, x0, null, plan, timesteps)     # what the U-Net sees un-noised
@@ -9,17 +9,20 @@ Latents are (batch, 4, height, width) in float32; the U-Net computes in its own 
 (batch, tokens, channels). Timesteps run from the noisiest down.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor
 
+from sdcorrect.core.alignment import Alignment
 from sdcorrect.core.capture import Captured, capture
-from sdcorrect.core.inject import inject
+from sdcorrect.core.inject import Branches, inject
 from sdcorrect.core.plan import Injection, Plan, in_window
+from sdcorrect.core.reuse import reusing
 from sdcorrect.core.schedule import inverse_of
 from sdcorrect.errors import UsageError
 
@@ -31,7 +34,7 @@ ONE_STEP = 1
 class Source:
     """What is known of the pictures before anything is noised."""
 
-    null: Tensor  # the text they were inverted under
+    text: Tensor  # what they were inverted under
     captured: Captured | None = None
     trajectory: Mapping[int, Tensor] = field(default_factory=dict)  # timestep -> latents
 
@@ -43,18 +46,25 @@ def invert(
     null: Tensor,
     plan: Plan,
     timesteps: Tensor,
+    *,
+    prompt: Tensor | None = None,
+    trajectory: MutableMapping[int, Tensor] | None = None,
 ) -> Source:
-    """Find the source of `x0` that `plan` needs, under the empty prompt `null`, without guidance.
+    """Find the source of `x0` that `plan` needs, under the empty prompt `null`.
+
+    A full inversion is under `prompt` where that is given, and keeps its latents in `trajectory`.
 
     Raises:
         UsageError: a block that the U-Net lacks, or an inversion that misses a sampling timestep.
     """
+    text = null if prompt is None else prompt
     match plan.inversion:
         case "one-step":
             return Source(null, captured=invert_one_step(unet, x0, null, plan.injections))
         case "full":
-            steps = plan.inversion_steps or scheduler.num_inference_steps
-            return Source(null, trajectory=invert_fully(unet, scheduler, x0, null, steps, timesteps))
+            kept = {} if trajectory is None else trajectory
+            invert_fully(unet, scheduler, x0, null, text, plan, timesteps, kept)
+            return Source(text, trajectory=kept)
         case "none":
             return Source(null)
 
@@ -73,35 +83,47 @@ def invert_fully(
     scheduler: DDIMScheduler,
     x0: Tensor,
     null: Tensor,
-    steps: int,
+    text: Tensor,
+    plan: Plan,
     keep: Tensor,
-) -> dict[int, Tensor]:
-    """DDIM inversion over `steps`: the latents at the timesteps to `keep`, and at the last one.
+    trajectory: MutableMapping[int, Tensor],
+) -> None:
+    """DDIM inversion under `text`; the latents at the timesteps to `keep` go to `trajectory`.
+
+    Guidance, where the plan has it, is away from `null`.
 
     Raises:
         UsageError: a timestep to keep lies on none of the steps.
     """
-    inverse = inverse_of(scheduler)
-    inverse.set_timesteps(steps)
-    visited = [int(t) for t in inverse.timesteps]
-    missed = sorted({int(t) for t in keep} - set(visited))
+    inverse = inverse_of(scheduler, plan.inversion_steps or scheduler.num_inference_steps)
+    check_passes(inverse.timesteps, keep)
+    guided = plan.inversion_guidance != 1
+    latents = x0
+    for t in inverse.timesteps:
+        rows, texts = ([latents] * 2, [null, text]) if guided else ([latents], [text])
+        *without, towards = evaluate(unet, rows, t, texts)
+        prediction = guide(without[-1], towards, plan.inversion_guidance) if guided else towards
+        latents = inverse.step(prediction, int(t), latents).prev_sample
+        if t in keep:
+            trajectory[int(t)] = latents
+
+
+def check_passes(visited: Tensor, needed: Tensor) -> None:
+    """Refuse an inversion over the timesteps `visited` that passes by one of those `needed`.
+
+    Raises:
+        UsageError: it does.
+    """
+    missed = sorted(set(needed.tolist()) - set(visited.tolist()))
     if missed:
         raise UsageError(
-            f"an inversion of {steps} steps passes no timestep {missed[0]}, which sampling needs; "
-            f"invert with as many steps as sampling has, or with 999"
+            f"an inversion of {len(visited)} steps passes no timestep {missed[0]}, which sampling "
+            f"needs; invert with as many steps as sampling has, or with 999"
         )
-    trajectory: dict[int, Tensor] = {}
-    latents = x0
-    for t in visited:
-        prediction = unet(latents.to(unet.dtype), t, encoder_hidden_states=null).sample.float()
-        latents = inverse.step(prediction, t, latents).prev_sample
-        if t in keep or t == visited[-1]:
-            trajectory[t] = latents
-    return trajectory
 
 
 def start(
-    scheduler: DDIMScheduler,
+    scheduler: SchedulerMixin,
     x0: Tensor,
     noise: Tensor,
     source: Source,
@@ -111,16 +133,16 @@ def start(
     """The latents that denoising starts from.
 
     From noise, SDEdit (Meng et al., ICLR 2022): x = sqrt(a_t) x0 + sqrt(1 - a_t) noise at the first
-    timestep; or the most inverted latents.
+    timestep; or the inverted latents of that timestep.
     """
     if plan.start == "inverted":
-        return source.trajectory[max(source.trajectory)]
+        return source.trajectory[int(timesteps[0])]
     return scheduler.add_noise(x0, noise, timesteps[:1])
 
 
 def denoise(
     unet: UNet2DConditionModel,
-    scheduler: DDIMScheduler,
+    scheduler: SchedulerMixin,
     latents: Tensor,
     timesteps: Tensor,
     *,
@@ -129,28 +151,53 @@ def denoise(
     guidance_scale: float,
     source: Source,
     plan: Plan,
+    alignment: Alignment | None = None,
 ) -> Tensor:
     """Denoise with classifier-free guidance, the source's tensors put back in both branches.
 
-    At every step the U-Net is evaluated once, on the rows [uncond, cond]; where the source is an
-    inverted trajectory, on [source, uncond, cond].
+    At every step the U-Net is evaluated once, on the rows [uncond, cond]; where the source is not
+    captured but runs along, on [source, uncond, cond]; where it is sampled beside the target, on
+    [source uncond, uncond, source cond, cond]. Without guidance there are no unconditional rows.
     """
-    total, batch = len(timesteps), len(latents)
-    runs_along = bool(source.trajectory and plan.injections)
-    text = torch.cat([source.null, uncond, cond] if runs_along else [uncond, cond])
+    total, batch, taken = len(timesteps), len(latents), timesteps.tolist()
+    if plan.beside == "sampled":
+        latents = torch.cat([latents, latents])
+        cond, uncond = torch.cat([source.text, cond]), torch.cat([uncond, uncond])
 
-    def active(step: int) -> tuple[Injection, ...]:
-        return tuple(i for i in plan.injections if in_window(step, total, i.window))
+    def at(step: int) -> tuple[tuple[Injection, ...], bool]:
+        injections = tuple(i for i in plan.injections if i.active(step, taken))
+        guided = guidance_scale != 1 and in_window(step, total, plan.guidance_window)
+        return injections, guided
 
-    for injections, steps in groupby(range(total), key=active):
-        with inject(unet, injections, captured=source.captured, batch=batch):
+    for (injections, guided), steps in groupby(range(total), key=at):
+        texts = [uncond, cond] if guided else [cond]
+        if plan.beside == "inverted":
+            texts.insert(0, source.text)
+        branches = Branches.of(plan.beside, guided=guided)
+        with (
+            inject(unet, injections, captured=source.captured, branches=branches, alignment=alignment),
+            reusing(unet, plan.reuse.every) if plan.reuse else nullcontext(),
+        ):
             for step in steps:
                 t = timesteps[step]
-                rows = [latents, latents]
-                if runs_along:
+                rows = [latents] * (2 if guided else 1)
+                if plan.beside == "inverted":
                     rows.insert(0, source.trajectory[int(t)])
-                predictions = unet(torch.cat(rows).to(unet.dtype), t, encoder_hidden_states=text)
-                *_, without, towards = predictions.sample.float().split(batch)
-                prediction = without + guidance_scale * (towards - without)
+                *without, towards = evaluate(unet, rows, t, texts)
+                prediction = guide(without[-1], towards, guidance_scale) if guided else towards
                 latents = scheduler.step(prediction, t, latents).prev_sample
-    return latents
+    return latents[-batch:]
+
+
+def evaluate(
+    unet: UNet2DConditionModel, rows: list[Tensor], t: Tensor, texts: list[Tensor]
+) -> Sequence[Tensor]:
+    """The U-Net's prediction for each of `rows` under its text, in one call, in float32."""
+    latents = torch.cat(rows).to(unet.dtype)
+    prediction = unet(latents, t, encoder_hidden_states=torch.cat(texts)).sample.float()
+    return torch.split(prediction, [len(row) for row in rows])
+
+
+def guide(without: Tensor, towards: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance (Ho and Salimans, 2022)."""
+    return without + scale * (towards - without)

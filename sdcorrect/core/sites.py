@@ -1,4 +1,4 @@
-"""Decoder block number -> the modules of a diffusers U-Net, found by name and loud when absent."""
+"""Block -> the modules of a diffusers U-Net, found by name and loud when absent."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +9,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from sdcorrect.core.plan import MID, Block
 from sdcorrect.errors import UsageError
 
 #: What stands in for an attention layer's computation: (layer, hidden_states, ...) -> hidden_states.
@@ -19,14 +20,33 @@ _occupied: WeakKeyDictionary[nn.Module, set[object]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
-class DecoderBlock:
+class AttentionBlock:
+    """Transformer layers, each with self-attention and then cross-attention; none at some levels."""
+
+    name: Block
+    self_attention: tuple[Attention, ...]
+    cross_attention: tuple[Attention, ...]
+
+    @contextmanager
+    def attention_through(self, attention: Attention, processor: Processor) -> Iterator[None]:
+        """Compute `attention`, a layer of this block, by `processor`."""
+        original = attention.processor
+        with occupy(attention, "processor", f"the attention of block {self.name}"):
+            attention.set_processor(processor)
+            try:
+                yield
+            finally:
+                attention.set_processor(original)
+
+
+@dataclass(frozen=True, eq=False)
+class DecoderBlock(AttentionBlock):
     """One decoder block: a resnet that concatenates a skip, then attention where its level has it."""
 
-    number: int
     up_block: nn.Module
+    resnet: nn.Module
     #: where this block's skip stands in the tuple that `up_block` receives and pops from the end
     skip_index: int
-    self_attention: tuple[Attention, ...]
 
     @contextmanager
     def skip_through(self, function: Callable[[Tensor], Tensor]) -> Iterator[None]:
@@ -39,7 +59,7 @@ class DecoderBlock:
             skips[self.skip_index] = function(skips[self.skip_index])
             return args, {**kwargs, "res_hidden_states_tuple": tuple(skips)}
 
-        with _occupy(self.up_block, self.skip_index, f"the skip of decoder block {self.number}"):
+        with occupy(self.up_block, self.skip_index, f"the skip of decoder block {self.name}"):
             handle = self.up_block.register_forward_pre_hook(hook, with_kwargs=True)
             try:
                 yield
@@ -47,20 +67,27 @@ class DecoderBlock:
                 handle.remove()
 
     @contextmanager
-    def self_attention_through(self, layer: int, processor: Processor) -> Iterator[None]:
-        """Compute self-attention `layer` of this block by `processor`."""
-        attention = self.self_attention[layer]
-        original = attention.processor
-        with _occupy(attention, "processor", f"the self-attention of decoder block {self.number}"):
-            attention.set_processor(processor)
+    def resnet_through(self, function: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Add the shortcut to `function(hidden states)`, (rows, channels, height, width)."""
+
+        def hook(_module: nn.Module, _args: object, hidden_states: Tensor) -> Tensor:
+            return function(hidden_states)
+
+        with occupy(self.resnet, "conv2", f"the resnet of decoder block {self.name}"):
+            handle = self.resnet.get_submodule("conv2").register_forward_hook(hook)
             try:
                 yield
             finally:
-                attention.set_processor(original)
+                handle.remove()
 
 
 @contextmanager
-def _occupy(module: nn.Module, site: object, name: str) -> Iterator[None]:
+def occupy(module: nn.Module, site: object, name: str) -> Iterator[None]:
+    """Refuse a second change of `site` of `module` on top of the first.
+
+    Raises:
+        RuntimeError: it is changed already.
+    """
     taken = _occupied.setdefault(module, set())
     if site in taken:
         raise RuntimeError(f"{name} is captured or injected already; leave that context first")
@@ -75,38 +102,59 @@ def decoder_blocks(unet: UNet2DConditionModel) -> tuple[DecoderBlock, ...]:
     """All decoder blocks of `unet` in the order they run."""
     blocks: list[DecoderBlock] = []
     for up_block in unet.up_blocks:
-        attentions = getattr(up_block, "attentions", None)
-        for i in range(len(up_block.resnets)):
-            layers = attentions[i].transformer_blocks if attentions is not None else ()
-            self_attention = tuple(layer.attn1 for layer in layers)
-            blocks.append(DecoderBlock(len(blocks), up_block, -(i + 1), self_attention))
+        for i, resnet in enumerate(up_block.resnets):
+            layers = _layers(up_block, i)
+            blocks.append(DecoderBlock(len(blocks), *layers, up_block, resnet, -(i + 1)))
     return tuple(blocks)
 
 
-def block_at(unet: UNet2DConditionModel, number: int) -> DecoderBlock:
+def other_attention_blocks(unet: UNet2DConditionModel) -> tuple[AttentionBlock, ...]:
+    """The attention of the encoder and of the middle, in the order it runs."""
+    blocks: list[AttentionBlock] = []
+    number = 1  # encoder block 0 is the first convolution
+    for down_block in unet.down_blocks:
+        for i in range(len(down_block.resnets)):
+            blocks.append(AttentionBlock(f"encoder.{number}", *_layers(down_block, i)))
+            number += 1
+        number += 1  # the downsampler
+    if unet.mid_block is not None:
+        blocks.append(AttentionBlock(MID, *_layers(unet.mid_block, 0)))
+    return tuple(block for block in blocks if block.self_attention)
+
+
+def _layers(module: nn.Module, i: int) -> tuple[tuple[Attention, ...], tuple[Attention, ...]]:
+    attentions = getattr(module, "attentions", None)
+    layers = attentions[i].transformer_blocks if attentions else ()
+    return tuple(layer.attn1 for layer in layers), tuple(layer.attn2 for layer in layers)
+
+
+def block_at(unet: UNet2DConditionModel, number: Block) -> DecoderBlock:
     """Decoder block `number` of `unet`.
 
     Raises:
         UsageError: the U-Net has no such block.
     """
     blocks = decoder_blocks(unet)
-    if not 0 <= number < len(blocks):
+    if not isinstance(number, int) or not 0 <= number < len(blocks):
         raise UsageError(
             f"decoder block {number}: this U-Net has blocks 0 to {len(blocks) - 1}, no others"
         )
     return blocks[number]
 
 
-def attention_block_at(unet: UNet2DConditionModel, number: int) -> DecoderBlock:
-    """Decoder block `number` of `unet`, which has self-attention.
+def attention_block_at(unet: UNet2DConditionModel, name: Block) -> AttentionBlock:
+    """The block `name` of `unet`, which has attention.
 
     Raises:
-        UsageError: the U-Net has no such block, or that block has no self-attention.
+        UsageError: the U-Net has no such block, or that block has no attention.
     """
-    block = block_at(unet, number)
+    others = {block.name: block for block in other_attention_blocks(unet)}
+    if isinstance(name, str) and name in others:
+        return others[name]
+    block = block_at(unet, name)
     if not block.self_attention:
-        having = ", ".join(str(b.number) for b in decoder_blocks(unet) if b.self_attention)
+        having = ", ".join(str(b.name) for b in decoder_blocks(unet) if b.self_attention)
         raise UsageError(
-            f"decoder block {number} has no self-attention in this U-Net; blocks that have: {having}"
+            f"decoder block {name} has no self-attention in this U-Net; blocks that have: {having}"
         )
     return block

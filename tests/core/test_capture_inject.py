@@ -6,12 +6,14 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from sdcorrect.core.capture import Captured, capture
-from sdcorrect.core.inject import inject
+from sdcorrect.core.inject import Branches, inject
 from sdcorrect.core.plan import Injection
 from sdcorrect.core.sites import attention_block_at, block_at, decoder_blocks
 from sdcorrect.errors import UsageError
 
 EVERYTHING = (Injection("self-attention", (3, 4, 5, 6, 7, 8)), Injection("skip", tuple(range(9))))
+ALONE = Branches.of("captured", guided=False)
+GUIDED = Branches.of("captured", guided=True)
 SOME = (Injection("self-attention", (3, 4)), Injection("skip", (4, 5)))
 
 
@@ -82,7 +84,7 @@ def test_injecting_a_source_into_itself_changes_nothing(
     plain = evaluate(unet, rows)
     with capture(unet, EVERYTHING) as captured:
         evaluate(unet, rows)
-    with inject(unet, EVERYTHING, captured=captured, batch=2):
+    with inject(unet, EVERYTHING, captured=captured, branches=ALONE):
         corrected = evaluate(unet, rows)
     torch.testing.assert_close(corrected, plain, rtol=1e-4, atol=1e-5)
     assert torch.equal(evaluate(unet, rows), plain)
@@ -97,7 +99,7 @@ def test_each_injection_alone_changes_another_picture(
     with capture(unet, [injection]) as captured:
         evaluate(unet, rows)
     other = (rows[0].flip(-1), *rows[1:])
-    with inject(unet, [injection], captured=captured, batch=2):
+    with inject(unet, [injection], captured=captured, branches=ALONE):
         injected = evaluate(unet, other)
     assert not torch.allclose(injected, evaluate(unet, other), atol=1e-3)
 
@@ -114,7 +116,7 @@ def test_injected_attention_never_computes_queries_and_keys(
         for layer in attention_block_at(unet, number).self_attention
         for name in ("to_q", "to_k", "to_v")
     ]
-    with inject(unet, SOME, captured=captured, batch=2):
+    with inject(unet, SOME, captured=captured, branches=ALONE):
         evaluate(unet, rows)
     for handle in handles:
         handle.remove()
@@ -128,8 +130,9 @@ def test_every_branch_of_a_picture_gets_that_pictures_tensors(
     with capture(unet, SOME) as captured:
         evaluate(unet, rows)
     noised = latents + 0.5
-    with inject(unet, SOME, captured=captured, batch=2):
+    with inject(unet, SOME, captured=captured, branches=GUIDED):
         together = unet(torch.cat([noised, noised]), t, torch.cat([text, text.flip(0)])).sample
+    with inject(unet, SOME, captured=captured, branches=ALONE):
         apart = [unet(noised, t, each).sample for each in (text, text.flip(0))]
     torch.testing.assert_close(together, torch.cat(apart), rtol=1e-4, atol=1e-5)
 
@@ -141,9 +144,9 @@ def test_a_source_that_runs_along_is_the_source_captured(
     with capture(unet, SOME) as captured:
         evaluate(unet, rows)
     other = latents.flip(-1)
-    with inject(unet, SOME, captured=captured, batch=2):
+    with inject(unet, SOME, captured=captured, branches=ALONE):
         expected = unet(other, t, text).sample
-    with inject(unet, SOME, captured=None, batch=2):
+    with inject(unet, SOME, captured=None, branches=Branches.of("inverted", guided=False)):
         along = unet(torch.cat([latents, other]), t, torch.cat([text, text])).sample
     torch.testing.assert_close(along[2:], expected, rtol=1e-4, atol=1e-5)
 
@@ -155,7 +158,7 @@ def test_an_exception_inside_leaves_the_unet_as_it_was(
     with pytest.raises(ZeroDivisionError), capture(unet, EVERYTHING) as captured:
         evaluate(unet, rows)
         raise ZeroDivisionError
-    with pytest.raises(ZeroDivisionError), inject(unet, EVERYTHING, captured=captured, batch=2):
+    with pytest.raises(ZeroDivisionError), inject(unet, EVERYTHING, captured=captured, branches=ALONE):
         raise ZeroDivisionError
     assert torch.equal(evaluate(unet, rows), plain)
 
@@ -163,10 +166,10 @@ def test_an_exception_inside_leaves_the_unet_as_it_was(
 @pytest.mark.parametrize("injection", SOME)
 def test_a_site_is_taken_only_once(unet: UNet2DConditionModel, injection: Injection) -> None:
     kept = Captured({3: [torch.zeros(1)], 4: [torch.zeros(1)]}, {4: torch.zeros(1), 5: torch.zeros(1)})
-    with inject(unet, [injection], captured=kept, batch=1):
+    with inject(unet, [injection], captured=kept, branches=ALONE):
         with (
             pytest.raises(RuntimeError, match="already"),
-            inject(unet, [injection], captured=kept, batch=1),
+            inject(unet, [injection], captured=kept, branches=ALONE),
         ):
             pass
         with pytest.raises(RuntimeError, match="already"), capture(unet, [injection]):

@@ -37,8 +37,7 @@ def test_windows_share_the_steps_without_overlap() -> None:
 def test_an_inverse_step_undoes_a_step() -> None:
     scheduler = ddim_scheduler()
     scheduler.set_timesteps(20)
-    inverse = inverse_of(scheduler)
-    inverse.set_timesteps(20)
+    inverse = inverse_of(scheduler, 20)
     latents, prediction = torch.randn(2, 1, 4, 8, 8).unbind()
     there = inverse.step(prediction, 501, latents).prev_sample
     back = scheduler.step(prediction, 501, there).prev_sample

@@ -1,0 +1,153 @@
+"""Which words of one prompt are which words of another (Hertz et al., Prompt-to-Prompt, ICLR 2023).
+
+Follows the public implementation's `seq_aligner`, so that its prompts give its results.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from string import punctuation
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from sdcorrect.core.plan import Words
+from sdcorrect.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as the text encoder reads it."""
+
+    text: str
+    tokens: tuple[int, ...]  #: with those of start and end, without padding
+    words: tuple[str, ...]  #: what spaces part
+    positions: tuple[
+        tuple[int, ...], ...
+    ]  #: for each word its tokens' places, none where it was cut off
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How the target reads the source's cross-attention, for a batch of pictures."""
+
+    #: (batch, 1, source tokens, target tokens): how much each takes of each
+    take: Tensor
+    #: (batch, 1, 1, target tokens): 1 where a token reads the source, 0 where it is new
+    known: Tensor
+    #: (batch, 1, 1, target tokens): the equalizer
+    scale: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        sources: Sequence[Prompt],
+        targets: Sequence[Prompt],
+        words: Words,
+        equalizer: Mapping[str, float],
+        length: int,
+    ) -> Self:
+        """Align each of `sources` with its target; the encoder reads `length` tokens.
+
+        Raises:
+            UsageError: `replace`, and the numbers of words differ; or a word of the equalizer is not
+                in a target.
+        """
+        pairs = list(zip(sources, targets, strict=True))
+        aligned = [
+            replaced(s, t, length) if words == "replace" else refined(s, t, length) for s, t in pairs
+        ]
+        take, known = (torch.stack(parts)[:, None] for parts in zip(*aligned, strict=True))
+        scale = torch.stack([equalized(t, equalizer, length) for t in targets])
+        return cls(take, known[..., None, :], scale[:, None, None])
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Alignment":
+        parts = (self.take, self.known, self.scale)
+        return Alignment(*(part.to(device, dtype) for part in parts))
+
+    def edit(self, source: Tensor, own: Tensor) -> Tensor:
+        """The target's probabilities (batch, heads, pixels, tokens) from the source's and its own."""
+        return (source @ self.take * self.known + own * (1 - self.known)) * self.scale
+
+
+def replaced(source: Prompt, target: Prompt, length: int) -> tuple[Tensor, Tensor]:
+    """Word for word: a word's tokens are those of the word that stands in its place.
+
+    Raises:
+        UsageError: the prompts have different numbers of words.
+    """
+    if len(source.words) != len(target.words):
+        raise UsageError(
+            f"prompts cannot be aligned word for word: {source.text!r} has {len(source.words)} words, "
+            f"{target.text!r} has {len(target.words)}; give as many, or use p2p-refine"
+        )
+    swapped = [
+        (theirs, ours)
+        for theirs, ours, was, now in zip(
+            source.positions, target.positions, source.words, target.words, strict=True
+        )
+        if was != now and theirs and ours
+    ]
+    take = torch.zeros(length, length)
+    i = j = 0
+    for theirs, ours in swapped:
+        while i < theirs[0]:
+            take[i, j] = 1
+            i, j = i + 1, j + 1
+        if len(theirs) == len(ours):
+            take[list(theirs), list(ours)] = 1
+        else:
+            for position in theirs:
+                take[position, list(ours)] = 1 / len(ours)
+        i, j = theirs[-1] + 1, ours[-1] + 1
+    # behind the last replaced word the public implementation goes by position, whatever i is
+    for position in range(j, length):
+        take[position, position] = 1
+    return take, torch.ones(length)
+
+
+def refined(source: Prompt, target: Prompt, length: int) -> tuple[Tensor, Tensor]:
+    """The tokens that both prompts have in the same order, found by global alignment.
+
+    Needleman-Wunsch with gap 0, match 1, mismatch -1, which never pairs two different tokens.
+    """
+    ours, theirs = target.tokens, source.tokens
+    score = [[0] * (len(ours) + 1) for _ in range(len(theirs) + 1)]
+    for i, their in enumerate(theirs):
+        for j, our in enumerate(ours):
+            pair = score[i][j] + (1 if their == our else -1)
+            score[i + 1][j + 1] = max(score[i + 1][j], score[i][j + 1], pair)
+    take, known = torch.zeros(length, length), torch.zeros(length)
+    i, j = len(theirs), len(ours)
+    while i and j:
+        if score[i][j] == score[i][j - 1]:
+            j -= 1
+        elif score[i][j] == score[i - 1][j]:
+            i -= 1
+        else:
+            i, j = i - 1, j - 1
+            take[i, j] = known[j] = 1
+    padding = range(len(ours), length)
+    take[padding, padding] = 1
+    known[len(ours) :] = 1
+    return take, known
+
+
+def equalized(target: Prompt, equalizer: Mapping[str, float], length: int) -> Tensor:
+    """How much more or less each token of `target` is to weigh.
+
+    Raises:
+        UsageError: a word that `target` has not.
+    """
+    scale = torch.ones(length)
+    words = [word.strip(punctuation) for word in target.words]
+    for word, factor in equalizer.items():
+        if word not in words:
+            raise UsageError(
+                f"equalizer: the prompt {target.text!r} has no word {word!r}; "
+                f"its words: {' '.join(words)}"
+            )
+        for place, name in enumerate(words):
+            if name == word:
+                scale[list(target.positions[place])] = factor
+    return scale
