@@ -1,27 +1,50 @@
 import pytest
 from pydantic import ValidationError
 
-from sdcorrect.core.layout import DecoderLayout
+from sdcorrect.core.layout import UNetLayout
 from sdcorrect.core.plan import Injection, blocks_of
 from sdcorrect.errors import UsageError
 from sdcorrect.recipes import ALIASES, BUILT_IN, Inject, Recipe, built_in
 
-ATTENTION, PLAIN = "CrossAttnUpBlock2D", "UpBlock2D"
-SD15 = DecoderLayout.from_config({"up_block_types": [PLAIN, *[ATTENTION] * 3], "layers_per_block": 2})
-SDXL = DecoderLayout.from_config(
-    {"up_block_types": [ATTENTION, ATTENTION, PLAIN], "layers_per_block": 2}
+SD15 = UNetLayout.from_config(
+    {
+        "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
+        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
+        "layers_per_block": 2,
+    }
 )
-MINI = DecoderLayout.from_config(
-    {"up_block_types": [PLAIN, ATTENTION, ATTENTION], "layers_per_block": 2}
+SDXL = UNetLayout.from_config(
+    {
+        "down_block_types": ["DownBlock2D", *["CrossAttnDownBlock2D"] * 2],
+        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "up_block_types": [*["CrossAttnUpBlock2D"] * 2, "UpBlock2D"],
+        "layers_per_block": 2,
+    }
+)
+MINI = UNetLayout.from_config(
+    {
+        "down_block_types": [*["CrossAttnDownBlock2D"] * 2, "DownBlock2D"],
+        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 2],
+        "layers_per_block": 2,
+    }
 )
 
 
 def test_layouts_of_the_families() -> None:
-    assert SD15.blocks == tuple(range(12))
-    assert SD15.attention == set(range(3, 12))
-    assert SD15.first_attention == MINI.first_attention == (3, 4, 5)
-    assert SDXL.blocks == tuple(range(9))
-    assert SDXL.first_attention == (0, 1, 2)
+    assert SD15.decoder == tuple(range(12))
+    assert SD15.attention_levels == ((3, 4, 5), (6, 7, 8), (9, 10, 11))
+    assert SD15.encoder_attention == tuple(f"encoder.{block}" for block in (1, 2, 4, 5, 7, 8))
+    assert MINI.attention_levels == ((3, 4, 5), (6, 7, 8))
+    assert MINI.having("cross-attention") == (
+        *(f"encoder.{block}" for block in (1, 2, 4, 5)),
+        "mid",
+        *range(3, 9),
+    )
+    assert SDXL.decoder == tuple(range(9))
+    assert SDXL.attention_levels == ((0, 1, 2), (3, 4, 5))
+    assert SDXL.encoder_attention == tuple(f"encoder.{block}" for block in (4, 5, 7, 8))
 
 
 @pytest.mark.parametrize(
@@ -29,7 +52,7 @@ def test_layouts_of_the_families() -> None:
     [(SD15, (3, 4), (4, 5)), (MINI, (3, 4), (4, 5)), (SDXL, (0, 1), (1, 2))],
 )
 def test_correct_is_the_authors_preset_on_every_family(
-    layout: DecoderLayout, attention: tuple[int, ...], skip: tuple[int, ...]
+    layout: UNetLayout, attention: tuple[int, ...], skip: tuple[int, ...]
 ) -> None:
     plan = BUILT_IN["correct"].plan(layout)
     assert plan.inversion == "one-step"
@@ -67,8 +90,8 @@ def test_onward_stops_where_the_tensor_is_no_more() -> None:
 @pytest.mark.parametrize(
     ("tensor", "block", "message"),
     [
-        ("skip", "9", "recipe mine: skip at decoder block 9: .* 0, 1, 2, 3, 4, 5, 6, 7, 8"),
-        ("self-attention", "2", "self-attention at decoder block 2: .* 3, 4, 5, 6, 7, 8"),
+        ("skip", "9", "recipe mine: skip at block 9: .* 0, 1, 2, 3, 4, 5, 6, 7, 8"),
+        ("self-attention", "2", "self-attention at block 2: .* mid, 3, 4, 5, 6, 7, 8"),
         ("skip", "first-attention.3", "that level has 3 blocks"),
     ],
 )
