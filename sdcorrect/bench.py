@@ -1,0 +1,179 @@
+"""What recipes cost, measured side by side on the same pictures in one process."""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from sdcorrect.batch.inputs import Sizing, find_items, read_picture
+from sdcorrect.config import Job
+from sdcorrect.models import Model
+from sdcorrect.translate import Translator
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one recipe costs a picture: medians over the repetitions."""
+
+    recipe: str
+    seconds: float
+    evaluations: int  #: of the U-Net, the inversion included
+    ratio: float  #: its seconds to those of the base
+    outside_model: float  #: the share of the time outside U-Net, VAE and text encoder
+    peak_memory_mib: float | None  #: None where the system does not tell
+
+
+@dataclass
+class Stopwatch:
+    """The seconds spent inside a model's networks."""
+
+    model: Model
+    seconds: float = 0.0
+    _began: list[float] = field(default_factory=list)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        pipe = self.model.pipe
+        networks: list[nn.Module] = [pipe.unet, pipe.vae.encoder, pipe.vae.decoder, pipe.text_encoder]
+        with ExitStack() as stack:
+            for network in networks:
+                stack.callback(network.register_forward_pre_hook(self._begin).remove)
+                stack.callback(network.register_forward_hook(self._end).remove)
+            yield
+
+    def _begin(self, *_: object) -> None:
+        self._began.append(now(self.model))
+
+    def _end(self, *_: object) -> None:
+        self.seconds += now(self.model) - self._began.pop()
+
+
+def now(model: Model) -> float:
+    """Seconds on a clock, after all that `model`'s device was asked to do is done."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter()
+
+
+def compare(
+    model: Model, job: Job, pictures: Sequence[Image.Image], *, repeats: int, base: str
+) -> list[Cost]:
+    """Run the recipes of `job` in turn, `repeats` times, after a round that is not counted.
+
+    Each recipe runs alone: nothing is shared between them. `base` is what ratios are to.
+
+    Raises:
+        UsageError: a recipe does not fit the model or the job.
+    """
+    translators = {
+        recipe.name: Translator(
+            model,
+            [recipe],
+            steps=job.steps,
+            strength=job.strength,
+            guidance_scale=job.guidance_scale,
+            scheduler=job.scheduler,
+            equalizer=job.equalizer,
+        )
+        for recipe in job.recipes
+    }
+    for translator in translators.values():
+        translator.check_prompts(job.prompt, job.source_prompt)
+    runs: dict[str, list[Mapping[str, Any]]] = {name: [] for name in translators}
+    for repetition in range(1 + repeats):
+        for name, translator in translators.items():
+            run = _run(translator, name, job, pictures)
+            if repetition:
+                runs[name].append(run)
+
+    def middle(name: str, what: str) -> float:
+        return median(run[what] for run in runs[name])
+
+    return [
+        Cost(
+            name,
+            middle(name, "seconds"),
+            runs[name][0]["evaluations"],
+            middle(name, "seconds") / middle(base, "seconds"),
+            middle(name, "outside"),
+            max((run["memory"] for run in runs[name] if run["memory"] is not None), default=None),
+        )
+        for name in translators
+    ]
+
+
+def _run(
+    translator: Translator, name: str, job: Job, pictures: Sequence[Image.Image]
+) -> Mapping[str, Any]:
+    model, evaluations = translator.model, 0
+    watch = Stopwatch(model)
+    _forget_peak(model)
+    began = now(model)
+    with watch.watching():
+        for picture in pictures:
+            translation = translator(
+                [picture],
+                variants=[name],
+                seeds=[job.seed],
+                prompts=[job.prompt],
+                negative_prompts=[job.negative_prompt],
+                source_prompts=[job.source_prompt],
+            )[name]
+            evaluations += translation.evaluations
+    seconds = now(model) - began
+    return {
+        "seconds": seconds / len(pictures),
+        "evaluations": evaluations // len(pictures),
+        "outside": 1 - watch.seconds / seconds,
+        "memory": _peak_mib(model),
+    }
+
+
+def _forget_peak(model: Model) -> None:
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(model.device)
+    elif sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak resident set size
+
+
+def _peak_mib(model: Model) -> float | None:
+    """On CUDA what tensors took at most; on Linux the resident set of the process, model included."""
+    if model.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(model.device) / 2**20
+    if sys.platform != "linux":
+        return None
+    status = Path("/proc/self/status").read_text()
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) / 2**10
+
+
+def pictures_of(job: Job, model: Model) -> list[Image.Image]:
+    """The pictures of `job`, of a size that `model` takes.
+
+    Raises:
+        UsageError: there are none.
+        PictureError: one cannot be read.
+    """
+    sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
+    return [read_picture(item, sizing).image for item in find_items(job)]
+
+
+def report(costs: Sequence[Cost], job: Job, model: Model, base: str) -> dict[str, Any]:
+    """All of it as JSON."""
+    return {
+        "model": model.name,
+        "device": str(model.device),
+        "steps": job.steps,
+        "strength": job.strength,
+        "size": job.size or model.native_size,
+        "base": base,
+        "recipes": [asdict(cost) for cost in costs],
+    }
