@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sdcorrect.batch.inputs import Sizing, find_items, read_picture
 from sdcorrect.config import Job
 from sdcorrect.models import Model
 from sdcorrect.translate import Translator
@@ -153,17 +152,6 @@ def _peak_mib(model: Model) -> float | None:
     status = Path("/proc/self/status").read_text()
     peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(peak.split()[1]) / 2**10
-
-
-def pictures_of(job: Job, model: Model) -> list[Image.Image]:
-    """The pictures of `job`, of a size that `model` takes.
-
-    Raises:
-        UsageError: there are none.
-        PictureError: one cannot be read.
-    """
-    sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
-    return [read_picture(item, sizing).image for item in find_items(job)]
 
 
 def report(costs: Sequence[Cost], job: Job, model: Model, base: str) -> dict[str, Any]:

@@ -33,6 +33,4 @@ def printable(name: object) -> str:
 
     File names hold newlines, escape sequences and bytes that are no UTF-8.
     """
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name)
-    )
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))

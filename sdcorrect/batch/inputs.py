@@ -43,9 +43,7 @@ def find_items(job: Job) -> list[Item]:
     outputs = output_names(rows, job.output.format, given)
     _check_places(job, outputs.values(), (os.path.join(folder, row.path) for row in rows.values()))
     filler = PromptFiller(job.input)
-    return [
-        _item(job, filler, folder, key, rows[key], outputs[key]) for key in list(rows)[: job.limit]
-    ]
+    return [_item(job, filler, folder, key, rows[key], outputs[key]) for key in list(rows)[: job.limit]]
 
 
 def _item(job: Job, filler: PromptFiller, folder: Path, key: str, row: Row, output: str) -> Item:
@@ -60,9 +58,7 @@ def _item(job: Job, filler: PromptFiller, folder: Path, key: str, row: Row, outp
         source_prompt = source_prompt and filler.fill(source_prompt, source, key)
     except PictureError as error:
         problem = str(error)
-    return Item(
-        source, key, Path(output), prompt, negative_prompt, source_prompt, row.seed, problem
-    )
+    return Item(source, key, Path(output), prompt, negative_prompt, source_prompt, row.seed, problem)
 
 
 def _rows(job: Job) -> tuple[Path, dict[str, Row]]:

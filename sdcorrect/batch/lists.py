@@ -78,7 +78,9 @@ def _parse_txt(text: str) -> Iterator[tuple[int, Any]]:
 
 
 def _parse_csv(text: str) -> Iterator[tuple[int, Any]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), restkey="more columns than the header", strict=True)
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""), restkey="more columns than the header", strict=True
+    )
     for row in reader:
         yield reader.line_num, {column: cell for column, cell in row.items() if cell}
 

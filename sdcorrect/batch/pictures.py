@@ -156,7 +156,9 @@ def _check_size(size: tuple[int, int], limits: Input) -> None:
     if limits.min_side and shorter < limits.min_side:
         raise FilteredOut(f"{width}x{height} px: a side is under input.min_side, {limits.min_side} px")
     if limits.max_aspect and longer > limits.max_aspect * shorter:
-        raise FilteredOut(f"{width}x{height} px: more elongated than input.max_aspect, {limits.max_aspect:g}")
+        raise FilteredOut(
+            f"{width}x{height} px: more elongated than input.max_aspect, {limits.max_aspect:g}"
+        )
 
 
 def _flatten(image: Image.Image) -> Image.Image:

@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 from rich.table import Table
 
 from sdcorrect.cli.console import Debug, app, errors_for_people, out
 from sdcorrect.config import load_job, parse_set
-from sdcorrect.recipes import ALIASES, BUILT_IN
+from sdcorrect.core.plan import ALWAYS
+from sdcorrect.errors import UsageError
+from sdcorrect.recipes import ALIASES, BUILT_IN, Inject, built_in
 
 
 @app.command()
@@ -30,12 +33,48 @@ def validate(
 
 
 @app.command()
-def recipes() -> None:
-    """List the built-in recipes."""
+def recipes(
+    show: Annotated[
+        str | None, typer.Option("--show", metavar="NAME", help="One recipe, as YAML for a job.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """List the built-in recipes, or write one out."""
+    with errors_for_people(debug):
+        if show is None:
+            _list_recipes()
+        else:
+            _show_recipe(show)
+
+
+def _list_recipes() -> None:
     table = Table("recipe", "inversion", "start", "what goes back where", "summary", title="Recipes")
     for recipe in BUILT_IN.values():
-        goes_back = "\n".join(f"{i.tensor} at {', '.join(i.blocks)}" for i in recipe.inject)
-        table.add_row(recipe.name, recipe.inversion, recipe.start, goes_back or "-", recipe.summary)
+        inversion: str = recipe.inversion
+        if inversion == "full":
+            inversion += f", {recipe.inversion_steps or 'as many'} steps"
+        table.add_row(
+            recipe.name,
+            inversion,
+            recipe.start,
+            "\n".join(_described(inject) for inject in recipe.inject) or "-",
+            recipe.summary,
+        )
     out.print(table)
     for alias, name in ALIASES.items():
         out.print(f"{alias}: the authors' name for {name}")
+
+
+def _described(inject: Inject) -> str:
+    first, last = inject.window
+    part = "" if inject.window == ALWAYS else f", {first:.0%} to {last:.0%} of the steps"
+    return f"{inject.tensor} at {', '.join(inject.blocks)}{part}"
+
+
+def _show_recipe(name: str) -> None:
+    try:
+        recipe = built_in(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    content = {"method": recipe.model_dump(mode="json", exclude_defaults=True)}
+    out.print(yaml.safe_dump(content, sort_keys=False), soft_wrap=True, markup=False, end="")

@@ -1,0 +1,111 @@
+"""`sdcorrect bench`: what recipes cost, side by side."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from sdcorrect.cli.console import Debug, app, err, errors_for_people, out
+from sdcorrect.config import load_job
+from sdcorrect.errors import SdcorrectError, UsageError
+
+if TYPE_CHECKING:
+    from sdcorrect.bench import Cost
+
+EXAMPLES = Path(__file__).parents[1] / "assets" / "pictures"
+
+
+@app.command()
+def bench(
+    input_: Annotated[
+        Path, typer.Argument(metavar="[INPUT]", help="Pictures.", show_default="the examples")
+    ] = EXAMPLES,
+    recipes: Annotated[
+        str, typer.Option("--recipes", help="Which, with commas between.")
+    ] = "sdedit,correct,pnp",
+    json_: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help="Ratios are to this recipe.", show_default="the first")
+    ] = None,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds that count.")] = 3,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Only the first so many.")] = 1,
+    model: Annotated[
+        str, typer.Option("--model", help="mini, a diffusers folder or a hub id.")
+    ] = "mini",
+    steps: Annotated[int, typer.Option("--steps", help="Sampling steps at strength 1.")] = 20,
+    strength: Annotated[float, typer.Option("--strength", help="How far to go, 0 to 1.")] = 0.95,
+    size: Annotated[
+        int | None, typer.Option("--size", help="The longer side, px.", show_default="the model's own")
+    ] = None,
+    prompt: Annotated[str, typer.Option("--prompt", "-p")] = "in 3d render style",
+    source_prompt: Annotated[
+        str, typer.Option("--source-prompt", help="For p2p.")
+    ] = "in flat design style",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    debug: Debug = False,
+) -> None:
+    """Measure what recipes cost on the same pictures."""
+    with errors_for_people(debug):
+        names = [name.strip() for name in recipes.split(",")]
+        if base is not None and base not in names:
+            raise UsageError(f"--base {base}: is not among the recipes measured: {', '.join(names)}")
+        settings = {
+            "input.path": str(input_),
+            "output.path": ".",  # nothing is written
+            "variants": names,
+            "limit": limit,
+            "model": model,
+            "steps": steps,
+            "strength": strength,
+            "size": size,
+            "prompt": prompt,
+            "source_prompt": source_prompt,
+            "device": device,
+        }
+        _measure(settings, repeats, base or names[0], json_)
+
+
+def _measure(settings: dict[str, Any], repeats: int, base: str, file: Path | None) -> None:
+    from sdcorrect.batch.inputs import find_items
+    from sdcorrect.batch.pictures import Sizing, read_picture
+    from sdcorrect.bench import compare, report
+    from sdcorrect.models import load_model, quiet_libraries
+
+    job = load_job(None, settings)
+    items = find_items(job)
+    quiet_libraries()
+    with err.status(f"loading {job.model}"):
+        model = load_model(job.model, job.device, job.dtype)
+    sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
+    pictures = [read_picture(item, sizing, job.input).image for item in items]
+    with err.status("measuring"):
+        costs = compare(model, job, pictures, repeats=repeats, base=base)
+    out.print(_table(costs, base))
+    if file is not None:
+        try:
+            file.write_text(json.dumps(report(costs, job, model, base), indent=2) + "\n")
+        except OSError as error:
+            raise SdcorrectError(f"--json {file}: cannot be written: {error.strerror}") from None
+
+
+def _table(costs: "list[Cost]", base: str) -> Table:
+    table = Table(
+        "recipe",
+        "U-Net evaluations",
+        "seconds a picture",
+        f"times {base}",
+        "outside the model",
+        "peak memory, MiB",
+    )
+    for cost in costs:
+        table.add_row(
+            cost.recipe,
+            str(cost.evaluations),
+            f"{cost.seconds:.3f}",
+            f"{cost.ratio:.3f}",
+            f"{cost.outside_model:.1%}",
+            "-" if cost.peak_memory_mib is None else f"{cost.peak_memory_mib:.0f}",
+        )
+    return table
