@@ -3,36 +3,15 @@
 import hashlib
 import json
 import os
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from sdcorrect.errors import SdcorrectError, UsageError
+from sdcorrect.batch.files import write_atomically, writing
+from sdcorrect.batch.shards import Shard
+from sdcorrect.errors import UsageError
 
 Record = dict[str, Any]
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write to a temporary name beside `path`, flush to the disk, rename.
-
-    Raises:
-        SdcorrectError: the folder cannot be written.
-    """
-    # a short name, so that a picture's own may have all the 255 bytes that file systems allow
-    temporary = path.parent / f".{os.getpid()}-{threading.get_ident()}.tmp"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as stream:
-                write(stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise SdcorrectError(f"output {path}: cannot be written: {error.strerror}") from None
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:
@@ -44,8 +23,9 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
 class Ledger:
     """The records of one output folder: `records/<shard>.jsonl` and `job.json`."""
 
-    def __init__(self, out: Path, shard: str) -> None:
+    def __init__(self, out: Path, shard: Shard) -> None:
         self.out = out
+        self.temporary = out / "records" / f"{shard}.tmp"
         self._file = out / "records" / f"{shard}.jsonl"
         self._records: dict[tuple[str, str], Record] = {}
 
@@ -58,14 +38,12 @@ class Ledger:
         """
         if not overwrite:
             self._refuse_other_job(settings, variants)
-        try:
+        with writing(self.out):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._repair()
             for line in self._file.read_text(encoding="utf-8").splitlines():
                 record = json.loads(line)
                 self._records[record["input"]["path"], record["variant"]] = record
-        except OSError as error:
-            raise SdcorrectError(f"output {self.out}: cannot be written: {error.strerror}") from None
         if overwrite:
             self._records.clear()
 
@@ -112,13 +90,10 @@ class Ledger:
     def append(self, record: Record) -> None:
         """Add one record, on the disk before this returns."""
         line = json.dumps(record) + "\n"
-        try:
-            with self._file.open("ab") as stream:
-                stream.write(line.encode())
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError as error:
-            raise SdcorrectError(f"output {self._file}: cannot be written: {error.strerror}") from None
+        with writing(self._file), self._file.open("ab") as stream:
+            stream.write(line.encode())
+            stream.flush()
+            os.fsync(stream.fileno())
         self._records[record["input"]["path"], record["variant"]] = record
 
     def totals(self) -> dict[str, Any]:
@@ -146,4 +121,8 @@ class Ledger:
 
     def write_job(self, content: Mapping[str, Any]) -> None:
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(self.out / "job.json", lambda stream: stream.write(text.encode()))
+        write_atomically(
+            self.out / "job.json",
+            lambda stream: stream.write(text.encode()),
+            temporary=self.temporary,
+        )

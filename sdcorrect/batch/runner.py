@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -13,15 +13,16 @@ import torch
 from PIL import Image
 
 from sdcorrect import __version__
+from sdcorrect.batch.files import locked, write_atomically
 from sdcorrect.batch.inputs import Item, find_items
-from sdcorrect.batch.ledger import Ledger, Record, fingerprint, write_atomically
+from sdcorrect.batch.ledger import Ledger, Record, fingerprint
 from sdcorrect.batch.pictures import Picture, Sizing, read_picture
+from sdcorrect.batch.shards import Shard
 from sdcorrect.config import Job
 from sdcorrect.errors import PictureError
 from sdcorrect.models import Model
 from sdcorrect.translate import Translator
 
-SHARD = "0-of-1"
 PIL_FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 #: Settings of the job that decide what a picture becomes: a folder holds pictures of one set of them.
 DECISIVE = {
@@ -56,10 +57,19 @@ class Run:
         SdcorrectError: the output folder cannot be written.
     """
 
-    def __init__(self, job: Job, model: Model, *, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        job: Job,
+        model: Model,
+        shard: Shard,
+        *,
+        overwrite: bool = False,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self.job = job
         self.model = model
-        self.items = find_items(job)
+        self.check = check
+        self.items = [item for item in find_items(job) if shard.has(item.key)]
         self.sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
         self.translator = Translator(
             model,
@@ -86,16 +96,25 @@ class Run:
             name: fingerprint({"settings": self.settings, "recipe": recipe})
             for name, recipe in self.recipes.items()
         }
-        self.ledger = Ledger(job.output.path, SHARD)
+        self.ledger = Ledger(job.output.path, shard)
         self.ledger.open(self.settings, self.recipes, overwrite=overwrite)
 
     def records(self) -> Iterator[Record | None]:
         """Do all that is not done: for each picture and variant its record, None where it was done."""
+        heeding = self.model.pipe.unet.register_forward_pre_hook(lambda *_: self.check())
+        try:
+            with locked(self.ledger.temporary.with_suffix(".lock")):
+                yield from self._work()
+        finally:
+            heeding.remove()
+
+    def _work(self) -> Iterator[Record | None]:
         began = time.perf_counter()
         if not self.ledger.job():
             self._write_job(began)
         waiting: dict[tuple[tuple[int, int], tuple[str, ...]], list[Picture]] = {}
         for item in self.items:
+            self.check()
             try:
                 picture = read_picture(item, self.sizing, self.job.input)
             except PictureError as error:
@@ -148,7 +167,9 @@ class Run:
         path = Path(variant) / picture.item.output
         kind = PIL_FORMATS[self.job.output.format]
         write_atomically(
-            self.job.output.path / path, lambda stream: image.save(stream, kind, quality=95)
+            self.job.output.path / path,
+            lambda stream: image.save(stream, kind, quality=95),
+            temporary=self.ledger.temporary,
         )
         return self._record(
             picture.item,

@@ -38,7 +38,6 @@ def errors_for_people(debug: bool) -> Iterator[None]:
         err.print(f"[red]error:[/] {escape(str(error))}")
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        err.print("interrupted; what is recorded is whole, and the same command goes on from there")
         raise typer.Exit(130) from None
     except (typer.Exit, typer.Abort):
         raise

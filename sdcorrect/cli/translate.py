@@ -1,6 +1,7 @@
 """`sdcorrect translate`: run a job, follow it, and say what came of it."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sdcorrect.cli.console import Debug, app, err, errors_for_people, out
+from sdcorrect.cli.signals import Stop, stop_on_signals
 from sdcorrect.config import Job, load_job, parse_set
 
 if TYPE_CHECKING:
@@ -48,6 +50,12 @@ def translate(
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as output.format=jpg."),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Only the first so many.")] = None,
+    num_shards: Annotated[
+        int | None, typer.Option("--num-shards", min=1, help="Divide the pictures among so many runs.")
+    ] = None,
+    shard_index: Annotated[
+        int | None, typer.Option("--shard-index", min=0, help="Which of them this one is, from 0.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done; load no model.")
     ] = False,
@@ -77,7 +85,8 @@ def translate(
         if dry_run:
             _show_plan(job)
         else:
-            _translate(job, overwrite)
+            with stop_on_signals() as stop:
+                _translate(job, num_shards, shard_index, overwrite, stop)
 
 
 def _show_plan(job: Job) -> None:
@@ -89,14 +98,19 @@ def _show_plan(job: Job) -> None:
     out.print(f"would translate {len(items)} pictures by {names} into {job.output.path}")
 
 
-def _translate(job: Job, overwrite: bool) -> None:
+def _translate(
+    job: Job, num_shards: int | None, shard_index: int | None, overwrite: bool, stop: Stop
+) -> None:
     from sdcorrect.batch.runner import Run
+    from sdcorrect.batch.shards import choose_shard
     from sdcorrect.models import load_model, quiet_libraries
 
     quiet_libraries()
     with err.status(f"loading {job.model}"):
         model = load_model(job.model, job.device, job.dtype)
-    run = Run(job, model, overwrite=overwrite)
+    shard = choose_shard(num_shards, shard_index, job.output.path, os.environ)
+    run = Run(job, model, shard, overwrite=overwrite, check=stop.check)
+    stop.heeded = True
     failures = _follow(run)
     _summarize(run, failures)
     if failures:
