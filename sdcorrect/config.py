@@ -76,6 +76,7 @@ class Input(_Settings):
 class Output(_Settings):
     path: Path
     format: Literal["png", "jpg", "webp"] = "png"
+    embed_metadata: bool = True  #: the web UIs' `parameters` inside each picture
 
 
 class Job(_Settings):
@@ -162,7 +163,7 @@ def load_job(file: Path | None, overrides: Mapping[str, Any]) -> Job:
     if not isinstance(raw, dict):
         raise UsageError(f"{file}: expected settings such as `prompt: ...`, found {_kind(raw)}")
     if file:
-        _anchor(raw, file.parent)
+        anchor_paths(raw, file.parent)
     settings = raw
     for key, value in overrides.items():
         settings = _overlay(settings, key, value)
@@ -191,6 +192,13 @@ def parse_set(assignments: Sequence[str]) -> dict[str, Any]:
     return parsed
 
 
+def absolute_paths(job: Job) -> Job:
+    """`job` as it is in any working directory."""
+    raw = job.model_dump(mode="json")
+    anchor_paths(raw, Path.cwd())
+    return Job.model_validate(raw)
+
+
 def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
@@ -200,8 +208,8 @@ def _read(file: Path) -> str:
         raise UsageError(f"{file}: cannot read the job: it is not UTF-8 text") from None
 
 
-def _anchor(raw: dict[str, Any], folder: Path) -> None:
-    """Make the paths of a job file relative to the working directory, in place."""
+def anchor_paths(raw: dict[str, Any], folder: Path) -> None:
+    """Make paths that are relative to `folder` relative to the working directory, in place."""
     for section, key in PATHS:
         inner = raw.get(section)
         if isinstance(inner, dict) and isinstance(inner.get(key), str):

@@ -3,7 +3,8 @@
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 from sdcorrect.core.alignment import Prompt
@@ -67,6 +68,21 @@ class Model:
     def native_size(self) -> int:
         """The side of the square pictures that the U-Net was trained on, px."""
         return self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """Within this context all parts compute in float32; after it, in what they did before."""
+        parts = [part for part in self.pipe.components.values() if isinstance(part, nn.Module)]
+        dtypes = [next(part.parameters()).dtype for part in parts]
+        self._embeddings.clear()
+        try:
+            for part in parts:
+                part.to(torch.float32)
+            yield
+        finally:
+            for part, dtype in zip(parts, dtypes, strict=True):
+                part.to(dtype)
+            self._embeddings.clear()
 
     def embed(self, prompt: str) -> Tensor:
         """The text embedding of `prompt`, (1, tokens, channels), computed once for each prompt."""
