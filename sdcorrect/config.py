@@ -40,13 +40,13 @@ def placeholders(template: str) -> set[str]:
     known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
     advice = f"{known} may stand in a prompt, and {{{{ }}}} for braces themselves"
     try:
-        fields = [field for _, *field in Formatter().parse(template) if field[0] is not None]
+        fields = [field[1:] for field in Formatter().parse(template) if field[1] is not None]
     except ValueError:
         raise ValueError(f"{template!r} has a brace without its other; {advice}") from None
-    for name, *modifiers in fields:
-        if name not in PLACEHOLDERS or any(modifiers):
+    for name, specification, conversion in fields:
+        if name not in PLACEHOLDERS or specification or conversion:
             raise ValueError(f"there is no placeholder {{{name}}}; {advice}")
-    return {name for name, *_ in fields}
+    return {str(name) for name, _, _ in fields}
 
 
 def _check_template(template: str) -> str:

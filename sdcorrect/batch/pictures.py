@@ -70,7 +70,7 @@ class Sizing:
         if stretch > MAX_STRETCH:
             raise PictureError(
                 f"{width}x{height} px: at {self.size} px its shorter side would be stretched "
-                f"{stretch:.0f} times; use resize: crop, or leave such pictures out with input.max_aspect"
+                f"{stretch:.0f} times; use resize: crop, or leave it out with input.max_aspect"
             )
         fitted = self._rounded(width * scale), self._rounded(height * scale)
         return image.resize(fitted, Image.Resampling.LANCZOS)
