@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -76,6 +77,8 @@ def main(
     # read when they are first imported: they would greet every command with what they miss
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    # on damaged files Pillow warns without naming them; those that fail are recorded with the reason
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.basicConfig(
         format="%(message)s",
         handlers=[RichHandler(console=err, show_time=False, show_path=False)],

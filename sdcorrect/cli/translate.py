@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 @app.command()
 def translate(
     input_: Annotated[
-        Path | None, typer.Argument(metavar="[INPUT]", help="The folder of pictures.")
+        Path | None,
+        typer.Argument(
+            metavar="[INPUT]",
+            help="A folder, a picture, a pattern such as '**/*.jpg', or a list: .txt, .csv, .jsonl.",
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="The job, a YAML file.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The output folder.")] = None,
