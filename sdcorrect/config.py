@@ -12,7 +12,16 @@ from string import Formatter
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from typing_extensions import Self
 
@@ -85,7 +94,7 @@ class Job(_Settings):
     model: str = Field("mini", min_length=1)
     input: Input
     output: Output
-    prompt: Template = ""
+    prompt: Template = Field("", validate_default=True)
     negative_prompt: Template = ""
     source_prompt: Template | None = None
     equalizer: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
@@ -103,11 +112,18 @@ class Job(_Settings):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     limit: Annotated[int, Field(ge=1)] | None = None
 
+    @field_validator("prompt")
+    @classmethod
+    def _is_given(cls, prompt: str, info: ValidationInfo) -> str:
+        """Only a list can do without: it may give each picture its own."""
+        given: Input | None = info.data.get("input")
+        if not prompt and (given is None or given.path.suffix.lower() not in LIST_SUFFIXES):
+            raise ValueError('is missing; give -p "...", or `prompt: ...` in the job')
+        return prompt
+
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         listed = self.input.path.suffix.lower() in LIST_SUFFIXES
-        if not self.prompt and not listed:
-            raise ValueError('prompt: is missing; give -p "...", or `prompt: ...` in the job')
         if effective_steps(self.steps, self.strength) == 0:
             raise ValueError(
                 f"strength {self.strength:g} of {self.steps} steps is not one whole step; "

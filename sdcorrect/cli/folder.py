@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from sdcorrect.cli.console import SOME_FAILED, Debug, app, errors_for_people, out, print_failures
+from sdcorrect.errors import printable
 
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="An output folder.")]
 
@@ -40,7 +41,7 @@ def merge(folder: Out, debug: Debug = False) -> None:
         found = merge(folder)
         total = found.total()
         out.print(
-            f"{folder / 'job.json'}: {total.done} done, {total.failed} failed, "
+            f"{printable(folder / 'job.json')}: {total.done} done, {total.failed} failed, "
             f"{total.filtered} left out, of {len(found.shards)} shards",
             soft_wrap=True,
         )

@@ -183,6 +183,5 @@ def _summarize(run: "Run", failures: list["Record"]) -> None:
     out.print(table)
     if not run.has_recorded:
         out.print("nothing to do: all was done before")
-    out.print(
-        f"pictures: {run.job.output.path}/<variant>/  settings and counts: job.json", soft_wrap=True
-    )
+    folder = printable(run.job.output.path)
+    out.print(f"pictures: {folder}/<variant>/  settings and counts: job.json", soft_wrap=True)
