@@ -60,7 +60,7 @@ def survey(out: Path) -> Survey:
     found = Survey(job_file, {str(shard): Progress() for shard in shards})
     records = latest_records(out)
     for item in find_items(job):
-        progress = found.shards[str(next(shard for shard in shards if shard.has(item.key)))]
+        progress = found.shards[str(Shard.of(item.key, job_file.num_shards))]
         for recipe in job.recipes:
             record = records.get((item.key, recipe.name))
             if record is None or not _stands(record, out, job_file.fingerprint.mark(item, recipe.name)):
