@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import re
+import resource
 import signal
 import sys
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from diffusers.models.autoencoders.vae import Decoder
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from sdcorrect.cli import app
@@ -40,12 +41,14 @@ class Drill:
 
     def __init__(self, folder: Path, out: Path, *arguments: str) -> None:
         self.out = out
-        self.log = out.with_suffix(".log")
+        self.name = out.name
         self.command = ["translate", str(folder), "-o", str(out), *QUICK, *arguments]
 
     @contextmanager
     def running(self) -> Iterator[ForkServerProcess]:
-        process = servers.Process(target=_run, args=(self.command, str(self.log)))
+        process = servers.Process(
+            target=_run, args=(self.command, str(self._log("out")), str(self._log("err")))
+        )
         process.start()
         try:
             yield process
@@ -61,13 +64,24 @@ class Drill:
         assert process.exitcode is not None
         return process.exitcode
 
+    def _log(self, stream: str) -> Path:
+        return self.out.with_name(f"{self.name}.{stream}")
+
     def messages(self) -> str:
         """What all runs have said so far."""
-        return self.log.read_text() if self.log.exists() else ""
+        return self._log("err").read_text()
 
     def decoded(self) -> int:
         """How many pictures all runs have brought to their end, whether recorded or lost."""
-        return sum(int(rows) for rows in re.findall(r"^decoded (\d+)$", self.messages(), re.MULTILINE))
+        return sum(self._noted("decoded"))
+
+    def peak(self) -> int:
+        """The most memory that any run has had, KiB."""
+        return max(self._noted("peak"))
+
+    def _noted(self, what: str) -> list[int]:
+        notes = re.findall(rf"^{what} (\d+)$", self._log("out").read_text(), re.MULTILINE)
+        return [int(number) for number in notes]
 
     def lines(self) -> list[bytes]:
         """Of the records, all that are whole."""
@@ -88,15 +102,17 @@ class Drill:
         return {p.relative_to(self.out).as_posix(): p.read_bytes() for p in self.out.rglob("*.png")}
 
 
-def _run(command: list[str], log: str) -> None:
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for standard in (1, 2):
-        os.dup2(descriptor, standard)
+def _run(command: list[str], *logs: Path) -> None:
+    for standard, log in enumerate(logs, 1):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), standard)
     sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1) for n in (1, 2))
-    register_module_forward_hook(_tell_decoded)
-    app(command)
+    register_module_forward_hook(_note_decoded)
+    try:
+        app(command)
+    finally:
+        sys.stdout.write(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}\n")
 
 
-def _tell_decoded(module: nn.Module, _arguments: object, pixels: object) -> None:
+def _note_decoded(module: nn.Module, _arguments: object, pixels: Tensor) -> None:
     if isinstance(module, Decoder):
-        sys.stderr.write(f"decoded {len(pixels)}\n")
+        sys.stdout.write(f"decoded {len(pixels)}\n")

@@ -54,7 +54,7 @@ def test_two_runs_at_once_leave_what_one_leaves(tmp_path: Path) -> None:
     assert alone.finish() == 0
 
     first, second = (Drill(folder, tmp_path / "out") for _ in range(2))
-    second.log = tmp_path / "second.log"
+    second.name = "second"
     with first.running() as one:
         first.wait_for_lines(one, 1)
         assert second.finish() == 1
