@@ -193,7 +193,9 @@ class Run:
                 missing = tuple(v for v in self.tally if v not in prepared.settled)
                 if prepared.error:
                     for variant in missing:
-                        yield self._counted(self._refuse(prepared.item, variant, prepared.error))
+                        behind.submit(partial(self._refuse, prepared.item, variant, prepared.error))
+                    waits = self.batch_size * len(self.tally)
+                    yield from map(self._counted, behind.results(leave=waits))
                 elif prepared.picture:
                     key = (prepared.picture.image.size, missing)
                     waiting.setdefault(key, []).append(prepared.picture)
@@ -242,7 +244,7 @@ class Run:
             yield known.unfinished
 
     def _refuse(self, item: Item, variant: str, error: PictureError) -> Record:
-        """The record that `item` cannot be translated: an earlier run's, if it says the same."""
+        """Record that `item` cannot be translated, unless an earlier run has; in the thread behind."""
         status: Status = "filtered" if isinstance(error, FilteredOut) else "failed"
         record = self._record(item, error.sha256, variant, status=status, error=str(error))
         known = self.ledger.known(item.key, variant)
@@ -324,7 +326,7 @@ class Run:
         )
 
     def _save(self, picture: Picture, variant: str, result: "_Result") -> Record:
-        """Write the result, then record it: called in the thread behind the loop."""
+        """Write the result, then record it; in the thread behind."""
         path = Path(variant) / picture.item.output
         record = self._record(
             picture.item,
