@@ -97,12 +97,14 @@ def test_links_are_followed_and_loops_are_named(
     elsewhere.mkdir()
     (elsewhere / "far.png").touch()
     (elsewhere / "back").symlink_to(tree)
+    (elsewhere / "again").symlink_to(elsewhere)
     (tree / "link").symlink_to(elsewhere)
     (tree / "n02085620" / "loop").symlink_to(tree)
     (tree / "self.png").symlink_to("self.png")
     assert keys(find(tree))[0::3] == ["link/far.png", "n02085620/deep/c.webp"]
     assert len(find(tree)) == 6
     assert "loop leads back to" in caplog.text and "link/back leads back to" in caplog.text
+    assert "link/again leads back to" in caplog.text
 
 
 def test_the_output_folder_is_not_an_input(find: Find, tree: Path) -> None:
