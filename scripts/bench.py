@@ -22,6 +22,7 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from sdcorrect.batch.runner import Run
+from sdcorrect.batch.shards import Shard
 from sdcorrect.bench import Stopwatch, compare, now
 from sdcorrect.config import Job, load_job
 from sdcorrect.core.inject import Branches, inject
@@ -76,7 +77,7 @@ def through_the_runner(pictures: int = 64) -> float:
         watch = Stopwatch(model)
         began = now(model)
         with watch.watching():
-            for _ in Run(job, model).records():
+            for _ in Run(job, model, Shard(0, 1)).records():
                 pass
         seconds = now(model) - began
     share = watch.seconds / seconds

@@ -47,7 +47,8 @@ class Method:
 
     @property
     def effective_steps(self) -> int:
-        return self.recipe.solver_steps or effective_steps(self.steps, self.strength)
+        taken = effective_steps(self.steps, self.strength)
+        return (self.recipe.solver_steps or taken) if taken else 0
 
     def solver(self, ddim: DDIMScheduler) -> tuple[SchedulerMixin, Tensor]:
         """The solver, ready to step, and the timesteps that it computes."""
@@ -230,6 +231,10 @@ def _resolve(recipe: Recipe, model: Model, strength: float, job: Mapping[str, An
         1.0 if plan.start == "inverted" else strength,
         settings["guidance_scale"],
     )
+    if method.effective_steps == 0:
+        raise UsageError(
+            f"recipe {recipe.name}: strength {strength:g} of {method.steps} steps is not one whole step"
+        )
     try:
         _, timesteps = method.solver(model.scheduler)
         check_windows(plan, timesteps.tolist())

@@ -155,3 +155,9 @@ def test_prompt_to_prompt_from_the_command_line(
     assert [(r["status"], r["unet_evaluations"], r["effective_steps"]) for r in records] == [
         ("done", 5 + 4 * 5, 5)
     ] * 3
+
+
+def test_a_recipe_whose_own_steps_come_to_none_is_refused(model: Model) -> None:
+    recipe = BUILT_IN["sdedit"].model_copy(update={"steps": 2})
+    with pytest.raises(UsageError, match="recipe sdedit: strength 0.4 of 2 steps is not one"):
+        Translator(model, [recipe], steps=20, strength=0.4, guidance_scale=5.0)
