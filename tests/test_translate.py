@@ -161,3 +161,27 @@ def test_a_recipe_whose_own_steps_come_to_none_is_refused(model: Model) -> None:
     recipe = BUILT_IN["sdedit"].model_copy(update={"steps": 2})
     with pytest.raises(UsageError, match="recipe sdedit: strength 0.4 of 2 steps is not one"):
         Translator(model, [recipe], steps=20, strength=0.4, guidance_scale=5.0)
+
+
+def test_the_mean_of_the_posterior_leaves_nothing_to_the_seed(model: Model, image: Image.Image) -> None:
+    def differs(posterior: str) -> bool:
+        recipe = small("ddim", posterior=posterior)
+        translator = Translator(model, [recipe], steps=4, strength=1.0, guidance_scale=5.0)
+        pictures = translator(
+            [image] * 2, variants=["ddim"], seeds=[0, 1], prompts=["in 3d render style"] * 2,
+            negative_prompts=[""] * 2,
+        )["ddim"].pictures  # fmt: skip
+        return ImageChops.difference(*pictures).getbbox() is not None
+
+    assert BUILT_IN["pnp"].posterior == "mean"
+    assert (differs("mean"), differs("sample")) == (False, True)
+
+
+def test_the_source_prompt_and_the_equalizer_reach_the_picture(model: Model, image: Image.Image) -> None:
+    def picture(recipe: Recipe, **settings: Any) -> Image.Image:
+        return run(model, image, recipe, **settings)[recipe.name].pictures[0]
+
+    empty, told = (small("ddim", inversion_prompt=which) for which in ("empty", "source"))
+    assert ImageChops.difference(picture(empty), picture(told)).getbbox()
+    p2p = small("p2p")
+    assert ImageChops.difference(picture(p2p), picture(p2p, equalizer={"render": 5})).getbbox()
