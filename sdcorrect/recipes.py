@@ -226,6 +226,9 @@ def _skip(*blocks: str) -> Inject:
     return Inject(tensor="skip", blocks=blocks)
 
 
+_CORRECTION = (_attention(f"{FIRST}.0", f"{FIRST}.1"), _skip(f"{FIRST}.1", f"{FIRST}.2"))
+
+
 def _pnp(name: str, summary: str, inversion_steps: int) -> Recipe:
     """Tumanyan et al., CVPR 2023, as the public diffusers version runs it.
 
@@ -283,19 +286,13 @@ BUILT_IN: dict[str, Recipe] = {
             name="correct",
             summary="the paper's correction of correlations and features (its preset 'all')",
             inversion="one-step",
-            inject=(
-                _attention(f"{FIRST}.0", f"{FIRST}.1"),
-                _skip(f"{FIRST}.1", f"{FIRST}.2"),
-            ),
+            inject=_CORRECTION,
         ),
         Recipe(
             name="correct-fast",
             summary="correct by DPM-Solver++ in 7 steps, the last of them without guidance",
             inversion="one-step",
-            inject=(
-                _attention(f"{FIRST}.0", f"{FIRST}.1"),
-                _skip(f"{FIRST}.1", f"{FIRST}.2"),
-            ),
+            inject=_CORRECTION,
             guidance_window=(0, 0.6),
             scheduler="dpm++",
             solver_steps=7,
