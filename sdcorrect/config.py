@@ -111,6 +111,8 @@ class Job(_Settings):
     device: str = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     limit: Annotated[int, Field(ge=1)] | None = None
+    #: a folder for the latents of full inversions, which are kept in memory without it
+    spill: Path | None = None
 
     @field_validator("prompt")
     @classmethod
@@ -230,6 +232,8 @@ def anchor_paths(raw: dict[str, Any], folder: Path) -> None:
         inner = raw.get(section)
         if isinstance(inner, dict) and isinstance(inner.get(key), str):
             inner[key] = os.path.normpath(folder / Path(inner[key]).expanduser())
+    if isinstance(raw.get("spill"), str):
+        raw["spill"] = os.path.normpath(folder / Path(raw["spill"]).expanduser())
     model = raw.get("model")
     if isinstance(model, str) and (folder / Path(model).expanduser()).exists():
         raw["model"] = os.path.normpath(folder / Path(model).expanduser())

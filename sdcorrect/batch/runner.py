@@ -132,6 +132,7 @@ class Run:
             guidance_scale=job.guidance_scale,
             scheduler=job.scheduler,
             equalizer=job.equalizer,
+            spill=job.spill,
         )
         for item in self.items:
             if item.problem is None:
