@@ -229,9 +229,11 @@ def test_status_counts_by_shard_and_in_all(
     assert rows[0][:2] == ["0-of-2", "0"] and rows[0][-1] == str(4 - mine)
     assert rows[1][0] == "1-of-2" and rows[1][-1] == "0"
     assert rows[2][:2] == ["in", "all"] and rows[2][-1] == str(4 - mine)
-    nothing = sdcorrect("status", tmp_path)
-    assert nothing.exit_code == 2
-    assert "no job.json" in nothing.stderr
+    for command in ("status", "merge"):
+        nothing = sdcorrect(command, tmp_path)
+        assert nothing.exit_code == 2
+        assert "no job.json" in nothing.stderr
+    assert not (tmp_path / "records").exists()
 
 
 def test_what_is_written_is_what_the_schemas_say(
