@@ -52,7 +52,7 @@ class Sizing:
         paper's code does.
 
         Raises:
-            PictureError: `none`, and a side is shorter than the multiple; `fit`, and the shorter side would
+            PictureError: `none`, and a side is under the multiple; `fit`, and the shorter side would
                 have to grow more than `MAX_STRETCH` times to be one.
         """
         width, height = image.size
