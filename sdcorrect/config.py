@@ -12,23 +12,20 @@ from string import Formatter
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from typing_extensions import Self
 
 from sdcorrect.core.plan import SchedulerName, effective_steps
 from sdcorrect.errors import UsageError
 from sdcorrect.recipes import Inject, Recipe, RecipeField, built_in
+from sdcorrect.settings import Lora, ModelSettings, Settings, TextualInversion, anchor_sources
 
 #: Settings that are paths: in a YAML file they are relative to that file.
 PATHS = (("input", "path"), ("input", "captions"), ("input", "classes"), ("output", "path"))
 #: What may stand in braces in a prompt.
 PLACEHOLDERS = ("caption", "class", "stem")
 LIST_SUFFIXES = {".txt", ".csv", ".jsonl"}
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def placeholders(template: str) -> set[str]:
@@ -57,7 +54,7 @@ def _check_template(template: str) -> str:
 Template = Annotated[str, AfterValidator(_check_template)]
 
 
-class Input(_Settings):
+class Input(Settings):
     """Which pictures: a folder, one file, a glob pattern, or a list (.txt, .csv, .jsonl)."""
 
     path: Path
@@ -73,15 +70,14 @@ class Input(_Settings):
     max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = 64_000_000
 
 
-class Output(_Settings):
+class Output(Settings):
     path: Path
     format: Literal["png", "jpg", "webp"] = "png"
 
 
-class Job(_Settings):
+class Job(ModelSettings):
     """One translation job: pictures in, the same pictures under a new prompt out."""
 
-    model: str = Field("mini", min_length=1)
     input: Input
     output: Output
     prompt: Template = ""
@@ -98,8 +94,6 @@ class Job(_Settings):
     size: Annotated[int, Field(ge=8)] | None = None
     resize: Literal["fit", "crop", "none"] = "fit"
     batch_size: Annotated[int, Field(ge=1)] = 1
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     limit: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
@@ -206,9 +200,7 @@ def _anchor(raw: dict[str, Any], folder: Path) -> None:
         inner = raw.get(section)
         if isinstance(inner, dict) and isinstance(inner.get(key), str):
             inner[key] = os.path.normpath(folder / Path(inner[key]).expanduser())
-    model = raw.get("model")
-    if isinstance(model, str) and (folder / Path(model).expanduser()).exists():
-        raw["model"] = os.path.normpath(folder / Path(model).expanduser())
+    anchor_sources(raw, folder)
 
 
 def _refuse_second_keys(file: Path | None, node: yaml.Node | None) -> None:
@@ -270,6 +262,8 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
         "method": Recipe,
         "variants": Recipe,
         "inject": Inject,
+        "loras": Lora,
+        "textual_inversions": TextualInversion,
     }
     innermost = next((sections[part] for part in reversed(location) if part in sections), Job)
     return list(innermost.model_fields)

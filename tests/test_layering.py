@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "sdcorrect"
 LAYERS = [
     {"errors"},
     {"core"},
-    {"recipes"},
+    {"recipes", "settings"},
     {"config", "models"},
     {"translate"},
     {"batch", "bench", "evaluate", "view"},

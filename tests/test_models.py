@@ -156,10 +156,13 @@ def test_a_diffusers_folder_is_a_model_and_its_content_names_it(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nowhere", "model nowhere: there is no such folder"),
-        ("./no/such/folder", "there is no such folder"),
+        ("nowhere", "model nowhere: there is no such file or folder"),
+        ("./no/such/folder", "there is no such file or folder"),
         ("{tmp}", "no model_index.json"),
-        ("nobody/nothing", "nor to be had from the hub"),
+        (
+            "nobody/nothing",
+            "model nobody/nothing: not on this machine, and offline the hub is not asked",
+        ),
     ],
 )
 def test_a_model_that_is_not_there_is_named(

@@ -91,11 +91,11 @@ def _show_plan(job: Job) -> None:
 
 def _translate(job: Job, overwrite: bool) -> None:
     from sdcorrect.batch.runner import Run
-    from sdcorrect.models import load_model, quiet_libraries
+    from sdcorrect.models import load, quiet_libraries
 
     quiet_libraries()
     with err.status(f"loading {job.model}"):
-        model = load_model(job.model, job.device, job.dtype)
+        model = load(job)
     run = Run(job, model, overwrite=overwrite)
     failures = _follow(run)
     _summarize(run, failures)

@@ -1,29 +1,20 @@
-"""Load Stable Diffusion once: latents of pictures, embeddings of prompts, pictures of latents."""
+"""A loaded Stable Diffusion: latents of pictures, embeddings of prompts, pictures of latents."""
 
-import hashlib
 import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
-from diffusers.utils import logging as diffusers_logging
+from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor
-from transformers.utils import logging as transformers_logging
 
 from sdcorrect.core.alignment import Prompt
 from sdcorrect.core.layout import UNetLayout
-from sdcorrect.core.schedule import ddim_scheduler
-from sdcorrect.errors import UsageError
-
-MINI = Path(__file__).parent / "assets" / "mini"
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+from sdcorrect.models.checkpoints import Pipeline
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +25,9 @@ class Model:
 
     name: str
     identity: str  #: SHA-256 of a folder's files, or the revision of a hub id
-    pipe: StableDiffusionPipeline
+    pipe: Pipeline
     scheduler: DDIMScheduler
+    device: torch.device
     evaluations: int = 0  #: U-Net evaluations so far, a row of a batch counting as one
     _embeddings: dict[str, Tensor] = field(default_factory=dict)
 
@@ -49,10 +41,6 @@ class Model:
     @cached_property
     def layout(self) -> UNetLayout:
         return UNetLayout.from_config(self.pipe.unet.config)
-
-    @property
-    def device(self) -> torch.device:
-        return self.pipe.unet.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -145,85 +133,3 @@ class Model:
         posterior = torch.stack([torch.randn(shape, generator=g) for g in generators])
         start = torch.stack([torch.randn(shape, generator=g) for g in generators])
         return posterior, start.to(self.device)
-
-
-def quiet_libraries() -> None:
-    """Keep the loading bars and notices of diffusers and transformers off the terminal."""
-    for library in (diffusers_logging, transformers_logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-
-
-def choose_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
-    """`auto` is CUDA in float16 where there is one, else the CPU in float32.
-
-    Raises:
-        UsageError: torch knows no such device, or this machine has none.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device {device!r} cannot be used: {reason}; try --device cpu") from None
-    if dtype == "auto":
-        dtype = "float16" if chosen.type == "cuda" else "float32"
-    return chosen, DTYPES[dtype]
-
-
-def load_model(name: str, device: str = "auto", dtype: str = "auto") -> Model:
-    """Load `mini`, a diffusers folder or a hub id, ready to evaluate.
-
-    Raises:
-        UsageError: it is not there, is not Stable Diffusion, or the device cannot be used.
-    """
-    chosen_device, chosen_dtype = choose_device(device, dtype)
-    folder, identity = _locate(name)
-    try:
-        pipe = StableDiffusionPipeline.from_pretrained(
-            folder,
-            dtype=chosen_dtype,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-            local_files_only=True,
-        )
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"model {name}: not a Stable Diffusion pipeline: {reason}") from None
-    pipe.to(chosen_device)
-    scheduler = ddim_scheduler(pipe.scheduler.config)
-    return Model(name, identity, pipe, scheduler)
-
-
-def _locate(name: str) -> tuple[Path, str]:
-    """The folder of a model's files and what identifies their content."""
-    folder = MINI if name == "mini" else Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "model_index.json").is_file():
-            raise UsageError(f"model {name}: that folder is no diffusers pipeline (no model_index.json)")
-        return folder, _hash_folder(folder)
-    if not HUB_ID.fullmatch(name):
-        raise UsageError(
-            f"model {name}: there is no such folder; "
-            "give mini, a diffusers folder or a hub id (owner/name)"
-        )
-    try:
-        snapshot = Path(StableDiffusionPipeline.download(name))
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"model {name}: no such folder, nor to be had from the hub: {reason}") from None
-    return snapshot, snapshot.name  # the hub names a snapshot's folder by its revision
-
-
-def _hash_folder(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*")):
-        if file.suffix in {".safetensors", ".json", ".bin"}:
-            digest.update(file.relative_to(folder).as_posix().encode())
-            with file.open("rb") as stream:
-                while chunk := stream.read(1 << 20):
-                    digest.update(chunk)
-    return digest.hexdigest()
