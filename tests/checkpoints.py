@@ -255,3 +255,28 @@ def _open_clip(text_encoder: CLIPTextModel | CLIPTextModelWithProjection, prefix
             value = torch.cat(parts)
         named[prefix + name] = value.T if name == "text_projection" else value
     return named
+
+
+def lora(pipe: Pipeline, *, form: Literal["kohya", "peft"] = "kohya", rank: int = 2) -> Tensors:
+    """A LoRA over every attention of the U-Net and the text encoders, as trainers name its tensors."""
+    generator = torch.Generator().manual_seed(1)
+    tensors: Tensors = {}
+    prefixes = {"unet": "lora_unet", "text_encoder": "lora_te"}
+    if "text_encoder_2" in pipe.components:
+        prefixes |= {"text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
+    for part, prefix in prefixes.items():
+        for name, module in pipe.components[part].named_modules():
+            if not re.search(r"attn\d?\.(to_[qkv]|to_out\.0|[qkv]_proj|out_proj)$", name):
+                continue
+            full = name if part == "unet" or name.startswith("text_model") else f"text_model.{name}"
+            down = torch.randn(rank, module.in_features, generator=generator)
+            up = torch.randn(module.out_features, rank, generator=generator) / rank
+            if form == "kohya":
+                flat = f"{prefix}_{full.replace('.', '_')}"
+                tensors[f"{flat}.lora_down.weight"] = down
+                tensors[f"{flat}.lora_up.weight"] = up
+                tensors[f"{flat}.alpha"] = torch.tensor(float(rank))
+            else:
+                tensors[f"{part}.{full}.lora_A.weight"] = down
+                tensors[f"{part}.{full}.lora_B.weight"] = up
+    return tensors

@@ -75,7 +75,7 @@ class Run:
                 self.translator.check_prompts(item.prompt, item.source_prompt)
         self.tally = {recipe.name: Tally() for recipe in job.recipes}
         self.settings = {
-            "model": model.identity,
+            **model.identity,
             "dtype": str(model.dtype).removeprefix("torch."),
             "size": self.sizing.size,
             "format": job.output.format,

@@ -1,11 +1,22 @@
 """Load all that a job says of its model, in the order in which the parts need each other."""
 
 from sdcorrect.core.schedule import ddim_scheduler
-from sdcorrect.models.checkpoints import find_checkpoint, load_pipeline
+from sdcorrect.models.adapters import Adapters, add_words, find_adapters, lay_loras, load_vae
+from sdcorrect.models.checkpoints import Checkpoint, find_checkpoint, load_pipeline
 from sdcorrect.models.machine import choose_device, settle
 from sdcorrect.models.model import Model
 from sdcorrect.models.sources import Finder
 from sdcorrect.settings import ModelSettings
+
+
+def find(settings: ModelSettings) -> tuple[Checkpoint, Adapters]:
+    """All that a job says of its model, brought to this machine and not loaded yet.
+
+    Raises:
+        UsageError: a part is neither here nor to be had from the hub, or is no model.
+    """
+    finder = Finder(settings.offline)
+    return find_checkpoint(settings, finder), find_adapters(settings, finder)
 
 
 def load(settings: ModelSettings) -> Model:
@@ -15,13 +26,14 @@ def load(settings: ModelSettings) -> Model:
         UsageError: a part is not there or does not fit, or the device cannot be used.
     """
     device, dtype = choose_device(settings.device, settings.dtype)
-    finder = Finder(settings.offline)
-    checkpoint = find_checkpoint(settings, finder)
-    pipe = load_pipeline(checkpoint, dtype, variant=settings.variant, vae=None)
+    checkpoint, adapters = find(settings)
+    vae = adapters.vae and load_vae(adapters.vae, checkpoint.config, dtype)
+    pipe = load_pipeline(checkpoint, dtype, variant=settings.variant, vae=vae)
+    add_words(pipe, adapters.textual_inversions)
+    lay_loras(pipe, adapters.loras)
     settle(pipe, settings, device)
-    return Model(
-        checkpoint.name, checkpoint.identity, pipe, ddim_scheduler(pipe.scheduler.config), device
-    )
+    identity = {"model": checkpoint.identity, **adapters.identity}
+    return Model(checkpoint.name, identity, pipe, ddim_scheduler(pipe.scheduler.config), device)
 
 
 def load_model(name: str, device: str = "auto", dtype: str = "auto") -> Model:

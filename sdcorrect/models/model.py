@@ -24,7 +24,8 @@ class Model:
     """A Stable Diffusion pipeline in memory, with what it has been asked so far."""
 
     name: str
-    identity: str  #: SHA-256 of a folder's files, or the revision of a hub id
+    #: what decides the pictures, by setting: SHA-256 of files, revisions of hub ids, weights
+    identity: dict[str, Any]
     pipe: Pipeline
     scheduler: DDIMScheduler
     device: torch.device
