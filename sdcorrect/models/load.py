@@ -32,8 +32,19 @@ def load(settings: ModelSettings) -> Model:
     add_words(pipe, adapters.textual_inversions)
     lay_loras(pipe, adapters.loras)
     settle(pipe, settings, device)
-    identity = {"model": checkpoint.identity, **adapters.identity}
-    return Model(checkpoint.name, identity, pipe, ddim_scheduler(pipe.scheduler.config), device)
+    identity = {
+        "model": checkpoint.identity,
+        **adapters.identity,
+        "prompt_syntax": settings.prompt_syntax,
+    }
+    return Model(
+        checkpoint.name,
+        identity,
+        pipe,
+        ddim_scheduler(pipe.scheduler.config),
+        device,
+        prompt_syntax=settings.prompt_syntax,
+    )
 
 
 def load_model(name: str, device: str = "auto", dtype: str = "auto") -> Model:

@@ -1,11 +1,10 @@
 """A loaded Stable Diffusion: latents of pictures, embeddings of prompts, pictures of latents."""
 
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import DDIMScheduler
@@ -15,8 +14,7 @@ from torch import Tensor
 from sdcorrect.core.alignment import Prompt
 from sdcorrect.core.layout import UNetLayout
 from sdcorrect.models.checkpoints import Pipeline
-
-logger = logging.getLogger(__name__)
+from sdcorrect.models.prompts import count_chunks, encode_plain, encode_weighted
 
 
 @dataclass
@@ -30,7 +28,8 @@ class Model:
     scheduler: DDIMScheduler
     device: torch.device
     evaluations: int = 0  #: U-Net evaluations so far, a row of a batch counting as one
-    _embeddings: dict[str, Tensor] = field(default_factory=dict)
+    prompt_syntax: Literal["plain", "weighted"] = "plain"
+    _embeddings: dict[tuple[str, int], Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.pipe.unet.register_forward_pre_hook(self._count, with_kwargs=True)
@@ -57,16 +56,29 @@ class Model:
         """The side of the square pictures that the U-Net was trained on, px."""
         return self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor
 
-    def embed(self, prompt: str) -> Tensor:
-        """The text embedding of `prompt`, (1, tokens, channels), computed once for each prompt."""
-        if prompt not in self._embeddings:
-            self._warn_if_cut(prompt)
-            self._embeddings[prompt] = self.pipe.encode_prompt(prompt, self.device, 1, False)[0]
-        return self._embeddings[prompt]
+    def embed(self, prompt: str, chunks: int = 1) -> Tensor:
+        """The text embedding of `prompt`, (1, tokens, channels), computed once for each prompt.
 
-    def embed_all(self, prompts: Sequence[str]) -> Tensor:
+        Filled up with the empty prompt's to as many `chunks` as another text of the picture needs.
+        """
+        key = (prompt, chunks)
+        if key not in self._embeddings:
+            encode = encode_weighted if self.prompt_syntax == "weighted" else encode_plain
+            encoding = encode(self.pipe, prompt, self.device)
+            missing = chunks - self.count_chunks(prompt)
+            filling = [self.embed("")] * missing if prompt else [encoding.embeddings] * missing
+            self._embeddings[key] = torch.cat([encoding.embeddings, *filling], dim=1)
+        return self._embeddings[key]
+
+    def embed_all(self, prompts: Sequence[str], chunks: int = 1) -> Tensor:
         """(prompts, tokens, channels)."""
-        return torch.cat([self.embed(prompt) for prompt in prompts])
+        return torch.cat([self.embed(prompt, chunks) for prompt in prompts])
+
+    def count_chunks(self, *prompts: str) -> int:
+        """How many times the text encoder reads the longest of `prompts`: once, if they are plain."""
+        if self.prompt_syntax == "plain":
+            return 1
+        return max(count_chunks(self.pipe, prompt) for prompt in prompts)
 
     @property
     def text_length(self) -> int:
@@ -89,19 +101,6 @@ class Model:
             for first, last in spans
         ]
         return Prompt(prompt, tuple(read.input_ids), tuple(prompt.split()), tuple(positions))
-
-    def _warn_if_cut(self, prompt: str) -> None:
-        tokenizer = self.pipe.tokenizer
-        limit = tokenizer.model_max_length - 2  # the start and end tokens
-        tokens = tokenizer(prompt, add_special_tokens=False).input_ids
-        if len(tokens) > limit:
-            cut = tokenizer.decode(tokens[limit:])
-            logger.warning(
-                "the prompt has %d tokens and the text encoder reads %d; cut off: %r",
-                len(tokens),
-                limit,
-                cut,
-            )
 
     def encode(self, pictures: Sequence[Image.Image], noise: Tensor) -> Tensor:
         """x0 = scaling_factor * (mean + std * noise) of RGB pictures of one size, in float32."""
