@@ -94,7 +94,7 @@ class Run:
         began = time.perf_counter()
         if not self.ledger.job():
             self._write_job(began)
-        waiting: dict[tuple[tuple[int, int], tuple[str, ...]], list[Picture]] = {}
+        waiting: dict[tuple[tuple[int, int], int, tuple[str, ...]], list[Picture]] = {}
         for item in self.items:
             try:
                 picture = read_picture(item, self.sizing, self.job.input)
@@ -107,11 +107,14 @@ class Run:
                 self.tally[variant].before += 1
                 yield None
             if missing:
-                key = (picture.image.size, missing)
+                chunks = self.translator.count_chunks(
+                    item.prompt, item.negative_prompt, item.source_prompt
+                )
+                key = (picture.image.size, chunks, missing)
                 waiting.setdefault(key, []).append(picture)
                 if len(waiting[key]) == self.job.batch_size:
                     yield from self._translate(waiting.pop(key), missing)
-        for (_, missing), rest in waiting.items():
+        for (*_, missing), rest in waiting.items():
             yield from self._translate(rest, missing)
         if any(tally.done or tally.failed for tally in self.tally.values()):
             self._write_job(began)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from sdcorrect.core.alignment import Prompt
 from sdcorrect.core.layout import UNetLayout
+from sdcorrect.core.text import Text
 from sdcorrect.models.checkpoints import Pipeline
-from sdcorrect.models.prompts import count_chunks, encode_plain, encode_weighted
+from sdcorrect.models.prompts import Encoding, count_chunks, encode_plain, encode_weighted
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Model:
     device: torch.device
     evaluations: int = 0  #: U-Net evaluations so far, a row of a batch counting as one
     prompt_syntax: Literal["plain", "weighted"] = "plain"
-    _embeddings: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    _encodings: dict[tuple[str, int], Encoding] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.pipe.unet.register_forward_pre_hook(self._count, with_kwargs=True)
@@ -56,23 +57,61 @@ class Model:
         """The side of the square pictures that the U-Net was trained on, px."""
         return self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor
 
-    def embed(self, prompt: str, chunks: int = 1) -> Tensor:
-        """The text embedding of `prompt`, (1, tokens, channels), computed once for each prompt.
+    def text(
+        self,
+        prompts: Sequence[str],
+        size: tuple[int, int],
+        *,
+        chunks: int = 1,
+        guidance_scale: float = 1.0,
+    ) -> Text:
+        """What the U-Net is told of `prompts`, each filled up to `chunks` readings.
+
+        Args:
+            size: width and height of the pictures, px, of which SDXL is told.
+            guidance_scale: of models that follow guidance by themselves.
+        """
+        encodings = [self.embed(prompt, chunks) for prompt in prompts]
+        embeddings = torch.cat([encoding.embeddings for encoding in encodings])
+        pooled = [encoding.pooled for encoding in encodings if encoding.pooled is not None]
+        added = {}
+        if pooled:
+            width, height = size
+            times = self.pipe._get_add_time_ids(
+                (height, width), (0, 0), (height, width), self.dtype, pooled[0].shape[-1]
+            )
+            added = {
+                "text_embeds": torch.cat(pooled),
+                "time_ids": times.to(self.device).expand(len(prompts), -1),
+            }
+        guidance = None
+        if self.follows_guidance:
+            scales = torch.full((len(prompts),), guidance_scale - 1)
+            guidance = self.pipe.get_guidance_scale_embedding(
+                scales, self.pipe.unet.config.time_cond_proj_dim
+            ).to(self.device, self.dtype)
+        return Text(embeddings, added, guidance)
+
+    @property
+    def follows_guidance(self) -> bool:
+        """Whether the model was distilled to be told the guidance scale (LCM; Luo et al., 2023)."""
+        return self.pipe.unet.config.time_cond_proj_dim is not None
+
+    def embed(self, prompt: str, chunks: int = 1) -> Encoding:
+        """The encoding of `prompt`, computed once for each prompt.
 
         Filled up with the empty prompt's to as many `chunks` as another text of the picture needs.
         """
         key = (prompt, chunks)
-        if key not in self._embeddings:
+        if key not in self._encodings:
             encode = encode_weighted if self.prompt_syntax == "weighted" else encode_plain
             encoding = encode(self.pipe, prompt, self.device)
-            missing = chunks - self.count_chunks(prompt)
-            filling = [self.embed("")] * missing if prompt else [encoding.embeddings] * missing
-            self._embeddings[key] = torch.cat([encoding.embeddings, *filling], dim=1)
-        return self._embeddings[key]
-
-    def embed_all(self, prompts: Sequence[str], chunks: int = 1) -> Tensor:
-        """(prompts, tokens, channels)."""
-        return torch.cat([self.embed(prompt, chunks) for prompt in prompts])
+            if missing := chunks - self.count_chunks(prompt):
+                filling = [(self.embed("") if prompt else encoding).embeddings] * missing
+                embeddings = torch.cat([encoding.embeddings, *filling], dim=1)
+                encoding = encoding._replace(embeddings=embeddings)
+            self._encodings[key] = encoding
+        return self._encodings[key]
 
     def count_chunks(self, *prompts: str) -> int:
         """How many times the text encoder reads the longest of `prompts`: once, if they are plain."""

@@ -75,9 +75,9 @@ def test_without_weights_both_syntaxes_are_diffusers_own(
 
 
 def test_a_weight_moves_its_words_away_from_the_empty_prompt(weighted: Model) -> None:
-    plain, empty = weighted.embed("red cat"), weighted.embed("")
+    plain, empty = weighted.embed("red cat").embeddings, weighted.embed("").embeddings
     words = weighted.pipe.tokenizer("red cat").input_ids
-    heavy, none = weighted.embed("red (cat:1.5)"), weighted.embed("red (cat:0)")
+    heavy, none = weighted.embed("red (cat:1.5)").embeddings, weighted.embed("red (cat:0)").embeddings
     place = len(words) - 2
     assert torch.equal(heavy[:, :place], plain[:, :place])
     torch.testing.assert_close(heavy[:, place], empty[:, place] + 1.5 * (plain - empty)[:, place])
@@ -86,7 +86,7 @@ def test_a_weight_moves_its_words_away_from_the_empty_prompt(weighted: Model) ->
 
 
 def test_a_long_prompt_is_read_in_chunks_that_part_no_word(weighted: Model) -> None:
-    embeddings = weighted.embed(LONG, weighted.count_chunks(LONG))
+    embeddings = weighted.embed(LONG, weighted.count_chunks(LONG)).embeddings
     chunks = weighted.count_chunks(LONG)
     assert chunks > 2
     assert embeddings.shape == (1, chunks * 24, 128)
@@ -99,16 +99,17 @@ def test_a_long_prompt_is_read_in_chunks_that_part_no_word(weighted: Model) -> N
     without_comma = beginning.removesuffix(",")
     first = embeddings[:, :24]
     assert any(
-        torch.allclose(first, weighted.embed(text), atol=1e-5) for text in (beginning, without_comma)
+        torch.allclose(first, weighted.embed(text).embeddings, atol=1e-5)
+        for text in (beginning, without_comma)
     )
 
 
 def test_a_shorter_text_is_filled_up_with_the_empty_prompt(weighted: Model) -> None:
-    filled = weighted.embed("a cat", 3)
-    assert torch.equal(filled[:, :24], weighted.embed("a cat"))
-    assert torch.equal(filled[:, 24:48], weighted.embed(""))
-    assert torch.equal(filled[:, 48:], weighted.embed(""))
-    assert weighted.embed("", 2).shape == (1, 48, 128)
+    filled = weighted.embed("a cat", 3).embeddings
+    assert torch.equal(filled[:, :24], weighted.embed("a cat").embeddings)
+    assert torch.equal(filled[:, 24:48], weighted.embed("").embeddings)
+    assert torch.equal(filled[:, 48:], weighted.embed("").embeddings)
+    assert weighted.embed("", 2).embeddings.shape == (1, 48, 128)
 
 
 def test_a_plain_prompt_over_the_limit_names_what_is_cut(caplog: pytest.LogCaptureFixture) -> None:
@@ -122,6 +123,8 @@ def test_a_plain_prompt_over_the_limit_names_what_is_cut(caplog: pytest.LogCaptu
 def test_a_learned_word_of_several_vectors_is_expanded(tmp_path: Path) -> None:
     save_file({"<inked>": torch.ones(2, 128)}, tmp_path / "learned_embeds.safetensors")
     settings: dict[str, Any] = {"textual_inversions": [str(tmp_path)], "device": "cpu"}
-    plain = load(ModelSettings(**settings)).embed("an <inked> cat")
-    weighted = load(ModelSettings(prompt_syntax="weighted", **settings)).embed("an <inked> cat")
+    plain = load(ModelSettings(**settings)).embed("an <inked> cat").embeddings
+    weighted = (
+        load(ModelSettings(prompt_syntax="weighted", **settings)).embed("an <inked> cat").embeddings
+    )
     torch.testing.assert_close(weighted, plain, rtol=1e-5, atol=1e-5)
