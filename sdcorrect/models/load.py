@@ -1,12 +1,17 @@
 """Load all that a job says of its model, in the order in which the parts need each other."""
 
+from diffusers import DDIMScheduler
+
 from sdcorrect.core.schedule import ddim_scheduler
 from sdcorrect.models.adapters import Adapters, add_words, find_adapters, lay_loras, load_vae
-from sdcorrect.models.checkpoints import Checkpoint, find_checkpoint, load_pipeline
+from sdcorrect.models.checkpoints import Checkpoint, Pipeline, find_checkpoint, load_pipeline
 from sdcorrect.models.machine import choose_device, settle
 from sdcorrect.models.model import Model
 from sdcorrect.models.sources import Finder
 from sdcorrect.settings import ModelSettings
+
+#: Settings beside the files that decide what a picture becomes.
+COMPUTED = {"prompt_syntax", "prediction_type", "timestep_spacing", "vae_dtype", "vae_tiling"}
 
 
 def find(settings: ModelSettings) -> tuple[Checkpoint, Adapters]:
@@ -35,16 +40,25 @@ def load(settings: ModelSettings) -> Model:
     identity = {
         "model": checkpoint.identity,
         **adapters.identity,
-        "prompt_syntax": settings.prompt_syntax,
+        **settings.model_dump(include=COMPUTED),
     }
     return Model(
         checkpoint.name,
         identity,
         pipe,
-        ddim_scheduler(pipe.scheduler.config),
+        _scheduler(pipe, settings),
         device,
-        prompt_syntax=settings.prompt_syntax,
+        settings.prompt_syntax,
     )
+
+
+def _scheduler(pipe: Pipeline, settings: ModelSettings) -> DDIMScheduler:
+    """The paper's schedule on the model's betas; few-step models are sampled from the last timestep."""
+    config = dict(pipe.scheduler.config)
+    if settings.prediction_type:
+        config["prediction_type"] = settings.prediction_type
+    paper = ddim_scheduler(config)
+    return DDIMScheduler.from_config(paper.config, timestep_spacing=settings.timestep_spacing)
 
 
 def load_model(name: str, device: str = "auto", dtype: str = "auto") -> Model:

@@ -28,8 +28,8 @@ class Model:
     pipe: Pipeline
     scheduler: DDIMScheduler
     device: torch.device
-    evaluations: int = 0  #: U-Net evaluations so far, a row of a batch counting as one
     prompt_syntax: Literal["plain", "weighted"] = "plain"
+    evaluations: int = 0  #: U-Net evaluations so far, a row of a batch counting as one
     _encodings: dict[tuple[str, int], Encoding] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
