@@ -19,7 +19,14 @@ from typing_extensions import Self
 from sdcorrect.core.plan import SchedulerName, effective_steps
 from sdcorrect.errors import UsageError
 from sdcorrect.recipes import Inject, Recipe, RecipeField, built_in
-from sdcorrect.settings import Lora, ModelSettings, Settings, TextualInversion, anchor_sources
+from sdcorrect.settings import (
+    ControlNet,
+    Lora,
+    ModelSettings,
+    Settings,
+    TextualInversion,
+    anchor_sources,
+)
 
 #: Settings that are paths: in a YAML file they are relative to that file.
 PATHS = (("input", "path"), ("input", "captions"), ("input", "classes"), ("output", "path"))
@@ -264,6 +271,7 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
         "inject": Inject,
         "loras": Lora,
         "textual_inversions": TextualInversion,
+        "controlnets": ControlNet,
     }
     innermost = next((sections[part] for part in reversed(location) if part in sections), Job)
     return list(innermost.model_fields)

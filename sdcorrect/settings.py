@@ -36,6 +36,16 @@ class TextualInversion(Settings):
     token: str | None = Field(None, min_length=1)
 
 
+class ControlNet(Settings):
+    """A ControlNet, the hints that it is shown and how strongly it acts."""
+
+    path: str = Field(min_length=1)
+    #: canny, or a folder of ready-made hints: for each picture one at the same relative path
+    hint: str = Field("canny", min_length=1)
+    thresholds: tuple[int, int] = (50, 100)  #: of canny
+    scale: Annotated[float, Field(ge=0)] = 1.0
+
+
 #: A file, a folder, a hub id (owner/name) or a file in a hub repository (owner/name/file).
 Source = Annotated[str, Field(min_length=1)]
 
@@ -52,6 +62,7 @@ class ModelSettings(Settings):
     vae: Source | None = None
     loras: tuple[Annotated[Lora, BeforeValidator(_path_alone)], ...] = ()
     textual_inversions: tuple[Annotated[TextualInversion, BeforeValidator(_path_alone)], ...] = ()
+    controlnets: tuple[Annotated[ControlNet, BeforeValidator(_path_alone)], ...] = ()
     prompt_syntax: Literal["plain", "weighted"] = "plain"
     device: str = "auto"
     dtype: DType = "auto"
@@ -69,15 +80,17 @@ def anchor_sources(raw: dict[str, Any], folder: Path) -> None:
     for key in ("model", "base_config", "vae"):
         if key in raw:
             raw[key] = _anchored(raw[key], folder)
-    for key in ("loras", "textual_inversions"):
+    for key in ("loras", "textual_inversions", "controlnets"):
         entries = raw.get(key)
         if isinstance(entries, list):
-            raw[key] = [
-                entry | {"path": _anchored(entry.get("path"), folder)}
-                if isinstance(entry, dict)
-                else _anchored(entry, folder)
-                for entry in entries
-            ]
+            raw[key] = [_anchored_entry(entry, folder) for entry in entries]
+
+
+def _anchored_entry(entry: Any, folder: Path) -> Any:
+    if not isinstance(entry, dict):
+        return _anchored(entry, folder)
+    paths = {key: _anchored(entry[key], folder) for key in ("path", "hint") if key in entry}
+    return {**entry, **paths}
 
 
 def _anchored(value: Any, folder: Path) -> Any:

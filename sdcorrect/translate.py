@@ -118,10 +118,12 @@ class Translator:
         prompts: Sequence[str],
         negative_prompts: Sequence[str],
         source_prompts: Sequence[str | None] = (),
+        hints: Sequence[Sequence[Image.Image]] = (),
     ) -> dict[str, Translation]:
         """Translate RGB images of one size, each with its own seed and prompts, by these recipes.
 
-        `source_prompts` may be left out where no recipe needs them.
+        `source_prompts` may be left out where no recipe needs them; `hints`, of each picture one for
+        each ControlNet, where the model has none.
         """
         model, size = self.model, images[0].size
         with self._phase("text"):
@@ -139,6 +141,7 @@ class Translator:
                 }.items()
                 if any(m.recipe.posterior == posterior for m in self.methods.values())
             }
+            control = model.control(hints)
         sources = _Sources(self, x0, null, source_text)
         translations = {}
         for name in variants:
@@ -170,6 +173,7 @@ class Translator:
                     source=source,
                     plan=method.plan,
                     alignment=alignment,
+                    control=control,
                 )
             rows = inversion_rows + model.evaluations - before
             with self._phase("decode"):

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from diffusers import (
     AutoencoderKL,
+    ControlNetModel,
     DDIMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
@@ -119,6 +120,16 @@ def tiny(family: Family, **unet_changes: object) -> Pipeline:
     )
 
 
+def controlnet(family: Family, seed: int = 2) -> ControlNetModel:
+    """A ControlNet whose zero convolutions have learned something."""
+    torch.manual_seed(seed)
+    network = ControlNetModel.from_unet(unet_of(family))
+    hint = network.controlnet_cond_embedding.conv_out
+    for zero in (hint, *network.controlnet_down_blocks, network.controlnet_mid_block):
+        torch.nn.init.normal_(zero.weight, std=0.3)
+    return network.eval()
+
+
 def save_folder(pipe: Pipeline, folder: Path, **options: object) -> Path:
     pipe.save_pretrained(folder, **options)
     return folder
@@ -164,7 +175,7 @@ _RESNET = [
 ]
 
 
-def _unet(unet: UNet2DConditionModel) -> Tensors:
+def _unet(unet: UNet2DConditionModel | ControlNetModel) -> Tensors:
     named = {}
     for key, value in unet.state_dict().items():
         name = _renamed(
@@ -197,6 +208,25 @@ def _unet(unet: UNet2DConditionModel) -> Tensors:
             name = f"middle_block.{2 * int(i) if kind == 'resnets' else 1}.{rest}"
         resnet = ".resnets." in key
         named[_renamed(name, _RESNET) if resnet else name] = value
+    return named
+
+
+def original_controlnet_names(network: ControlNetModel) -> Tensors:
+    """The tensors of a ControlNet under the names of its original format."""
+    named = {}
+    for key, value in _unet(network).items():
+        name = _renamed(
+            key,
+            [
+                (r"^controlnet_down_blocks\.(\d+)", r"zero_convs.\1.0"),
+                (r"^controlnet_mid_block", "middle_block_out.0"),
+                (r"^controlnet_cond_embedding\.conv_in", "input_hint_block.0"),
+                (r"^controlnet_cond_embedding\.conv_out", "input_hint_block.14"),
+            ],
+        )
+        if match := re.match(r"controlnet_cond_embedding\.blocks\.(\d)\.(.*)", key):
+            name = f"input_hint_block.{2 * (int(match[1]) + 1)}.{match[2]}"
+        named[f"control_model.{name}"] = value.contiguous().clone()
     return named
 
 

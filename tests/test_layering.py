@@ -13,7 +13,7 @@ LAYERS = [
     {"errors"},
     {"core"},
     {"recipes", "settings"},
-    {"config", "models"},
+    {"config", "models", "hints"},
     {"translate"},
     {"batch", "bench", "evaluate", "view"},
     {"cli"},

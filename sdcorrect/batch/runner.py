@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from sdcorrect import __version__
+from sdcorrect.batch.hints import check_folders, hints_of
 from sdcorrect.batch.inputs import Item, find_items
 from sdcorrect.batch.ledger import Ledger, Record, fingerprint, write_atomically
 from sdcorrect.batch.pictures import Picture, Sizing, read_picture
@@ -60,6 +61,7 @@ class Run:
         self.job = job
         self.model = model
         self.items = find_items(job)
+        check_folders(job.controlnets)
         self.sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
         self.translator = Translator(
             model,
@@ -75,7 +77,8 @@ class Run:
                 self.translator.check_prompts(item.prompt, item.source_prompt)
         self.tally = {recipe.name: Tally() for recipe in job.recipes}
         self.settings = {
-            **model.identity,
+            "model": model.identity,
+            **model.decisive,
             "dtype": str(model.dtype).removeprefix("torch."),
             "size": self.sizing.size,
             "format": job.output.format,
@@ -98,6 +101,7 @@ class Run:
         for item in self.items:
             try:
                 picture = read_picture(item, self.sizing, self.job.input)
+                hints = hints_of(picture, self.job.controlnets, self.sizing)
             except PictureError as error:
                 for variant in self.recipes:
                     yield self._record(item, error.sha256, variant, error=str(error))
@@ -111,7 +115,7 @@ class Run:
                     item.prompt, item.negative_prompt, item.source_prompt
                 )
                 key = (picture.image.size, chunks, missing)
-                waiting.setdefault(key, []).append(picture)
+                waiting.setdefault(key, []).append(replace(picture, hints=hints))
                 if len(waiting[key]) == self.job.batch_size:
                     yield from self._translate(waiting.pop(key), missing)
         for (*_, missing), rest in waiting.items():
@@ -134,6 +138,7 @@ class Run:
             prompts=[picture.item.prompt for picture in rows],
             negative_prompts=[picture.item.negative_prompt for picture in rows],
             source_prompts=[picture.item.source_prompt for picture in rows],
+            hints=[picture.hints for picture in rows],
         )
         seconds = (time.perf_counter() - began) / len(batch) / len(variants)
         for variant, translation in translations.items():

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sdcorrect.core.alignment import Alignment
 from sdcorrect.core.capture import Captured, capture
+from sdcorrect.core.control import Control
 from sdcorrect.core.inject import Branches, inject
 from sdcorrect.core.plan import Injection, Plan, in_window
 from sdcorrect.core.reuse import reusing
@@ -153,15 +154,17 @@ def denoise(
     source: Source,
     plan: Plan,
     alignment: Alignment | None = None,
+    control: Control | None = None,
 ) -> Tensor:
     """Denoise with classifier-free guidance, the source's tensors put back in both branches.
 
     At every step the U-Net is evaluated once, on the rows [uncond, cond]; where the source is not
     captured but runs along, on [source, uncond, cond]; where it is sampled beside the target, on
     [source uncond, uncond, source cond, cond]. Without guidance, which is a scale of up to 1, there
-    are no unconditional rows.
+    are no unconditional rows. `control` adds its residuals in all of them but an inverted source's.
     """
     total, batch, taken = len(timesteps), len(latents), timesteps.tolist()
+    free = batch if plan.beside == "inverted" else 0  # rows that are inverted, not controlled
     if plan.beside == "sampled":
         latents = torch.cat([latents, latents])
         cond, uncond = Text.cat([source.text, cond]), Text.cat([uncond, uncond])
@@ -177,7 +180,14 @@ def denoise(
             texts.insert(0, source.text)
         branches = Branches.of(plan.beside, guided=guided)
         with (
-            inject(unet, injections, captured=source.captured, branches=branches, alignment=alignment),
+            inject(
+                unet,
+                injections,
+                captured=source.captured,
+                branches=branches,
+                alignment=alignment,
+                control=control,
+            ),
             reusing(unet, plan.reuse.every) if plan.reuse else nullcontext(),
         ):
             for step in steps:
@@ -185,18 +195,27 @@ def denoise(
                 rows = [latents] * (2 if guided else 1)
                 if plan.beside == "inverted":
                     rows.insert(0, source.trajectory[int(t)])
-                *without, towards = evaluate(unet, rows, t, texts)
+                *without, towards = evaluate(unet, rows, t, texts, control, free)
                 prediction = guide(without[-1], towards, guidance_scale) if guided else towards
                 latents = scheduler.step(prediction, t, latents).prev_sample
     return latents[-batch:]
 
 
 def evaluate(
-    unet: UNet2DConditionModel, rows: list[Tensor], t: Tensor, texts: list[Text]
+    unet: UNet2DConditionModel,
+    rows: list[Tensor],
+    t: Tensor,
+    texts: list[Text],
+    control: Control | None = None,
+    free: int = 0,
 ) -> Sequence[Tensor]:
-    """The U-Net's prediction for each of `rows` under its text, in one call, in float32."""
-    latents = torch.cat(rows).to(unet.dtype)
-    prediction = unet(latents, t, **Text.cat(texts).arguments).sample.float()
+    """The U-Net's prediction for each of `rows` under its text, in one call, in float32.
+
+    With the residuals of `control` in all but the first `free` rows.
+    """
+    latents, text = torch.cat(rows).to(unet.dtype), Text.cat(texts)
+    residuals = control.evaluate(latents, t, text, free) if control else {}
+    prediction = unet(latents, t, **text.arguments, **residuals).sample.float()
     return torch.split(prediction, [len(row) for row in rows])
 
 

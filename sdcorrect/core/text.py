@@ -22,6 +22,14 @@ class Text:
     def __len__(self) -> int:
         return len(self.embeddings)
 
+    def __getitem__(self, rows: slice) -> Self:
+        """The texts of some of the pictures."""
+        return type(self)(
+            self.embeddings[rows],
+            {name: value[rows] for name, value in self.added.items()},
+            None if self.guidance is None else self.guidance[rows],
+        )
+
     @classmethod
     def cat(cls, texts: Sequence[Self]) -> Self:
         """The rows of `texts`, one after the other."""

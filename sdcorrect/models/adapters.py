@@ -1,13 +1,14 @@
 """What is laid over a checkpoint: another VAE, LoRAs, and words learned by textual inversion."""
 
 import re
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, ControlNetModel, MultiControlNetModel
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
@@ -18,11 +19,12 @@ from sdcorrect.errors import UsageError
 from sdcorrect.models.checkpoints import Pipeline
 from sdcorrect.models.sources import Finder, Found
 from sdcorrect.models.tensors import read_shapes, read_tensors
-from sdcorrect.settings import Lora, ModelSettings, TextualInversion
+from sdcorrect.settings import ControlNet, Lora, ModelSettings, TextualInversion
 
 #: The files that diffusers writes, and so those that a hub id or a folder without a file's name means.
 LORA_FILE = "pytorch_lora_weights.safetensors"
 INVERSION_FILES = ("learned_embeds.safetensors", "learned_embeds.bin")
+CONTROLNET_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 VAE_FILES = ("*.json", "*.safetensors", "vae/*")
 #: How trainers name the first of a LoRA's two matrices, which reads what the layer reads.
 _INWARD = re.compile(r"lora_A\.|lora_down\.|lora\.down\.|lora_linear_layer\.down\.")
@@ -38,6 +40,7 @@ class Adapters:
     vae: Found | None
     loras: tuple[tuple[Lora, Found], ...]
     textual_inversions: tuple[tuple[TextualInversion, Found], ...]
+    controlnets: tuple[tuple[ControlNet, Found], ...]
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -47,6 +50,11 @@ class Adapters:
             "loras": [[found.identity, lora.weight] for lora, found in self.loras] or None,
             "textual_inversions": [
                 [found.identity, inversion.token] for inversion, found in self.textual_inversions
+            ]
+            or None,
+            "controlnets": [
+                [found.identity, network.model_dump(mode="json", exclude={"path"})]
+                for network, found in self.controlnets
             ]
             or None,
         }
@@ -66,6 +74,10 @@ def find_adapters(settings: ModelSettings, finder: Finder) -> Adapters:
         textual_inversions=tuple(
             (inversion, _one_file("textual inversion", inversion.path, finder, INVERSION_FILES))
             for inversion in settings.textual_inversions
+        ),
+        controlnets=tuple(
+            (network, finder.find("controlnet", network.path, CONTROLNET_FILES))
+            for network in settings.controlnets
         ),
     )
 
@@ -104,6 +116,49 @@ def load_vae(found: Found, config: Path, dtype: DType) -> AutoencoderKL:
             f"vae {path}: its latents have {vae.config.latent_channels} channels, Stable Diffusion's 4"
         )
     return vae
+
+
+def load_controlnets(
+    pipe: Pipeline, controlnets: Sequence[tuple[ControlNet, Found]], dtype: DType
+) -> MultiControlNetModel | None:
+    """ControlNets for the U-Net of `pipe`, from diffusers folders or single files; None without any.
+
+    Raises:
+        UsageError: one is broken, or made for another family.
+    """
+    networks = [_load_controlnet(pipe, network, found, dtype) for network, found in controlnets]
+    return MultiControlNetModel(networks) if networks else None
+
+
+def _load_controlnet(
+    pipe: Pipeline, settings: ControlNet, found: Found, dtype: DType
+) -> ControlNetModel:
+    try:
+        if found.path.is_file():
+            read_shapes("controlnet", found.path)
+            with tempfile.TemporaryDirectory() as config:
+                # a single file does not say what it is, but a ControlNet mirrors its U-Net
+                ControlNetModel.from_unet(pipe.unet, load_weights_from_unet=False).save_config(config)
+                network = ControlNetModel.from_single_file(
+                    str(found.path), config=config, local_files_only=True, dtype=dtype
+                )
+        else:
+            network = ControlNetModel.from_pretrained(found.path, local_files_only=True, dtype=dtype)
+    except (*MISFITS, OSError, SafetensorError, SingleFileComponentError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"controlnet {settings.path}: not a ControlNet for this model's family: {reason}"
+        ) from None
+    for key in ("cross_attention_dim", "block_out_channels"):
+        own, expected = network.config[key], pipe.unet.config[key]
+        if tuple([own] if isinstance(own, int) else own) != tuple(
+            [expected] if isinstance(expected, int) else expected
+        ):
+            raise UsageError(
+                f"controlnet {settings.path}: made for another family: its {key} is {own}, "
+                f"this model's {expected}"
+            )
+    return network
 
 
 def lay_loras(pipe: Pipeline, loras: Sequence[tuple[Lora, Found]]) -> None:

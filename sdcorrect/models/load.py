@@ -3,7 +3,14 @@
 from diffusers import DDIMScheduler
 
 from sdcorrect.core.schedule import ddim_scheduler
-from sdcorrect.models.adapters import Adapters, add_words, find_adapters, lay_loras, load_vae
+from sdcorrect.models.adapters import (
+    Adapters,
+    add_words,
+    find_adapters,
+    lay_loras,
+    load_controlnets,
+    load_vae,
+)
 from sdcorrect.models.checkpoints import Checkpoint, Pipeline, find_checkpoint, load_pipeline
 from sdcorrect.models.machine import choose_device, settle
 from sdcorrect.models.model import Model
@@ -36,19 +43,19 @@ def load(settings: ModelSettings) -> Model:
     pipe = load_pipeline(checkpoint, dtype, variant=settings.variant, vae=vae)
     add_words(pipe, adapters.textual_inversions)
     lay_loras(pipe, adapters.loras)
-    settle(pipe, settings, device)
-    identity = {
-        "model": checkpoint.identity,
-        **adapters.identity,
-        **settings.model_dump(include=COMPUTED),
-    }
+    controlnets = load_controlnets(pipe, adapters.controlnets, dtype)
+    settle(pipe, controlnets, settings, device)
+    decisive = {**adapters.identity, **settings.model_dump(include=COMPUTED)}
     return Model(
         checkpoint.name,
-        identity,
+        checkpoint.identity,
+        decisive,
         pipe,
         _scheduler(pipe, settings),
         device,
         settings.prompt_syntax,
+        controlnets,
+        [network.scale for network in settings.controlnets],
     )
 
 

@@ -45,7 +45,9 @@ def choose_vae_dtype(settings: ModelSettings, dtype: torch.dtype, force_upcast: 
     return torch.float32 if dtype == torch.float16 and force_upcast else dtype
 
 
-def settle(pipe: Pipeline, settings: ModelSettings, device: torch.device) -> None:
+def settle(
+    pipe: Pipeline, controlnets: nn.Module | None, settings: ModelSettings, device: torch.device
+) -> None:
     """Bring a loaded pipeline to `device`, in the memory layout and economy that the job asks for.
 
     Raises:
@@ -61,6 +63,8 @@ def settle(pipe: Pipeline, settings: ModelSettings, device: torch.device) -> Non
         pipe.vae.enable_tiling()
     if settings.compile:
         compile_between_sites(pipe.unet)
+    if controlnets is not None:
+        controlnets.to(device)  # needed at every step beside the U-Net: never offloaded
     if not settings.cpu_offload:
         pipe.to(device)
     elif device.type == "cpu":

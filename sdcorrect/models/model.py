@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, MultiControlNetModel
 from PIL import Image
 from torch import Tensor
 
 from sdcorrect.core.alignment import Prompt
+from sdcorrect.core.control import Control
 from sdcorrect.core.layout import UNetLayout
 from sdcorrect.core.text import Text
 from sdcorrect.models.checkpoints import Pipeline
@@ -23,12 +25,15 @@ class Model:
     """A Stable Diffusion pipeline in memory, with what it has been asked so far."""
 
     name: str
-    #: what decides the pictures, by setting: SHA-256 of files, revisions of hub ids, weights
-    identity: dict[str, Any]
+    identity: str  #: SHA-256 of the checkpoint's files, or the revision of a hub id
+    #: what else of the model decides the pictures, by setting: of files and hub ids likewise
+    decisive: dict[str, Any]
     pipe: Pipeline
     scheduler: DDIMScheduler
     device: torch.device
     prompt_syntax: Literal["plain", "weighted"] = "plain"
+    controlnets: MultiControlNetModel | None = None
+    control_scales: Sequence[float] = ()
     evaluations: int = 0  #: U-Net evaluations so far, a row of a batch counting as one
     _encodings: dict[tuple[str, int], Encoding] = field(default_factory=dict)
 
@@ -141,6 +146,19 @@ class Model:
         ]
         return Prompt(prompt, tuple(read.input_ids), tuple(prompt.split()), tuple(positions))
 
+    def control(self, hints: Sequence[Sequence[Image.Image]]) -> Control | None:
+        """The ControlNets on the hints of each picture, in the order of the networks; None without any.
+
+        Hints are RGB images of the pictures' size.
+        """
+        if self.controlnets is None:
+            return None
+        tensors = [
+            _between_0_and_1(of_network).to(self.device, self.dtype)
+            for of_network in zip(*hints, strict=True)
+        ]
+        return Control(self.controlnets, tensors, self.control_scales)
+
     def encode(self, pictures: Sequence[Image.Image], noise: Tensor) -> Tensor:
         """x0 = scaling_factor * (mean + std * noise) of RGB pictures of one size, in float32."""
         vae = self.pipe.vae
@@ -172,3 +190,9 @@ class Model:
         posterior = torch.stack([torch.randn(shape, generator=g) for g in generators])
         start = torch.stack([torch.randn(shape, generator=g) for g in generators])
         return posterior, start.to(self.device)
+
+
+def _between_0_and_1(images: Sequence[Image.Image]) -> Tensor:
+    """(images, 3, height, width)."""
+    pixels = [torch.from_numpy(np.array(image.convert("RGB"))) for image in images]
+    return torch.stack(pixels).permute(0, 3, 1, 2) / 255

@@ -84,7 +84,7 @@ def test_several_loras_add_up_and_weight_zero_changes_nothing(checkpoint: Where,
     zero = load_with(checkpoint, "sd1", loras=[{"path": files[0], "weight": 0}])
     for name, value in plain.pipe.unet.state_dict().items():
         assert torch.equal(zero.pipe.unet.state_dict()[name], value)
-    assert len({str(model.identity) for model in (plain, zero, both)}) == 3
+    assert len({str(model.decisive) for model in (plain, zero, both)}) == 3
 
 
 @pytest.mark.parametrize("form", ["kohya", "peft"])
@@ -141,7 +141,7 @@ def test_another_vae_takes_the_place_of_the_checkpoints_own(
         if form in ("folder", "pipeline"):
             assert torch.equal(another.state_dict()[name], value)
         assert not value.is_meta
-    assert model.identity["vae"]
+    assert model.decisive["vae"]
 
 
 def test_a_checkpoint_without_a_vae_is_whole_with_one(checkpoint: Where, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_learned_word_has_its_embedding(checkpoint: Where, tmp_path: Path, for
         model.embed("an <inked> cat").embeddings, plain.embed("an <inked> cat").embeddings
     )
     assert torch.equal(model.embed("a cat").embeddings, plain.embed("a cat").embeddings)
-    assert model.identity != plain.identity
+    assert model.decisive != plain.decisive
 
 
 def test_a_word_may_be_given_another_name(checkpoint: Where, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_each_kind_of_prediction_goes_through_the_schedulers_own_code(
     model = load_family(checkpoint, "sd1", prediction_type=kind)
     assert relative(plain_latents(model, icon, NEGATIVE), of_diffusers(model, icon, NEGATIVE)) < 1e-4
     other = load_family(checkpoint, "sd2", prediction_type=kind)
-    assert model.identity != load_family(checkpoint, "sd1").identity
+    assert model.decisive != load_family(checkpoint, "sd1").decisive
     assert other.scheduler.config.prediction_type == kind
 
 
