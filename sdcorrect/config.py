@@ -12,7 +12,15 @@ from string import Formatter
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from typing_extensions import Self
 
@@ -44,13 +52,13 @@ def placeholders(template: str) -> set[str]:
     known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
     advice = f"{known} may stand in a prompt, and {{{{ }}}} for braces themselves"
     try:
-        fields = [field for _, *field in Formatter().parse(template) if field[0] is not None]
+        fields = [field[1:] for field in Formatter().parse(template) if field[1] is not None]
     except ValueError:
         raise ValueError(f"{template!r} has a brace without its other; {advice}") from None
-    for name, *modifiers in fields:
-        if name not in PLACEHOLDERS or any(modifiers):
+    for name, specification, conversion in fields:
+        if name not in PLACEHOLDERS or specification or conversion:
             raise ValueError(f"there is no placeholder {{{name}}}; {advice}")
-    return {name for name, *_ in fields}
+    return {str(name) for name, _, _ in fields}
 
 
 def _check_template(template: str) -> str:
@@ -80,6 +88,7 @@ class Input(Settings):
 class Output(Settings):
     path: Path
     format: Literal["png", "jpg", "webp"] = "png"
+    embed_metadata: bool = True  #: the web UIs' `parameters` inside each picture
 
 
 class Job(ModelSettings):
@@ -87,7 +96,7 @@ class Job(ModelSettings):
 
     input: Input
     output: Output
-    prompt: Template = ""
+    prompt: Template = Field("", validate_default=True)
     negative_prompt: Template = ""
     source_prompt: Template | None = None
     equalizer: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
@@ -103,11 +112,18 @@ class Job(ModelSettings):
     batch_size: Annotated[int, Field(ge=1)] = 1
     limit: Annotated[int, Field(ge=1)] | None = None
 
+    @field_validator("prompt")
+    @classmethod
+    def _is_given(cls, prompt: str, info: ValidationInfo) -> str:
+        """Only a list can do without: it may give each picture its own."""
+        given: Input | None = info.data.get("input")
+        if not prompt and (given is None or given.path.suffix.lower() not in LIST_SUFFIXES):
+            raise ValueError('is missing; give -p "...", or `prompt: ...` in the job')
+        return prompt
+
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         listed = self.input.path.suffix.lower() in LIST_SUFFIXES
-        if not self.prompt and not listed:
-            raise ValueError('prompt: is missing; give -p "...", or `prompt: ...` in the job')
         if effective_steps(self.steps, self.strength) == 0:
             raise ValueError(
                 f"strength {self.strength:g} of {self.steps} steps is not one whole step; "
@@ -163,7 +179,7 @@ def load_job(file: Path | None, overrides: Mapping[str, Any]) -> Job:
     if not isinstance(raw, dict):
         raise UsageError(f"{file}: expected settings such as `prompt: ...`, found {_kind(raw)}")
     if file:
-        _anchor(raw, file.parent)
+        anchor_paths(raw, file.parent)
     settings = raw
     for key, value in overrides.items():
         settings = _overlay(settings, key, value)
@@ -192,6 +208,13 @@ def parse_set(assignments: Sequence[str]) -> dict[str, Any]:
     return parsed
 
 
+def absolute_paths(job: Job) -> Job:
+    """`job` as it is in any working directory."""
+    raw = job.model_dump(mode="json")
+    anchor_paths(raw, Path.cwd())
+    return Job.model_validate(raw)
+
+
 def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
@@ -201,8 +224,8 @@ def _read(file: Path) -> str:
         raise UsageError(f"{file}: cannot read the job: it is not UTF-8 text") from None
 
 
-def _anchor(raw: dict[str, Any], folder: Path) -> None:
-    """Make the paths of a job file relative to the working directory, in place."""
+def anchor_paths(raw: dict[str, Any], folder: Path) -> None:
+    """Make paths that are relative to `folder` relative to the working directory, in place."""
     for section, key in PATHS:
         inner = raw.get(section)
         if isinstance(inner, dict) and isinstance(inner.get(key), str):

@@ -144,7 +144,9 @@ class Recipe(_Frozen):
         if self.inject and self.inversion == "none":
             raise ValueError("what is injected comes from an inversion: set inversion: one-step or full")
         for setting in ("inversion_steps", "inversion_prompt", "inversion_guidance"):
-            if setting in self.model_fields_set and self.inversion != "full":
+            # not whether it was set: a recipe that was written out whole is read back
+            is_default = getattr(self, setting) == type(self).model_fields[setting].default
+            if not is_default and self.inversion != "full":
                 raise ValueError(f"{setting} needs inversion: full")
         if self.start == "inverted" and self.inversion != "full":
             raise ValueError("start: inverted needs inversion: full")

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+#: The hints that are made from the pictures themselves.
+CANNY = "canny"
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 
 
@@ -41,7 +43,7 @@ class ControlNet(Settings):
 
     path: str = Field(min_length=1)
     #: canny, or a folder of ready-made hints: for each picture one at the same relative path
-    hint: str = Field("canny", min_length=1)
+    hint: str = Field(CANNY, min_length=1)
     thresholds: tuple[int, int] = (50, 100)  #: of canny
     scale: Annotated[float, Field(ge=0)] = 1.0
 
@@ -89,8 +91,8 @@ def anchor_sources(raw: dict[str, Any], folder: Path) -> None:
 def _anchored_entry(entry: Any, folder: Path) -> Any:
     if not isinstance(entry, dict):
         return _anchored(entry, folder)
-    paths = {key: _anchored(entry[key], folder) for key in ("path", "hint") if key in entry}
-    return {**entry, **paths}
+    sources = {key: value for key, value in entry.items() if key in ("path", "hint") and value != CANNY}
+    return entry | {key: _anchored(value, folder) for key, value in sources.items()}
 
 
 def _anchored(value: Any, folder: Path) -> Any:

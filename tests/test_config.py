@@ -89,7 +89,7 @@ method:
         ("dtype: float64", "dtype: should be 'auto', 'float32', 'float16' or 'bfloat16'"),
         ("input: pictures", "input: should be a valid dictionary"),
         ("seed: -1", "seed: should be greater than or equal to 0; found -1"),
-        ("prompt: ''", "prompt: String should have at least 1 character"),
+        ("prompt: ''", "/job.yaml:4: prompt: is missing; give -p"),
         ("steps: 20\nsteps: 30", "/job.yaml:5: steps: stands here a second time"),
         ("steps: [1", "/job.yaml:4: not YAML"),
     ],

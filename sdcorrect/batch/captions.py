@@ -146,9 +146,7 @@ def _words(text: str) -> Iterable[list[str]]:
 def _pairs(file: Path, rows: Iterable[list[str]]) -> Iterable[tuple[str, str]]:
     for number, row in enumerate(rows, 1):
         if len(row) == 1:
-            raise UsageError(
-                f"{printable(file)}:{number}: expected a folder and a name, found {row[0]!r}"
-            )
+            raise UsageError(f"{printable(file)}:{number}: expected folder and name, found {row[0]!r}")
         if row:
             yield row[0], row[1]
 

@@ -9,7 +9,7 @@ from sdcorrect.batch.names import SUFFIXES
 from sdcorrect.batch.pictures import Picture, Sizing
 from sdcorrect.errors import PictureError, UsageError
 from sdcorrect.hints import canny
-from sdcorrect.settings import ControlNet
+from sdcorrect.settings import CANNY, ControlNet
 
 
 def check_folders(controlnets: Sequence[ControlNet]) -> None:
@@ -19,7 +19,7 @@ def check_folders(controlnets: Sequence[ControlNet]) -> None:
         UsageError: a folder of hints is not there.
     """
     for network in controlnets:
-        if network.hint != "canny" and not Path(network.hint).is_dir():
+        if network.hint != CANNY and not Path(network.hint).is_dir():
             raise UsageError(
                 f"controlnet {network.path}: hint {network.hint}: "
                 "there is no such folder; give one of ready-made hints, or canny"
@@ -36,7 +36,7 @@ def hints_of(
     """
     return tuple(
         canny(picture.image, network.thresholds)
-        if network.hint == "canny"
+        if network.hint == CANNY
         else _ready_made(picture, Path(network.hint), sizing)
         for network in controlnets
     )

@@ -39,11 +39,23 @@ def find_items(job: Job) -> list[Item]:
             cannot be read, or an output that would leave the output folder or replace an input.
     """
     folder, rows = _rows(job)
-    given = {key: row.output for key, row in rows.items() if row.output}
+    given = {key: _as_format(row.output, job) for key, row in rows.items() if row.output}
     outputs = output_names(rows, job.output.format, given)
     _check_places(job, outputs.values(), (os.path.join(folder, row.path) for row in rows.values()))
     filler = PromptFiller(job.input)
     return [_item(job, filler, folder, key, rows[key], outputs[key]) for key in list(rows)[: job.limit]]
+
+
+def _as_format(output: str, job: Job) -> str:
+    """An output that a list gives, with the suffix of the job's format."""
+    suffix = splitext(output)[1].lower()
+    if suffix == f".{job.output.format}":
+        return output
+    if suffix in SUFFIXES:
+        raise UsageError(
+            f"output {printable(output)}: the job writes {job.output.format}; give that suffix or none"
+        )
+    return f"{output}.{job.output.format}"
 
 
 def _item(job: Job, filler: PromptFiller, folder: Path, key: str, row: Row, output: str) -> Item:
@@ -65,8 +77,8 @@ def _rows(job: Job) -> tuple[Path, dict[str, Row]]:
     """The folder that paths are relative to, and by key what is asked of each picture."""
     path, shown = job.input.path, printable(job.input.path)
     if os.path.isdir(path):
-        pattern = ANYWHERE if job.input.recursive else HERE
-        return path, _pictures(walk(path, pattern, job.output.path), f"input {shown}")
+        below = ANYWHERE if job.input.recursive else HERE
+        return path, _pictures(walk(path, below, job.output.path), f"input {shown}")
     if os.path.lexists(path):
         if path.suffix.lower() in LIST_SUFFIXES:
             return path.parent, _by_key(path, read_list(path))
@@ -75,7 +87,7 @@ def _rows(job: Job) -> tuple[Path, dict[str, Row]]:
         folder, pattern = found
         return folder, _pictures(walk(folder, pattern, job.output.path), f"input {shown}")
     raise UsageError(
-        f"input {shown}: there is no such file or folder; give a folder of pictures, a picture, "
+        f"input {shown}: there is no such folder or file; give a folder of pictures, a picture, "
         "a pattern such as 'pictures/**/*.jpg', or a list (.txt, .csv, .jsonl)"
     )
 

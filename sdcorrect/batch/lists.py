@@ -59,36 +59,42 @@ def read_list(file: Path) -> list[Row]:
     except OSError as error:
         raise UsageError(f"{printable(file)}: cannot read the list: {error.strerror}") from None
     parse = {".csv": _parse_csv, ".jsonl": _parse_jsonl}.get(file.suffix.lower(), _parse_txt)
-    rows = []
-    line = 0
-    try:
-        for line, content in parse(text):
-            rows.append(Row.model_validate(content))
-    except ValidationError as errors:
-        raise UsageError(f"{printable(file)}:{line}: {_explain(errors)}") from None
-    except (csv.Error, ValueError) as error:
-        raise UsageError(f"{printable(file)}:{line + 1}: {error}") from None
-    return rows
+    return [_row(file, line, content) for line, content in parse(file, text)]
 
 
-def _parse_txt(text: str) -> Iterator[tuple[int, Any]]:
+def _parse_txt(_file: Path, text: str) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield number, {"path": line.removesuffix("\r")}
 
 
-def _parse_csv(text: str) -> Iterator[tuple[int, Any]]:
-    reader = csv.DictReader(
-        io.StringIO(text, newline=""), restkey="more columns than the header", strict=True
-    )
-    for row in reader:
-        yield reader.line_num, {column: cell for column, cell in row.items() if cell}
+def _parse_csv(file: Path, text: str) -> Iterator[tuple[int, Any]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), restkey="(too many cells)", strict=True)
+    try:
+        for row in reader:
+            yield reader.line_num, {column: cell for column, cell in row.items() if cell}
+    except csv.Error as error:
+        raise _bad_line(file, reader.line_num, f"not CSV: {error}") from None
 
 
-def _parse_jsonl(text: str) -> Iterator[tuple[int, Any]]:
+def _parse_jsonl(file: Path, text: str) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            yield number, json.loads(line)
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:
+                raise _bad_line(file, number, f"not JSON: {error}") from None
+
+
+def _row(file: Path, line: int, content: Any) -> Row:
+    try:
+        return Row.model_validate(content)
+    except ValidationError as errors:
+        raise _bad_line(file, line, _explain(errors)) from None
+
+
+def _bad_line(file: Path, line: int, reason: str) -> UsageError:
+    return UsageError(f"{printable(file)}:{line}: {reason}")
 
 
 def _explain(errors: ValidationError) -> str:

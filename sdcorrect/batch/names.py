@@ -39,7 +39,7 @@ def output_names(
     """
     given = given or {}
     candidates = {key: _candidates(key, suffix) for key in keys if key not in given}
-    names = {key: next(tries) for key, tries in candidates.items()} | given
+    names = {key: next(tries) for key, tries in candidates.items()} | dict(given)
     colliding = set(names)
     while colliding:
         taken = Counter(map(_folded, names.values()))

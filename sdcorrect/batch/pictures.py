@@ -16,7 +16,7 @@ from sdcorrect.errors import FilteredOut, PictureError
 Resize = Literal["fit", "crop", "none"]
 
 #: What is opened, by content and whatever the file's name: the decoders that are well tried.
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+FORMATS: tuple[str, ...] = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"}
 SAMPLE_BYTES = 8  #: of a pixel, at most: four samples of 16 bits
 METADATA_BYTES = 1 << 24  #: of a file, beside its samples
@@ -71,7 +71,7 @@ class Sizing:
         if stretch > MAX_STRETCH:
             raise PictureError(
                 f"{width}x{height} px: at {self.size} px its shorter side would be stretched "
-                f"{stretch:.0f} times; use resize: crop, or leave such pictures out with input.max_aspect"
+                f"{stretch:.0f} times; use resize: crop, or leave it out with input.max_aspect"
             )
         fitted = self._rounded(width * scale), self._rounded(height * scale)
         return image.resize(fitted, Image.Resampling.LANCZOS)
@@ -134,14 +134,16 @@ def _decode(data: bytes, limits: Input) -> Image.Image:
 
 
 def _open(data: bytes) -> Image.Image:
+    formats = FORMATS
     if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
         try:
             from pillow_heif import register_heif_opener
         except ImportError:
             raise PictureError("a HEIC picture: install what reads it, sdcorrect[heif]") from None
         register_heif_opener()
+        formats = ("HEIF",)
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError:
         what = "not a picture that can be read" if data else "the file is empty"
         raise PictureError(what) from None

@@ -2,9 +2,10 @@
 
 import logging
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,7 +13,13 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 from sdcorrect import __version__
-from sdcorrect.errors import SdcorrectError
+from sdcorrect.errors import SdcorrectError, printable
+
+if TYPE_CHECKING:
+    from sdcorrect.batch.records import Record
+
+#: The exit code of a job that is done but for some pictures that failed.
+SOME_FAILED = 3
 
 app = typer.Typer(
     help="Translate folders of pictures with Stable Diffusion and keep their structure.",
@@ -38,7 +45,6 @@ def errors_for_people(debug: bool) -> Iterator[None]:
         err.print(f"[red]error:[/] {escape(str(error))}")
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        err.print("interrupted; what is recorded is whole, and the same command goes on from there")
         raise typer.Exit(130) from None
     except (typer.Exit, typer.Abort):
         raise
@@ -48,6 +54,12 @@ def errors_for_people(debug: bool) -> Iterator[None]:
         first_line = (str(error).splitlines() or [""])[0]
         err.print(f"[red]error:[/] {type(error).__name__}: {escape(first_line)} (--debug tells where)")
         raise typer.Exit(1) from None
+
+
+def print_failures(records: Iterable["Record"]) -> None:
+    for record in records:
+        path, reason = printable(record.input.path), record.error or ""
+        err.print(f"[red]failed:[/] {escape(path)} ({record.variant}): {escape(reason)}")
 
 
 def _version(value: bool) -> None:
@@ -65,6 +77,8 @@ def main(
     # read when they are first imported: they would greet every command with what they miss
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    # on damaged files Pillow warns without naming them; those that fail are recorded with the reason
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.basicConfig(
         format="%(message)s",
         handlers=[RichHandler(console=err, show_time=False, show_path=False)],

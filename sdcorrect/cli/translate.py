@@ -1,28 +1,40 @@
 """`sdcorrect translate`: run a job, follow it, and say what came of it."""
 
 import json
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sdcorrect.cli.console import Debug, app, err, errors_for_people, out
+from sdcorrect.cli.console import (
+    SOME_FAILED,
+    Debug,
+    app,
+    err,
+    errors_for_people,
+    out,
+    print_failures,
+)
+from sdcorrect.cli.signals import Stop, stop_on_signals
 from sdcorrect.config import Job, load_job, parse_set
+from sdcorrect.errors import printable
 
 if TYPE_CHECKING:
+    from sdcorrect.batch.records import Record
     from sdcorrect.batch.runner import Run
-
-#: The exit code of a job that is done but for some pictures that failed.
-SOME_FAILED = 3
 
 
 @app.command()
 def translate(
     input_: Annotated[
-        Path | None, typer.Argument(metavar="[INPUT]", help="The folder of pictures.")
+        Path | None,
+        typer.Argument(
+            metavar="[INPUT]",
+            help="A folder, a picture, a pattern such as '**/*.jpg', or a list: .txt, .csv, .jsonl.",
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="The job, a YAML file.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The output folder.")] = None,
@@ -48,11 +60,26 @@ def translate(
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as output.format=jpg."),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Only the first so many.")] = None,
+    num_shards: Annotated[
+        int | None, typer.Option("--num-shards", min=1, help="Divide the pictures among so many runs.")
+    ] = None,
+    shard_index: Annotated[
+        int | None, typer.Option("--shard-index", min=0, help="Which of them this one is, from 0.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done; load no model.")
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Redo what the output folder has.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what the model failed at before.")
+    ] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first picture that fails.")
+    ] = False,
+    no_embed_metadata: Annotated[
+        bool, typer.Option("--no-embed-metadata", help="Leave prompt and settings out of the pictures.")
     ] = False,
     debug: Debug = False,
 ) -> None:
@@ -70,43 +97,61 @@ def translate(
         "device": device,
         "dtype": dtype,
         "limit": limit,
+        "output.embed_metadata": False if no_embed_metadata else None,
     }
     with errors_for_people(debug):
         overrides = parse_set(set_ or []) | {k: v for k, v in flags.items() if v is not None}
         job = load_job(config, overrides)
         if dry_run:
-            _show_plan(job)
-        else:
-            _translate(job, overwrite)
+            _show_plan(job, num_shards, shard_index)
+            return
+        with stop_on_signals() as stop:
+            _translate(
+                job,
+                num_shards,
+                shard_index,
+                stop,
+                overwrite=overwrite,
+                retry_failed=retry_failed,
+                fail_fast=fail_fast,
+            )
 
 
-def _show_plan(job: Job) -> None:
+def _show_plan(job: Job, num_shards: int | None, shard_index: int | None) -> None:
     from sdcorrect.batch.inputs import find_items
+    from sdcorrect.batch.shards import choose_shard
 
-    items = find_items(job)
+    shard = choose_shard(num_shards, shard_index, job.output.path, {})
+    items = [item for item in find_items(job) if shard.has(item.key)]
     out.print(json.dumps(job.model_dump(mode="json"), indent=2), soft_wrap=True, markup=False)
     names = ", ".join(recipe.name for recipe in job.recipes)
-    out.print(f"would translate {len(items)} pictures by {names} into {job.output.path}")
+    part = f" (shard {shard})" if shard.count > 1 else ""
+    out.print(f"would translate {len(items)} pictures{part} by {names} into {job.output.path}")
 
 
-def _translate(job: Job, overwrite: bool) -> None:
+def _translate(
+    job: Job, num_shards: int | None, shard_index: int | None, stop: Stop, **options: bool
+) -> None:
     from sdcorrect.batch.runner import Run
+    from sdcorrect.batch.shards import choose_shard
     from sdcorrect.models import load, quiet_libraries
 
     quiet_libraries()
     with err.status(f"loading {job.model}"):
         model = load(job)
-    run = Run(job, model, overwrite=overwrite)
+    shard = choose_shard(num_shards, shard_index, job.output.path, os.environ)
+    run = Run(job, model, shard, check=stop.check, **options)
+    stop.heeded = True
     failures = _follow(run)
     _summarize(run, failures)
     if failures:
         raise typer.Exit(SOME_FAILED)
 
 
-def _follow(run: "Run") -> list[dict[str, Any]]:
+def _follow(run: "Run") -> list["Record"]:
     """Work through `run` under a progress bar, or in plain lines where nobody watches; its failures."""
     failures = []
-    total = len(run.items) * len(run.recipes)
+    total = len(run.items) * len(run.tally)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -119,31 +164,24 @@ def _follow(run: "Run") -> list[dict[str, Any]]:
             progress.update(task, completed=done)
             if record is None:
                 continue
-            if record["status"] == "failed":
+            if record.status == "failed":
                 failures.append(record)
             if not err.is_terminal:
-                line = f"{done}/{total} {record['status']} {record['variant']}/{record['input']['path']}"
-                err.print(line, markup=False)
+                path = printable(record.input.path)
+                err.print(f"{done}/{total} {record.status} {record.variant}/{path}", markup=False)
     return failures
 
 
-def _summarize(run: "Run", failures: list[dict[str, Any]]) -> None:
-    for record in failures:
-        path = escape(record["input"]["path"])
-        err.print(f"[red]failed:[/] {path} ({record['variant']}): {escape(record['error'])}")
-    table = Table("variant", "translated", "done before", "failed", "U-Net evaluations a picture")
-    for variant in run.recipes:
-        tally = run.tally[variant]
-        table.add_row(
-            variant,
-            str(tally.done),
-            str(tally.before),
-            str(tally.failed),
-            str(tally.evaluations or "-"),
-        )
-    out.print(table)
-    if not any(tally.done or tally.failed for tally in run.tally.values()):
-        out.print("nothing to do: all was done before")
-    out.print(
-        f"pictures: {run.job.output.path}/<variant>/  settings and counts: job.json", soft_wrap=True
+def _summarize(run: "Run", failures: list["Record"]) -> None:
+    print_failures(failures)
+    table = Table(
+        "variant", "translated", "done before", "failed", "left out", "U-Net evaluations a picture"
     )
+    for variant, tally in run.tally.items():
+        counts = (tally.done, tally.before, tally.failed, tally.filtered, tally.evaluations or "-")
+        table.add_row(variant, *map(str, counts))
+    out.print(table)
+    if not run.has_recorded:
+        out.print("nothing to do: all was done before")
+    folder = printable(run.job.output.path)
+    out.print(f"pictures: {folder}/<variant>/  settings and counts: job.json", soft_wrap=True)

@@ -1,7 +1,8 @@
 """A loaded Stable Diffusion: latents of pictures, embeddings of prompts, pictures of latents."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler, MultiControlNetModel
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdcorrect.core.alignment import Prompt
 from sdcorrect.core.control import Control
@@ -61,6 +62,22 @@ class Model:
     def native_size(self) -> int:
         """The side of the square pictures that the U-Net was trained on, px."""
         return self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """Within this context all parts compute in float32; after it, in what they did before."""
+        parts = [part for part in self.pipe.components.values() if isinstance(part, nn.Module)]
+        parts += self.controlnets.nets if self.controlnets else []
+        dtypes = [next(part.parameters()).dtype for part in parts]
+        self._encodings.clear()
+        try:
+            for part in parts:
+                part.to(torch.float32)
+            yield
+        finally:
+            for part, dtype in zip(parts, dtypes, strict=True):
+                part.to(dtype)
+            self._encodings.clear()
 
     def text(
         self,

@@ -1,0 +1,43 @@
+"""Pictures with what made them written inside, where the web UIs look for it."""
+
+import json
+from typing import IO, Any
+
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
+
+PIL_FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
+
+
+def parameters(prompt: str, negative_prompt: str, fields: dict[str, Any]) -> str:
+    """The text that AUTOMATIC1111's web UI writes and reads as `parameters`."""
+    lines = [prompt]
+    if negative_prompt:
+        lines.append(f"Negative prompt: {negative_prompt}")
+    lines.append(", ".join(f"{name}: {_quoted(value)}" for name, value in fields.items()))
+    return "\n".join(lines)
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if any(c in text for c in ',:\n"') else text
+
+
+def save(image: Image.Image, stream: IO[bytes], suffix: str, text: str | None) -> None:
+    """Write `image` in the format of `suffix`, with `text` inside: in a PNG as the text `parameters`,
+    in a JPEG or WebP as EXIF UserComment."""
+    more: dict[str, Any] = {}
+    if text is not None and suffix == "png":
+        more["pnginfo"] = PngInfo()
+        more["pnginfo"].add_text("parameters", text)
+    elif text is not None:
+        more["exif"] = _user_comment(text)
+    image.save(stream, PIL_FORMATS[suffix], quality=95, **more)
+
+
+def _user_comment(text: str) -> Image.Exif:
+    exif = Image.Exif()
+    # EXIF 2.3, 4.6.5: eight bytes name the encoding; these UIs read big-endian UTF-16 under this one
+    comment = b"UNICODE\0" + text.encode("utf-16-be")
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
+    return exif

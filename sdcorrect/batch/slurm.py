@@ -1,0 +1,55 @@
+"""The batch script that runs a job as a SLURM array."""
+
+import shlex
+
+#: Seconds before the time limit at which SLURM asks a task to stop.
+GRACE = 120
+
+_SCRIPT = """\
+#!/usr/bin/env bash
+# Runs one job as a SLURM array: each task takes its share of the pictures. Written by `sdcorrect slurm`.
+# Flags of sbatch go before this file's name (--time, --partition, --gres, another --array), flags of
+# `sdcorrect translate` after it.
+#SBATCH --job-name=sdcorrect
+#SBATCH --array=0-{last}
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@{grace}
+#SBATCH --open-mode=append
+
+echo "task $SLURM_ARRAY_TASK_ID of job $SLURM_ARRAY_JOB_ID, restart ${{SLURM_RESTART_COUNT:-0}}"
+
+# as many threads in every task: a picture's bytes depend on it
+export OMP_NUM_THREADS=${{SLURM_CPUS_PER_TASK:-1}}
+
+# SLURM sends USR1 to this shell alone, so it is passed on. TERM it sends to all processes of the task:
+# passed on, it would be the second signal, which asks to stop at once.
+trap 'kill -USR1 "$tool"' USR1
+trap : TERM
+{program} translate -c {config} "$@" &
+tool=$!
+wait "$tool"
+status=$?
+while kill -0 "$tool" 2>/dev/null; do # a trap ended the wait, not the tool
+  wait "$tool"
+  status=$?
+done
+
+# USR1 asked it to stop: 142 is its own answer, 138 the system's where it had not begun to listen
+if [ "$status" -eq 142 ] || [ "$status" -eq 138 ]; then
+  echo "requeued to go on"
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"
+"""
+
+
+def render_array(program: str, config: str, tasks: int) -> str:
+    """A script for `sbatch` that divides the job file `config` over `tasks` array tasks.
+
+    Args:
+        program: how the tasks call sdcorrect.
+        config: the job file; where it is relative, to the folder that sbatch is called in.
+    """
+    return _SCRIPT.format(
+        last=tasks - 1, grace=GRACE, program=shlex.quote(program), config=shlex.quote(config)
+    )

@@ -1,0 +1,69 @@
+"""Commands that look at an output folder."""
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from sdcorrect.cli.console import SOME_FAILED, Debug, app, errors_for_people, out, print_failures
+from sdcorrect.errors import printable
+
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="An output folder.")]
+
+
+@app.command()
+def status(folder: Out, debug: Debug = False) -> None:
+    """Show what of a job is done, failed and remaining, by shard and in all."""
+    from sdcorrect.batch.survey import survey
+
+    with errors_for_people(debug):
+        found = survey(folder)
+        table = Table("shard", "done", "failed", "left out", "remaining")
+        rows = {**found.shards, "in all": found.total()}
+        for name, progress in rows.items() if len(found.shards) > 1 else [("in all", found.total())]:
+            counts = (progress.done, progress.failed, progress.filtered, progress.remaining)
+            table.add_row(name, *map(str, counts))
+        out.print(table)
+        variants = ", ".join(recipe.name for recipe in found.job.job.recipes)
+        out.print(f"a picture counts once for each variant ({variants})", soft_wrap=True)
+        print_failures(found.failures)
+
+
+@app.command()
+def merge(folder: Out, debug: Debug = False) -> None:
+    """Join the records of all shards into job.json; fail if any picture is missing."""
+    from sdcorrect.batch.survey import merge
+
+    with errors_for_people(debug):
+        found = merge(folder)
+        total = found.total()
+        out.print(
+            f"{printable(folder / 'job.json')}: {total.done} done, {total.failed} failed, "
+            f"{total.filtered} left out, of {len(found.shards)} shards",
+            soft_wrap=True,
+        )
+        if found.failures:
+            print_failures(found.failures)
+            raise typer.Exit(SOME_FAILED)
+
+
+class Schema(str, Enum):
+    job = "job"
+    record = "record"
+
+
+@app.command()
+def schema(
+    of: Annotated[Schema, typer.Argument(metavar="[job|record]", help="job.json, or a record.")] = (
+        Schema.job
+    ),
+) -> None:
+    """Print the JSON Schema of job.json, or of a line of records/*.jsonl."""
+    from sdcorrect.batch.records import SCHEMAS
+
+    content = SCHEMAS[of.value].model_json_schema(mode="serialization")
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    out.print(json.dumps({**dialect, **content}, indent=2), soft_wrap=True, markup=False)

@@ -1,0 +1,73 @@
+"""Signals that ask a run to stop, and what they make it exit with."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from signal import Signals
+from threading import Thread
+
+from sdcorrect.errors import SdcorrectError
+
+#: 142 is what asks the SLURM script to requeue the task.
+EXIT_CODES = {Signals.SIGTERM: 143, Signals.SIGINT: 130, Signals.SIGUSR1: 142}
+
+
+class Stopped(SdcorrectError):
+    """A signal asked for it."""
+
+    def __init__(self, received: Signals) -> None:
+        super().__init__(
+            f"stopped by {received.name}; what is recorded is whole, "
+            "and the same command goes on from there"
+        )
+        self.exit_code = EXIT_CODES[received]
+
+
+@dataclass
+class Stop:
+    """What the first signal sets, for the run to heed where it can stop in good order."""
+
+    received: Signals | None = None
+    #: whether there is a run that heeds it; without one, the first signal ends the process too
+    heeded: bool = False
+
+    def check(self) -> None:
+        """Raises Stopped if a signal has come."""
+        if self.received is not None:
+            raise Stopped(self.received)
+
+    def receive(self, number: Signals) -> None:
+        if self.received is not None or not self.heeded:
+            os._exit(EXIT_CODES[number])
+        self.received = number
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Within this context the first signal sets the stop that it yields, and a second one exits at once.
+
+    Python runs signal handlers between the main thread's instructions, and one evaluation of a large
+    U-Net is a few instructions of many seconds. A thread that the C handler wakes waits for none.
+    """
+    stop = Stop()
+    receiving, sending = os.pipe()
+    os.set_blocking(sending, False)
+
+    def watch() -> None:
+        while number := os.read(receiving, 1):
+            if (received := Signals(number[0])) in EXIT_CODES:
+                stop.receive(received)
+        os.close(receiving)
+
+    Thread(target=watch, name="signals", daemon=True).start()
+    handlers = {number: signal.signal(number, lambda *_: None) for number in EXIT_CODES}
+    woken_before = signal.set_wakeup_fd(sending, warn_on_full_buffer=False)
+    try:
+        yield stop
+    finally:
+        signal.set_wakeup_fd(woken_before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.close(sending)

@@ -1,0 +1,33 @@
+"""`sdcorrect slurm`: the script that runs a job as a SLURM array."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sdcorrect.batch.slurm import render_array
+from sdcorrect.cli.console import Debug, app, errors_for_people, out
+from sdcorrect.config import load_job
+
+
+@app.command()
+def slurm(
+    config: Annotated[
+        Path, typer.Option("--config", "-c", metavar="JOB.yaml", help="The job, a YAML file.")
+    ],
+    tasks: Annotated[int, typer.Option("--tasks", min=1, help="How many tasks share its pictures.")],
+    debug: Debug = False,
+) -> None:
+    """Write a script that runs a job as a SLURM array: sdcorrect slurm ... > job.sbatch."""
+    with errors_for_people(debug):
+        load_job(config, {})
+    out.file.write(render_array(_program(), str(config), tasks))
+
+
+def _program() -> str:
+    """How tasks call this very program: by its name where the name finds it, else by its path."""
+    program = Path(sys.argv[0]).absolute()
+    found = shutil.which(program.name)
+    return program.name if found and Path(found).absolute() == program else str(program)
