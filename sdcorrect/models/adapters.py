@@ -43,6 +43,12 @@ class Adapters:
     controlnets: tuple[tuple[ControlNet, Found], ...]
 
     @property
+    def paths(self) -> tuple[Path, ...]:
+        """Where they are."""
+        laid_over = (*self.loras, *self.textual_inversions, *self.controlnets)
+        return (*([self.vae.path] if self.vae else []), *(found.path for _, found in laid_over))
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What decides the pictures; None where nothing is laid over the checkpoint."""
         return {
