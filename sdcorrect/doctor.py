@@ -60,10 +60,11 @@ def look_at_machine(
     place = next(folder for folder in (cache, *cache.parents) if folder.exists())
     free = shutil.disk_usage(place).free
     yield Finding("hub cache", f"{cache}, {free / GIB:.1f} GiB free")
-    offline = constants.HF_HUB_OFFLINE
-    yield Finding(
-        "hub", "is not asked: HF_HUB_OFFLINE is set" if offline else "is asked for what is absent"
-    )
+    if constants.HF_HUB_OFFLINE or offline:
+        who = "HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "the job"
+        yield Finding("hub", f"is not asked: {who} says offline")
+    else:
+        yield Finding("hub", "is asked by translate for what is absent")
 
 
 def look_at_job(job: Job) -> Iterator[Finding]:
@@ -97,7 +98,8 @@ def look_at_job(job: Job) -> Iterator[Finding]:
         except UsageError as error:
             yield Finding(recipe.name, str(error), ok=False)
             continue
-        kept = kept_bytes(config, plan, (size // latent_px, size // latent_px), dtype)
+        side, steps = size // latent_px, recipe.steps or job.steps
+        kept = kept_bytes(config, plan, (side, side), dtype, steps)
         amount = f"{kept / MIB:.1f} MiB" if kept else "nothing"
         yield Finding(recipe.name, f"keeps {amount} of a picture of {size} x {size} px, {_name(dtype)}")
 

@@ -16,19 +16,25 @@ TOKENS = 77  #: of a prompt; what is kept does not depend on it
 
 
 def kept_bytes(
-    config: Mapping[str, Any], plan: Plan, latent_size: tuple[int, int], dtype: torch.dtype
+    config: Mapping[str, Any],
+    plan: Plan,
+    latent_size: tuple[int, int],
+    dtype: torch.dtype,
+    steps: int,
 ) -> int:
     """The bytes of `A_k`, `S_k` and the like that stay while one picture is denoised.
 
     Found by the inversion itself, on tensors that have shapes and no content. A full inversion keeps
-    its latents, in float32, instead.
+    its latents at the timesteps of the `steps` that are sampled, in float32, instead.
 
     Args:
         latent_size: height and width of the latents.
     """
     height, width = latent_size
-    if plan.inversion != "one-step":
-        return 4 * height * width * torch.float32.itemsize * (plan.inversion_steps or 0)
+    if plan.inversion == "none":
+        return 0
+    if plan.inversion == "full":
+        return int(config["in_channels"]) * height * width * torch.float32.itemsize * steps
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(dict(config)).to(dtype)
         x0 = torch.empty(1, unet.config.in_channels, height, width)
