@@ -64,9 +64,15 @@ def now(model: Model) -> float:
 
 
 def compare(
-    model: Model, job: Job, pictures: Sequence[Image.Image], *, repeats: int, base: str
+    model: Model,
+    job: Job,
+    pictures: Sequence[Image.Image],
+    *,
+    repeats: int,
+    base: str,
+    warm_up: bool = True,
 ) -> list[Cost]:
-    """Run the recipes of `job` in turn, `repeats` times, after a round that is not counted.
+    """Run the recipes of `job` in turn, `repeats` times; a warm-up is a round that is not counted.
 
     Each recipe runs alone: nothing is shared between them. `base` is what ratios are to.
 
@@ -88,10 +94,10 @@ def compare(
     for translator in translators.values():
         translator.check_prompts(job.prompt, job.source_prompt)
     runs: dict[str, list[Mapping[str, Any]]] = {name: [] for name in translators}
-    for repetition in range(1 + repeats):
+    for counted in [False] * warm_up + [True] * repeats:
         for name, translator in translators.items():
             run = _run(translator, name, job, pictures)
-            if repetition:
+            if counted:
                 runs[name].append(run)
 
     def middle(name: str, what: str) -> float:

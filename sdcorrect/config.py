@@ -111,6 +111,8 @@ class Job(ModelSettings):
     resize: Literal["fit", "crop", "none"] = "fit"
     batch_size: Annotated[int, Field(ge=1)] = 1
     limit: Annotated[int, Field(ge=1)] | None = None
+    #: a folder for the latents of full inversions, which are kept in memory without it
+    spill: Path | None = None
 
     @field_validator("prompt")
     @classmethod
@@ -230,6 +232,8 @@ def anchor_paths(raw: dict[str, Any], folder: Path) -> None:
         inner = raw.get(section)
         if isinstance(inner, dict) and isinstance(inner.get(key), str):
             inner[key] = os.path.normpath(folder / Path(inner[key]).expanduser())
+    if isinstance(raw.get("spill"), str):
+        raw["spill"] = os.path.normpath(folder / Path(raw["spill"]).expanduser())
     anchor_sources(raw, folder)
 
 

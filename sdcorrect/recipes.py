@@ -118,7 +118,8 @@ class Recipe(_Frozen):
     `source: sampled` denoises them anew, with guidance, from where the inversion ended.
 
     The settings from `steps` on are the job's where a recipe leaves them out; where it has its own, the
-    method is not itself without them, and they hold whatever the job says.
+    method is not itself without them, and they hold whatever the job says. With `solver_steps`, `steps`
+    and the strength say at which noise to start, and the solver goes from there in so many.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -138,6 +139,7 @@ class Recipe(_Frozen):
     guidance_scale: Annotated[float, Field(ge=0)] | None = None
     negative_prompt: str | None = None
     scheduler: SchedulerName | None = None
+    solver_steps: Annotated[int, Field(ge=1, le=999)] | None = None
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
@@ -158,6 +160,10 @@ class Recipe(_Frozen):
             raise ValueError("words (replace, refine, reweight) and a cross-attention need each other")
         if self.words and self.source != "sampled":
             raise ValueError("cross-attention is that of the source prompt: set source: sampled")
+        if self.solver_steps and self.scheduler in (None, "ddim"):
+            raise ValueError(
+                "solver_steps is for another solver than DDIM: set scheduler: dpm++ or unipc"
+            )
         if self.inversion == "full" and self.scheduler not in (None, "ddim"):
             raise ValueError("inversion: full goes along the steps of DDIM: leave scheduler out")
         return self
@@ -220,6 +226,9 @@ def _skip(*blocks: str) -> Inject:
     return Inject(tensor="skip", blocks=blocks)
 
 
+_CORRECTION = (_attention(f"{FIRST}.0", f"{FIRST}.1"), _skip(f"{FIRST}.1", f"{FIRST}.2"))
+
+
 def _pnp(name: str, summary: str, inversion_steps: int) -> Recipe:
     """Tumanyan et al., CVPR 2023, as the public diffusers version runs it.
 
@@ -264,6 +273,7 @@ def _p2p(name: str, summary: str, words: Words) -> Recipe:
             ),
         ),
         words=words,
+        posterior="mean",
         steps=50,
     )
 
@@ -276,10 +286,16 @@ BUILT_IN: dict[str, Recipe] = {
             name="correct",
             summary="the paper's correction of correlations and features (its preset 'all')",
             inversion="one-step",
-            inject=(
-                _attention(f"{FIRST}.0", f"{FIRST}.1"),
-                _skip(f"{FIRST}.1", f"{FIRST}.2"),
-            ),
+            inject=_CORRECTION,
+        ),
+        Recipe(
+            name="correct-fast",
+            summary="correct by DPM-Solver++ in 7 steps, the last of them without guidance",
+            inversion="one-step",
+            inject=_CORRECTION,
+            guidance_window=(0, 0.6),
+            scheduler="dpm++",
+            solver_steps=7,
         ),
         Recipe(
             name="correct-attention",
@@ -335,6 +351,7 @@ BUILT_IN: dict[str, Recipe] = {
             source="sampled",
             # from step 4 of 50 and layer 10 of the U-Net's 16 on, which is decoder block 6
             inject=(Inject(tensor="key-value", blocks=("second-attention+",), window=(0.08, 1)),),
+            posterior="mean",
             steps=50,
         ),
     )

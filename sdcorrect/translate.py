@@ -7,18 +7,20 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import SchedulerMixin
+from diffusers import DDIMScheduler, SchedulerMixin
 from PIL import Image
 from torch import Tensor
 
 from sdcorrect.core.alignment import Alignment
 from sdcorrect.core.plan import Plan, SchedulerName, check_windows, effective_steps
 from sdcorrect.core.sampler import Source, check_passes, denoise, invert, start
-from sdcorrect.core.schedule import inverse_of, scheduler_named, timesteps_from
+from sdcorrect.core.schedule import inverse_of, solver_from
 from sdcorrect.core.text import Text
+from sdcorrect.core.trajectory import SpilledTrajectory
 from sdcorrect.errors import UsageError
 from sdcorrect.models import Model
 from sdcorrect.recipes import Recipe
@@ -40,18 +42,19 @@ class Method:
 
     recipe: Recipe
     plan: Plan
-    scheduler: SchedulerMixin
+    scheduler: SchedulerName
     steps: int
     strength: float
     guidance_scale: float
 
     @property
     def effective_steps(self) -> int:
-        return effective_steps(self.steps, self.strength)
+        taken = effective_steps(self.steps, self.strength)
+        return (self.recipe.solver_steps or taken) if taken else 0
 
-    def timesteps(self) -> Tensor:
-        """The timesteps that are computed; the scheduler is left ready for them."""
-        return timesteps_from(self.scheduler, self.steps, self.strength)
+    def solver(self, ddim: DDIMScheduler) -> tuple[SchedulerMixin, Tensor]:
+        """The solver, ready to step, and the timesteps that it computes."""
+        return solver_from(self.scheduler, ddim, self.steps, self.strength, self.recipe.solver_steps)
 
     @property
     def inversion(self) -> Hashable:
@@ -69,7 +72,7 @@ class Translator:
     """Recipes resolved for one model, and the seconds that each phase has taken.
 
     A setting that a recipe holds itself is the recipe's, not the job's; where they differ, a warning
-    says so.
+    says so. `spill` is a folder for the latents of full inversions, which otherwise stay in memory.
 
     Raises:
         UsageError: a recipe names blocks that the model's U-Net lacks, or windows that cover no step.
@@ -85,8 +88,10 @@ class Translator:
         guidance_scale: float,
         scheduler: SchedulerName = "ddim",
         equalizer: Mapping[str, float] | None = None,
+        spill: Path | None = None,
     ) -> None:
         self.model = model
+        self.spill = spill
         self.equalizer = equalizer or {}
         self.seconds: dict[str, float] = defaultdict(float)
         job = {"steps": steps, "guidance_scale": guidance_scale, "scheduler": scheduler}
@@ -154,12 +159,12 @@ class Translator:
                 source, inversion_rows = sources.of(method)
             before = model.evaluations
             with self._phase("denoise"):
-                timesteps = method.timesteps()
+                scheduler, timesteps = method.solver(model.scheduler)
                 latents = denoise(
                     model.pipe.unet,
-                    method.scheduler,
+                    scheduler,
                     start(
-                        method.scheduler,
+                        scheduler,
                         x0[method.recipe.posterior],
                         noise,
                         source,
@@ -243,13 +248,17 @@ def _resolve(recipe: Recipe, model: Model, strength: float, job: Mapping[str, An
     method = Method(
         recipe,
         plan,
-        scheduler_named(settings["scheduler"], model.scheduler),
+        settings["scheduler"],
         settings["steps"],
         1.0 if plan.start == "inverted" else strength,
         settings["guidance_scale"],
     )
+    if method.effective_steps == 0:
+        raise UsageError(
+            f"recipe {recipe.name}: strength {strength:g} of {method.steps} steps is not one whole step"
+        )
     try:
-        timesteps = method.timesteps()
+        _, timesteps = method.solver(model.scheduler)
         check_windows(plan, timesteps.tolist())
         if plan.inversion_steps is not None:
             check_passes(inverse_of(model.scheduler, plan.inversion_steps).timesteps, timesteps)
@@ -274,7 +283,7 @@ class _Sources:
         """The source that `method` needs, and the rows that the U-Net evaluated to find it."""
         key = method.inversion
         if key not in self._found:
-            model = self._translator.model
+            model, spill = self._translator.model, self._translator.spill
             alike = [m for m in self._translator.methods.values() if m.inversion == key]
             before = model.evaluations
             source = invert(
@@ -283,8 +292,9 @@ class _Sources:
                 self._x0[method.recipe.posterior],
                 self._null,
                 replace(method.plan, injections=tuple(i for m in alike for i in m.plan.injections)),
-                torch.unique(torch.cat([m.timesteps() for m in alike])),
+                torch.unique(torch.cat([m.solver(model.scheduler)[1] for m in alike])),
                 prompt=self._text if method.recipe.inversion_prompt == "source" else None,
+                trajectory=SpilledTrajectory(spill) if spill else None,
             )
             self._found[key] = source, model.evaluations - before
         return self._found[key]

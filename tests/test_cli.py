@@ -43,7 +43,7 @@ def test_variants_are_folders_and_evaluations_are_counted(
     )
     assert result.exit_code == 0, result.output
     job = job_of(out)
-    assert job["effective_steps"] == 3
+    assert job["effective_steps"] == {"sdedit": 3, "correct": 3}
     assert job["unet_evaluations"]["sdedit"]["per_picture"] == 2 * 3
     assert job["unet_evaluations"]["correct"]["per_picture"] == 1 + 2 * 3
     assert job["job"]["prompt"] == "in 3d render style"
@@ -154,7 +154,7 @@ def test_an_unreadable_picture_fails_alone(translate: Run, pictures: Path, tmp_p
     ("arguments", "expected"),
     [
         (["{tmp}/none", "-o", "{tmp}/out"], "none: there is no such folder"),
-        (["{tmp}/empty", "-o", "{tmp}/out"], "empty: the folder is empty"),
+        (["{tmp}/empty", "-o", "{tmp}/out"], "empty: there is no file; give a folder of pictures"),
         (["{tmp}/texts", "-o", "{tmp}/out"], "texts: none of its 1 files is a picture"),
         (["{pictures}", "-o", "{tmp}/out", "--set", "stpes=3"], "did you mean steps?"),
         (["{pictures}", "-o", "{tmp}/out", "--set", "size=big"], "size: should be a valid integer"),
@@ -173,7 +173,7 @@ def test_an_unreadable_picture_fails_alone(translate: Run, pictures: Path, tmp_p
                 "--set",
                 "method={name: m, inversion: one-step, inject: [{tensor: skip, blocks: [9]}]}",
             ],
-            "recipe m: skip at decoder block 9: this U-Net has it at blocks 0, 1, 2, 3, 4, 5, 6, 7, 8",
+            "recipe m: skip at block 9: this U-Net has it at blocks 0, 1, 2, 3, 4, 5, 6, 7, 8",
         ),
         (["{pictures}", "-o", "{tmp}/out", "--model", "./nowhere"], "model ./nowhere: there is no such"),
         (["{pictures}", "-o", "{tmp}/texts/a.txt/out"], "cannot be written"),

@@ -1,4 +1,8 @@
+from collections.abc import Callable
+
 import pytest
+import yaml
+from click.testing import Result
 from pydantic import ValidationError
 
 from sdcorrect.core.layout import UNetLayout
@@ -123,6 +127,29 @@ def test_blocks_that_the_unet_lacks_are_named(tensor: str, block: str, message: 
             "0 <= first < last <= 1",
         ),
         ({"name": "../mine"}, "name"),
+        ({"source": "sampled"}, "needs start: inverted"),
+        ({"inversion": "full", "inversion_guidance": 3}, "set inversion_prompt: source"),
+        ({"inversion": "full", "start": "inverted", "words": "refine"}, "need each other"),
+        ({"inversion": "full", "scheduler": "unipc"}, "leave scheduler out"),
+        ({"solver_steps": 5}, "set scheduler"),
+        (
+            {
+                "inversion": "one-step",
+                "inject": [{"tensor": "skip", "blocks": [4], "window": [0, 1.5]}],
+            },
+            "0 <= first < last <= 1",
+        ),
+        (
+            {
+                "inversion": "one-step",
+                "inject": [{"tensor": "skip", "blocks": [4], "window": [0, 0.5], "timesteps": [900, 1]}],
+            },
+            "not both",
+        ),
+        (
+            {"inversion": "one-step", "inject": [{"tensor": "skip", "blocks": [4], "weight": 0}]},
+            "greater than 0",
+        ),
     ],
 )
 def test_recipes_that_make_no_sense_are_refused(recipe: dict[str, object], message: str) -> None:
@@ -133,3 +160,40 @@ def test_recipes_that_make_no_sense_are_refused(recipe: dict[str, object], messa
 def test_a_recipe_is_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         BUILT_IN["correct"].name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_recipe_shown_is_a_recipe_that_a_job_takes(
+    name: str, sdcorrect: Callable[..., Result]
+) -> None:
+    shown = sdcorrect("recipes", "--show", name)
+    assert shown.exit_code == 0
+    assert Recipe.model_validate(yaml.safe_load(shown.stdout)["method"]) == BUILT_IN[name]
+
+
+def test_a_recipe_that_is_not_there_cannot_be_shown(sdcorrect: Callable[..., Result]) -> None:
+    result = sdcorrect("recipes", "--show", "pnp-5")
+    assert result.exit_code == 2
+    assert "did you mean pnp" in result.stderr
+
+
+@pytest.mark.parametrize("layout", [SD15, SDXL, MINI])
+@pytest.mark.parametrize("name", ["pnp", "p2p", "masactrl", "correct-attention-5-7"])
+def test_the_methods_of_the_comparison_on_each_family(name: str, layout: UNetLayout) -> None:
+    if layout is SDXL and name == "correct-attention-5-7":
+        with pytest.raises(UsageError, match="self-attention at block 6"):
+            BUILT_IN[name].plan(layout)
+    else:
+        assert BUILT_IN[name].plan(layout).injections
+
+
+def test_where_the_public_implementations_put_tensors_back_in_sd15() -> None:
+    features, attention = BUILT_IN["pnp"].plan(SD15).injections
+    assert (features.tensor, features.blocks, features.window) == ("resnet", (4,), (0, 0.8))
+    assert (attention.blocks, attention.window) == (tuple(range(4, 12)), (0, 0.5))
+    cross, own = BUILT_IN["p2p"].plan(SD15).injections
+    assert len(cross.blocks) == len(own.blocks) == 16
+    assert (cross.window, own.window, own.max_tokens) == ((0, 0.4), (0, 0.6), 256)
+    (keys,) = BUILT_IN["masactrl"].plan(SD15).injections
+    assert keys.blocks == tuple(range(6, 12))
+    assert [step for step in range(50) if keys.active(step, range(50))] == list(range(4, 50))

@@ -16,8 +16,9 @@ tac "$box/pids" | while read -r name id; do
   [ "$(cat "/proc/$id/comm" 2>/dev/null)" = "$name" ] || continue
   kill -TERM "$id"
   # slurmctld saves its state before it ends: it is never killed
+  # one that has ended, and that nobody has waited for yet, has no program any more
   for _ in $(seq 150); do
-    kill -0 "$id" 2>/dev/null || break
+    readlink "/proc/$id/exe" >/dev/null || break
     sleep 0.2
   done
 done

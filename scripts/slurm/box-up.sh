@@ -55,7 +55,8 @@ SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=2,bf
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SlurmdParameters=config_overrides
-ReturnToService=2
+# a node that is set DOWN stays so until it is resumed
+ReturnToService=1
 KillWait=10
 MinJobAge=3600
 NodeName=$host NodeAddr=127.0.0.1 CPUs=4 RealMemory=1000 State=UNKNOWN

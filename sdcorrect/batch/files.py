@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -61,35 +61,42 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = _take(path, wait)
     try:
+        with writing(path):
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
         path.unlink(missing_ok=True)
         stream.close()
 
 
-def _take(path: Path, wait: bool) -> IO[str]:
+def _take(path: Path, wait: bool) -> IO[bytes]:
     while True:
-        stream = path.open("a+", encoding="utf-8")
+        stream = path.open("ab+", buffering=0)
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            stream.seek(0)
-            holder = stream.read().strip() or "another process"
+            if _lock(stream, path, wait):
+                return stream
+        except BaseException:
             stream.close()
-            raise SdcorrectError(
-                f"output {path.parent.parent}: {holder} is at work on {path.stem}; wait until it ends"
-            ) from None
-        except OSError as error:
-            if error.errno not in WITHOUT_LOCKS:
-                stream.close()
-                raise
-            logger.warning("%s: this file system has no locks: start no second run there", path)
-        # who held it before may have removed the file between the opening and the locking
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(stream.fileno()), path.stat()):
-                break
+            raise
         stream.close()
-    stream.truncate(0)
-    stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    stream.flush()
-    return stream
+
+
+def _lock(stream: IO[bytes], path: Path, wait: bool) -> bool:
+    """Lock `stream`; whether it is still the file at `path`, which another holder may have removed."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        stream.seek(0)
+        holder = stream.read().decode() or "another process"
+        raise SdcorrectError(
+            f"output {path.parent.parent}: {holder} is at work on {path.stem}; wait until it ends"
+        ) from None
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        logger.warning("%s: this file system has no locks: start no second run there", path)
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -14,6 +14,9 @@ from sdcorrect.batch.walk import ANYWHERE, HERE, is_within, split_pattern, walk
 from sdcorrect.config import LIST_SUFFIXES, Job
 from sdcorrect.errors import PictureError, UsageError, printable
 
+#: The row of a picture that no list names: its key is its path, and all else is the job's.
+NOTHING_ASKED = Row.model_construct(path="")
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -41,7 +44,9 @@ def find_items(job: Job) -> list[Item]:
     folder, rows = _rows(job)
     given = {key: _as_format(row.output, job) for key, row in rows.items() if row.output}
     outputs = output_names(rows, job.output.format, given)
-    _check_places(job, outputs.values(), (os.path.join(folder, row.path) for row in rows.values()))
+    _check_places(
+        job, outputs.values(), (os.path.join(folder, row.path or key) for key, row in rows.items())
+    )
     filler = PromptFiller(job.input)
     return [_item(job, filler, folder, key, rows[key], outputs[key]) for key in list(rows)[: job.limit]]
 
@@ -59,7 +64,7 @@ def _as_format(output: str, job: Job) -> str:
 
 
 def _item(job: Job, filler: PromptFiller, folder: Path, key: str, row: Row, output: str) -> Item:
-    source = folder / row.path
+    source = folder / (row.path or key)
     prompt = row.prompt or job.prompt
     negative_prompt = job.negative_prompt if row.negative_prompt is None else row.negative_prompt
     source_prompt = job.source_prompt if row.source_prompt is None else row.source_prompt
@@ -82,7 +87,7 @@ def _rows(job: Job) -> tuple[Path, dict[str, Row]]:
     if os.path.lexists(path):
         if path.suffix.lower() in LIST_SUFFIXES:
             return path.parent, _by_key(path, read_list(path))
-        return path.parent, {path.name: Row.model_construct(path=path.name)}
+        return path.parent, {path.name: NOTHING_ASKED}
     if found := split_pattern(path):
         folder, pattern = found
         return folder, _pictures(walk(folder, pattern, job.output.path), f"input {shown}")
@@ -96,8 +101,7 @@ def _pictures(paths: Iterable[str], shown: str) -> dict[str, Row]:
     files = sorted(paths)
     if not files:
         raise UsageError(f"{shown}: there is no file; give a folder of pictures")
-    # built without validation: these paths come from the file system itself
-    rows = {f: Row.model_construct(path=f) for f in files if splitext(f)[1].lower() in SUFFIXES}
+    rows = dict.fromkeys((f for f in files if splitext(f)[1].lower() in SUFFIXES), NOTHING_ASKED)
     if not rows:
         raise UsageError(
             f"{shown}: none of its {len(files)} files is a picture ({' '.join(sorted(SUFFIXES))})"

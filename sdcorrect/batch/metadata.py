@@ -35,9 +35,10 @@ def save(image: Image.Image, stream: IO[bytes], suffix: str, text: str | None) -
     image.save(stream, PIL_FORMATS[suffix], quality=95, **more)
 
 
-def _user_comment(text: str) -> Image.Exif:
+def _user_comment(text: str) -> bytes:
     exif = Image.Exif()
     # EXIF 2.3, 4.6.5: eight bytes name the encoding; these UIs read big-endian UTF-16 under this one
     comment = b"UNICODE\0" + text.encode("utf-16-be")
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
-    return exif
+    # Pillow gives the tag, 0x9286, the type of bytes (1); it is undefined (7), and read as that alone
+    return exif.tobytes().replace(b"\x92\x86\x00\x01", b"\x92\x86\x00\x07", 1)

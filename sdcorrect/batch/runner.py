@@ -134,6 +134,7 @@ class Run:
             guidance_scale=job.guidance_scale,
             scheduler=job.scheduler,
             equalizer=job.equalizer,
+            spill=job.spill,
         )
         for item in self.items:
             if item.problem is None:
@@ -196,7 +197,9 @@ class Run:
                 missing = tuple(v for v in self.tally if v not in prepared.settled)
                 if prepared.error:
                     for variant in missing:
-                        yield self._counted(self._refuse(prepared.item, variant, prepared.error))
+                        behind.submit(partial(self._refuse, prepared.item, variant, prepared.error))
+                    waits = self.batch_size * len(self.tally)
+                    yield from map(self._counted, behind.results(leave=waits))
                 elif prepared.picture:
                     key = (prepared.picture.image.size, self._chunks(prepared.item), missing)
                     waiting.setdefault(key, []).append(prepared.picture)
@@ -250,7 +253,7 @@ class Run:
             yield known.unfinished
 
     def _refuse(self, item: Item, variant: str, error: PictureError) -> Record:
-        """The record that `item` cannot be translated: an earlier run's, if it says the same."""
+        """Record that `item` cannot be translated, unless an earlier run has; in the thread behind."""
         status: Status = "filtered" if isinstance(error, FilteredOut) else "failed"
         record = self._record(item, error.sha256, variant, status=status, error=str(error))
         known = self.ledger.known(item.key, variant)
@@ -333,7 +336,7 @@ class Run:
         )
 
     def _save(self, picture: Picture, variant: str, result: "_Result") -> Record:
-        """Write the result, then record it: called in the thread behind the loop."""
+        """Write the result, then record it; in the thread behind."""
         path = Path(variant) / picture.item.output
         record = self._record(
             picture.item,

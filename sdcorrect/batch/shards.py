@@ -37,13 +37,17 @@ class Shard:
         match = re.fullmatch(r"(\d+)-of-(\d+)", name)
         return cls(int(match[1]), int(match[2])) if match else None
 
-    def has(self, key: str) -> bool:
-        """Whether the picture `key` is this shard's.
+    @classmethod
+    def of(cls, key: str, count: int) -> Self:
+        """The one of `count` shards that has the picture `key`.
 
         By a hash of its path: other pictures that come or go do not move it to another shard.
         """
         digest = hashlib.sha256(os.fsencode(key)).digest()
-        return int.from_bytes(digest[:8], "big") % self.count == self.index
+        return cls(int.from_bytes(digest[:8], "big") % count, count)
+
+    def has(self, key: str) -> bool:
+        return self == Shard.of(key, self.count)
 
 
 def choose_shard(

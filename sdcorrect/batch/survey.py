@@ -60,7 +60,7 @@ def survey(out: Path) -> Survey:
     found = Survey(job_file, {str(shard): Progress() for shard in shards})
     records = latest_records(out)
     for item in find_items(job):
-        progress = found.shards[str(next(shard for shard in shards if shard.has(item.key)))]
+        progress = found.shards[str(Shard.of(item.key, job_file.num_shards))]
         for recipe in job.recipes:
             record = records.get((item.key, recipe.name))
             if record is None or not _stands(record, out, job_file.fingerprint.mark(item, recipe.name)):
@@ -85,18 +85,18 @@ def merge(out: Path) -> Survey:
         SdcorrectError: pictures are missing, or the folder cannot be written.
         UsageError: the folder is none of `sdcorrect translate`, or the job's input is gone.
     """
+    found = survey(out)
+    if found.missing:
+        names = ", ".join(map(printable, found.missing[:NAMED]))
+        more = ", ..." if len(found.missing) > NAMED else ""
+        unfinished = [name for name, progress in found.shards.items() if progress.remaining]
+        raise SdcorrectError(
+            f"{printable(out)}: {len(found.missing)} pictures are missing ({names}{more}), "
+            f"of shards {', '.join(unfinished)}; run these again, then merge"
+        )
+    content = {**dict(found.job), **totals(latest_records(out).values(), read_summaries(out))}
+    content["written"] = datetime.now(timezone.utc)
     with locked(job_lock(out), wait=True):
-        found = survey(out)
-        if found.missing:
-            names = ", ".join(map(printable, found.missing[:NAMED]))
-            more = ", ..." if len(found.missing) > NAMED else ""
-            unfinished = [name for name, progress in found.shards.items() if progress.remaining]
-            raise SdcorrectError(
-                f"{printable(out)}: {len(found.missing)} pictures are missing ({names}{more}), "
-                f"of shards {', '.join(unfinished)}; run these again, then merge"
-            )
-        content = {**dict(found.job), **totals(latest_records(out).values(), read_summaries(out))}
-        content["written"] = datetime.now(timezone.utc)
         write_job(out, JobFile.model_validate(content), out / "records" / "merge.tmp")
     return found
 

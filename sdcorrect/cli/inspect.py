@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 import yaml
-from rich.table import Table
+from rich.table import Column, Table
 
 from sdcorrect.cli.console import Debug, app, errors_for_people, out
 from sdcorrect.config import load_job, parse_set
@@ -48,7 +48,9 @@ def recipes(
 
 
 def _list_recipes() -> None:
-    table = Table("recipe", "inversion", "start", "what goes back where", "summary", title="Recipes")
+    table = Table(
+        Column("recipe", no_wrap=True), "inversion", "start", "what goes back where", "summary"
+    )
     for recipe in BUILT_IN.values():
         inversion: str = recipe.inversion
         if inversion == "full":
@@ -63,6 +65,7 @@ def _list_recipes() -> None:
     out.print(table)
     for alias, name in ALIASES.items():
         out.print(f"{alias}: the authors' name for {name}")
+    out.print("one of them as YAML for a job: sdcorrect recipes --show NAME")
 
 
 def _described(inject: Inject) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from sdcorrect.errors import UsageError
 
@@ -11,7 +11,6 @@ from sdcorrect.errors import UsageError
 #: through the alignment of the two prompts; skip: `S_k`; resnet: the hidden states after a block's last
 #: convolution, before its shortcut is added.
 TensorName = Literal["self-attention", "key-value", "cross-attention", "skip", "resnet"]
-TENSORS: tuple[TensorName, ...] = get_args(TensorName)
 
 #: A decoder block by its number, or an attention block elsewhere by its name: "encoder.4", "mid".
 Block = int | str

@@ -33,21 +33,6 @@ def ddim_scheduler(config: Mapping[str, Any] = STABLE_DIFFUSION_BETAS) -> DDIMSc
     return DDIMScheduler.from_config({**config, **PAPER_SPACING})
 
 
-def scheduler_named(name: SchedulerName, ddim: DDIMScheduler) -> SchedulerMixin:
-    """The solver `name` on the betas and the prediction type of `ddim`.
-
-    dpm++: DPM-Solver++ 2M (Lu et al., 2022); unipc: UniPC (Zhao et al., 2023). Both are of second
-    order, and spaced evenly from the last timestep, so that few steps still start at full noise.
-    """
-    match name:
-        case "ddim":
-            return ddim
-        case "dpm++":
-            return DPMSolverMultistepScheduler.from_config(ddim.config, timestep_spacing="linspace")
-        case "unipc":
-            return UniPCMultistepScheduler.from_config(ddim.config, timestep_spacing="linspace")
-
-
 def inverse_of(scheduler: DDIMScheduler, steps: int) -> DDIMInverseScheduler:
     """The same steps towards noise, over `steps`.
 
@@ -58,15 +43,37 @@ def inverse_of(scheduler: DDIMScheduler, steps: int) -> DDIMInverseScheduler:
     return inverse
 
 
-def timesteps_from(scheduler: SchedulerMixin, steps: int, strength: float) -> Tensor:
-    """The timesteps that are computed, noisiest first: the last `steps` * `strength` of them.
-
-    `scheduler` is left ready to add the noise of the first of them and to step from there.
-    """
+def timesteps_from(scheduler: DDIMScheduler, steps: int, strength: float) -> Tensor:
+    """The timesteps that are computed, noisiest first: the last `steps` * `strength` of them."""
     scheduler.set_timesteps(steps)
-    first = steps - effective_steps(steps, strength)
-    if not isinstance(scheduler, DDIMScheduler):
-        # these go by the index of a step and remember their last: they must be told where they start
-        scheduler.set_begin_index(first)
-    timesteps: Tensor = scheduler.timesteps[first:]
+    timesteps: Tensor = scheduler.timesteps[steps - effective_steps(steps, strength) :]
     return timesteps
+
+
+def solver_from(
+    name: SchedulerName,
+    ddim: DDIMScheduler,
+    steps: int,
+    strength: float,
+    solver_steps: int | None = None,
+) -> tuple[SchedulerMixin, Tensor]:
+    """The solver `name`, ready to step, and the timesteps that are computed, noisiest first.
+
+    Every solver starts at the noise where `ddim` would, and goes from there in `solver_steps`, or in
+    as many as `ddim`. dpm++: DPM-Solver++ 2M (Lu et al., 2022); unipc: UniPC (Zhao et al., 2023).
+    """
+    timesteps = timesteps_from(ddim, steps, strength)
+    if name == "ddim":
+        return ddim, timesteps
+    # The schedule is cut off where SDEdit starts: the solver's own spacing then divides what is left,
+    # and its first step is its first, with no earlier one to remember.
+    start = int(timesteps[0])
+    kind = DPMSolverMultistepScheduler if name == "dpm++" else UniPCMultistepScheduler
+    solver = kind.from_config(
+        ddim.config,
+        trained_betas=ddim.betas[: start + 1].tolist(),
+        num_train_timesteps=start + 1,
+        timestep_spacing="linspace",
+    )
+    solver.set_timesteps(solver_steps or len(timesteps))
+    return solver, solver.timesteps

@@ -19,6 +19,7 @@ from sdcorrect.batch.slurm import render_array
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "sdcorrect" / "assets" / "pictures"
 SDCORRECT = Path(sys.executable).with_name("sdcorrect")
+PICTURES = 30
 HOSTILE = ["a b", "quote'\"", "$HOME `id` $(id)", "new\nline", "*", "-n", "ü \udcff", "{tasks}", "\\"]
 
 
@@ -129,12 +130,9 @@ def run(*command: object) -> str:
     ).stdout.strip()
 
 
-def state(task: str) -> str:
-    """What SLURM says of an array task, such as RUNNING or COMPLETED."""
-    fields = dict(
-        word.split("=", 1) for word in run("scontrol", "show", "job", task).split() if "=" in word
-    )
-    return fields["JobState"]
+def described(task: str, field: str) -> str:
+    """What SLURM says of an array task: its JobId, its JobState."""
+    return run("scontrol", "show", "job", task).partition(f"{field}=")[2].split()[0]
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
@@ -148,14 +146,14 @@ def test_array_drill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "pictures").mkdir()
     examples = sorted(EXAMPLES.glob("*.png"))
-    for number in range(40):
+    for number in range(PICTURES):
         with Image.open(examples[number % len(examples)]) as picture:
             picture.rotate(number).convert("RGB").save(tmp_path / "pictures" / f"{number}.png")
     job = {"input": {"path": "pictures"}, "output": {"path": "array"}, "prompt": "in 3d render style"}
-    job |= {"size": 32, "steps": 60, "strength": 1.0, "batch_size": 1}
+    job |= {"size": 32, "steps": 16, "strength": 1.0, "batch_size": 1}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     alone = run(SDCORRECT, "translate", "-c", tmp_path / "job.yaml", "-o", tmp_path / "alone")
-    assert "40" in alone
+    assert str(PICTURES) in alone
 
     (tmp_path / "job.sbatch").write_text(
         run(SDCORRECT, "slurm", "-c", tmp_path / "job.yaml", "--tasks", 5)
@@ -169,31 +167,36 @@ def test_array_drill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def goes_on(seen: int) -> Callable[[], bool]:
         return lambda: translated() > seen
 
-    def log(task: int) -> str:
+    def log(task: object) -> str:
         file = tmp_path / f"slurm-{array}_{task}.out"
         return file.read_text() if file.exists() else ""
 
     await_(lambda: "done correct" in log(1), 60)
-    run("scancel", "--signal=KILL", "--full", f"{array}_1")
-    await_(lambda: state(f"{array}_1") in {"FAILED", "CANCELLED"}, 30)
+    _, *processes = run("scontrol", "listpids", described(f"{array}_1", "JobId")).splitlines()
+    run("kill", "-KILL", *(line.split()[0] for line in processes))
+    await_(lambda: described(f"{array}_1", "JobState") == "FAILED", 30)
     run("scontrol", "requeue", f"{array}_1")
 
     await_(lambda: "done correct" in log(3), 60)
     run("scancel", "--signal=USR1", "--batch", f"{array}_3")
     await_(lambda: "requeued to go on" in log(3), 30)
 
-    await_(lambda: "done correct" in log(5), 60)
+    await_(lambda: "done correct" in log(10), 120)
+    hit = run("squeue", "--noheader", "--states=RUNNING", "--format=%K").split()
+    starts = {task: log(task).count("restart") for task in hit}
+    assert starts
     node = run("sinfo", "--noheader", "--format=%n")
     run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=drill")
     await_(lambda: not run("squeue", "--noheader", "--states=RUNNING,COMPLETING"), 60)
     seen = translated()
-    assert seen < 40
+    assert seen < PICTURES
     run("scontrol", "update", f"NodeName={node}", "State=RESUME")
     await_(goes_on(seen), 60)
 
     await_(lambda: not run("squeue", "--noheader"), 240)
-    assert {state(f"{array}_{task}") for task in (1, 3, 5, 7, 10)} == {"COMPLETED"}
-    assert all("restart 1" in log(task) for task in (1, 3, 5))
+    assert {described(f"{array}_{task}", "JobState") for task in (1, 3, 5, 7, 10)} == {"COMPLETED"}
+    assert all("restart 1" in log(task) for task in (1, 3))
+    assert {task: log(task).count("restart") - 1 for task in hit} == starts
     assert outputs(tmp_path / "array") == outputs(tmp_path / "alone")
     run(SDCORRECT, "merge", tmp_path / "array")
     records = [
@@ -202,5 +205,5 @@ def test_array_drill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for line in file.read_text().splitlines()
     ]
     assert sorted(record["input"]["path"] for record in records) == sorted(
-        f"{number}.png" for number in range(40)
+        f"{number}.png" for number in range(PICTURES)
     )

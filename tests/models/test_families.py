@@ -195,7 +195,7 @@ def test_without_guidance_there_is_one_branch_and_it_is_counted_so(
     translator = Translator(
         model, [BUILT_IN["correct"]], steps=2, strength=1, guidance_scale=guidance_scale
     )
-    assert translator.methods["correct"].timesteps().tolist() == [999, 499]
+    assert translator.methods["correct"].solver(model.scheduler)[1].tolist() == [999, 499]
     results = translator(
         [icon], variants=["correct"], seeds=[1], prompts=[PROMPT], negative_prompts=[""]
     )

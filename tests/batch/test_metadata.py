@@ -1,0 +1,36 @@
+import io
+
+import piexif
+import pytest
+from piexif.helper import UserComment
+from PIL import Image
+
+from sdcorrect.batch.metadata import parameters, save
+
+TEXT = parameters("a “render”, 3d", "blurry", {"Steps": 20, "Seed": 7, "Model": 'a, "b": c'})
+
+
+def test_parameters_are_as_the_web_uis_write_them() -> None:
+    *prompts, settings = TEXT.split("\n")
+    assert prompts == ["a “render”, 3d", "Negative prompt: blurry"]
+    assert settings == r'Steps: 20, Seed: 7, Model: "a, \"b\": c"'
+    assert parameters("p", "", {"Steps": 1}) == "p\nSteps: 1"
+
+
+def saved(icon: Image.Image, suffix: str, text: str | None) -> Image.Image:
+    stream = io.BytesIO()
+    save(icon, stream, suffix, text)
+    return Image.open(stream)
+
+
+def test_a_png_has_them_as_text(icon: Image.Image) -> None:
+    assert saved(icon, "png", TEXT).info["parameters"] == TEXT
+    assert "parameters" not in saved(icon, "png", None).info
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp"])
+def test_a_jpeg_or_webp_has_them_in_the_exif_user_comment(icon: Image.Image, suffix: str) -> None:
+    # read as these UIs read it
+    exif = piexif.load(saved(icon, suffix, TEXT).info["exif"])
+    assert UserComment.load(exif["Exif"][piexif.ExifIFD.UserComment]) == TEXT
+    assert not saved(icon, suffix, None).getexif()

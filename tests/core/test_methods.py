@@ -1,0 +1,279 @@
+"""The equalities that define the methods of the comparison."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from sdcorrect.core.alignment import Alignment
+from sdcorrect.core.capture import capture
+from sdcorrect.core.inject import Branches, inject
+from sdcorrect.core.plan import MID, Injection, Plan, Reuse, TensorName, Window, check_windows
+from sdcorrect.core.reuse import reusing
+from sdcorrect.core.sampler import denoise, invert, start
+from sdcorrect.core.schedule import ddim_scheduler, solver_from, timesteps_from
+from sdcorrect.errors import UsageError
+from sdcorrect.models import Model
+from sdcorrect.recipes import BUILT_IN
+
+SOURCE, TARGET = "a church, flat design style", "a church, in 3d render style"
+ATTENTION = ("encoder.1", "encoder.4", MID, 3, 8)
+KINDS = (
+    Injection("self-attention", ATTENTION),
+    Injection("key-value", ATTENTION),
+    Injection("cross-attention", ATTENTION),
+    Injection("skip", (0, 4, 8)),
+    Injection("resnet", (0, 4, 8)),
+)
+ids = [injection.tensor for injection in KINDS]
+
+
+@pytest.fixture
+def x0() -> Tensor:
+    return torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+
+
+def sample(
+    model: Model,
+    plan: Plan,
+    x0: Tensor,
+    *,
+    prompt: str = TARGET,
+    source: str = "",
+    guidance_scale: float = 5.0,
+    steps: int = 4,
+    words: str = "refine",
+) -> Tensor:
+    unet, scheduler = model.pipe.unet, model.scheduler
+    null = model.embed("")
+    timesteps = timesteps_from(scheduler, steps, 1.0)
+    known = invert(unet, scheduler, x0, null, plan, timesteps, prompt=model.embed(source))
+    return denoise(
+        unet,
+        scheduler,
+        start(scheduler, x0, x0.flip(-1), known, plan, timesteps),
+        timesteps,
+        cond=model.embed(prompt),
+        uncond=null,
+        guidance_scale=guidance_scale,
+        source=known,
+        plan=plan,
+        alignment=aligned(model, source, prompt),
+    )
+
+
+def aligned(model: Model, source: str, target: str) -> Alignment:
+    prompts = [model.tokenize(source)], [model.tokenize(target)]
+    return Alignment.of(*prompts, "refine", {}, model.text_length)
+
+
+def relative(ours: Tensor, expected: Tensor) -> float:
+    return float((ours - expected).norm() / expected.norm())
+
+
+def pnp(features: Window, attention: Window) -> Plan:
+    return Plan(
+        "full",
+        start="inverted",
+        injections=(
+            Injection("resnet", (4,), features),
+            Injection("self-attention", (4, 5, 6, 7, 8), attention),
+        ),
+    )
+
+
+def test_plug_and_play_with_both_thresholds_zero_is_ddim(model: Model, x0: Tensor) -> None:
+    ddim = sample(model, Plan("full", start="inverted"), x0)
+    assert relative(sample(model, pnp((0, 0), (0, 0)), x0), ddim) < 1e-4
+    assert relative(sample(model, pnp((0, 0.8), (0, 0)), x0), ddim) > 0.01
+    assert relative(sample(model, pnp((0, 0), (0, 0.5)), x0), ddim) > 0.01
+
+
+@pytest.mark.parametrize("injection", KINDS, ids=ids)
+@pytest.mark.parametrize("beside", ["inverted", "sampled"])
+def test_a_source_injected_into_itself_changes_nothing(
+    model: Model, unet: UNet2DConditionModel, x0: Tensor, injection: Injection, beside: str
+) -> None:
+    branches = Branches.of(beside, guided=True)  # type: ignore[arg-type]
+    rows, text = (t.repeat(len(branches.donors), 1, 1) for t in (x0[0], model.embed(SOURCE)))
+    rows = x0.repeat(len(branches.donors), 1, 1, 1)
+    plain = unet(rows, 301, text).sample
+    alignment = aligned(model, SOURCE, SOURCE)
+    with inject(unet, [injection], captured=None, branches=branches, alignment=alignment):
+        injected = unet(rows, 301, text).sample
+    assert relative(injected, plain) < 1e-5
+    assert torch.equal(unet(rows, 301, text).sample, plain)
+
+
+@pytest.mark.parametrize("injection", KINDS, ids=ids)
+def test_each_tensor_reaches_the_branches_it_is_for_and_no_others(
+    model: Model, unet: UNet2DConditionModel, x0: Tensor, injection: Injection
+) -> None:
+    rows = torch.cat([x0, x0.flip(-1)] * 2)
+    text = torch.cat([model.embed(t) for t in ("", "", SOURCE, TARGET)])
+    plain = unet(rows, 301, text).sample
+    changed = {}
+    for which in ("both", "cond"):
+        chosen = Injection(injection.tensor, injection.blocks, branches=which)
+        with inject(
+            unet,
+            [chosen],
+            captured=None,
+            branches=Branches.of("sampled", guided=True),
+            alignment=aligned(model, SOURCE, TARGET),
+        ):
+            injected = unet(rows, 301, text).sample
+        changed[which] = [relative(a, b) > 1e-4 for a, b in zip(injected, plain, strict=True)]
+    # of the same text the source's cross-attention is another, for its picture is
+    assert changed == {"both": [False, True, False, True], "cond": [False, False, False, True]}
+
+
+@pytest.mark.parametrize("name", ["p2p", "p2p-refine", "p2p-reweight"])
+def test_prompt_to_prompt_with_equal_prompts_is_the_inversions_own_reconstruction(
+    model: Model, x0: Tensor, name: str
+) -> None:
+    recipe = BUILT_IN[name].model_copy(update={"inversion_steps": 4})
+    plan = recipe.plan(model.layout)
+    same = sample(model, plan, x0, prompt=SOURCE, source=SOURCE)
+    own = sample(model, Plan("full", start="inverted"), x0, prompt=SOURCE, source=SOURCE)
+    assert relative(same, own) < 1e-4
+    edited = sample(model, plan, x0, prompt=TARGET, source=SOURCE)
+    assert relative(edited, own) > 0.01
+    unedited = sample(model, Plan("full", start="inverted"), x0, prompt=TARGET, source=SOURCE)
+    assert relative(edited, unedited) > 0.01
+
+
+def test_masactrl_with_equal_prompts_is_the_inversions_own_reconstruction(
+    model: Model, x0: Tensor
+) -> None:
+    plan = BUILT_IN["masactrl"].model_copy(update={"inversion_steps": 4}).plan(model.layout)
+    assert plan.injections[0].blocks == (6, 7, 8)
+    own = sample(model, Plan("full", start="inverted"), x0, prompt="")
+    assert relative(sample(model, plan, x0, prompt=""), own) < 1e-4
+    unedited = sample(model, Plan("full", start="inverted"), x0)
+    assert relative(sample(model, plan, x0), unedited) > 0.01
+
+
+def test_weight_blends_between_the_own_tensor_and_the_sources(
+    unet: UNet2DConditionModel, model: Model, x0: Tensor
+) -> None:
+    text = model.embed(SOURCE)
+    for injection in (KINDS[0], KINDS[1], KINDS[3], KINDS[4]):
+        blocks = tuple(block for block in injection.blocks if isinstance(block, int))[:1]
+        whole = Injection(injection.tensor, blocks)
+        with capture(unet, [whole]) as captured:
+            unet(x0, 1, text)
+        other = x0.flip(-1)
+
+        def blended(weight: float, tensor: TensorName = injection.tensor) -> Tensor:
+            chosen = Injection(tensor, blocks, weight=weight)  # noqa: B023
+            branches = Branches.of("captured", guided=False)
+            with inject(unet, [chosen], captured=captured, branches=branches):  # noqa: B023
+                return unet(other, 301, text).sample  # noqa: B023
+
+        plain = unet(other, 301, text).sample
+        distances = [relative(blended(weight), plain) for weight in (1e-7, 0.5, 0.999999, 1.0)]
+        assert distances[0] < 1e-4 < distances[1] < distances[3]
+        assert distances[2] == pytest.approx(distances[3], rel=1e-3)
+
+
+def test_small_enough_attention_alone_is_changed(
+    unet: UNet2DConditionModel, model: Model, x0: Tensor
+) -> None:
+    rows, text = torch.cat([x0, x0.flip(-1)]), model.embed(SOURCE).repeat(2, 1, 1)
+    plain = unet(rows, 301, text).sample
+    branches = Branches.of("inverted", guided=False)
+    for block, tokens in ((3, 16), (8, 64)):
+        for limit in (tokens - 1, tokens):
+            chosen = Injection("self-attention", (block,), max_tokens=limit)
+            with inject(unet, [chosen], captured=None, branches=branches):
+                injected = unet(rows, 301, text).sample
+            assert torch.equal(injected, plain) == (limit < tokens)
+
+
+def test_guidance_is_paid_for_only_where_it_acts(model: Model, x0: Tensor) -> None:
+    def cost(plan: Plan, guidance_scale: float) -> int:
+        before = model.evaluations
+        sample(model, plan, x0, guidance_scale=guidance_scale)
+        return model.evaluations - before
+
+    assert cost(Plan(), 5.0) == 8
+    assert cost(Plan(), 1.0) == 4
+    assert cost(Plan(guidance_window=(0, 0.5)), 5.0) == 6
+    assert cost(pnp((0, 0.8), (0, 0.5)), 5.0) == 4 + 12
+    assert cost(BUILT_IN["p2p"].model_copy(update={"inversion_steps": 4}).plan(model.layout), 5.0) == 20
+    assert cost(Plan("full", inversion_guidance=2.0, start="inverted"), 1.0) == 8 + 4
+
+
+def test_guidance_of_one_is_no_guidance(model: Model, x0: Tensor) -> None:
+    assert relative(sample(model, Plan(), x0, guidance_scale=1 + 1e-7),
+                    sample(model, Plan(), x0, guidance_scale=1.0)) < 1e-4  # fmt: skip
+
+
+def test_deep_features_are_kept_between_steps_and_the_unet_is_restored(
+    unet: UNet2DConditionModel, model: Model, x0: Tensor
+) -> None:
+    text = model.embed(SOURCE)
+    runs = []
+    handle = unet.mid_block.resnets[0].register_forward_hook(lambda *_: runs.append("deep"))
+    plain = unet(x0, 301, text).sample
+    with reusing(unet, 2):
+        assert torch.equal(unet(x0, 301, text).sample, plain)
+        shallow = unet(x0.flip(-1), 301, text).sample
+        unet(x0, 301, text)
+        with pytest.raises(RuntimeError, match="already"), reusing(unet, 2):
+            pass
+    assert len(runs) == 3
+    assert relative(shallow, unet(x0.flip(-1), 301, text).sample) > 1e-3
+    assert torch.equal(unet(x0, 301, text).sample, plain)
+    assert len(runs) == 5
+    assert not any("forward" in vars(module) for module in unet.modules())
+    handle.remove()
+    assert relative(sample(model, Plan(reuse=Reuse(2)), x0), sample(model, Plan(), x0)) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["dpm++", "unipc"])
+def test_every_solver_starts_at_the_noise_of_ddim(name: str, x0: Tensor) -> None:
+    ddim = ddim_scheduler()
+    noise = x0.flip(-1)
+    expected = timesteps_from(ddim, 20, 0.8)
+    noised = ddim.add_noise(x0, noise, expected[:1])
+    for steps in (None, 5):
+        solver, timesteps = solver_from(name, ddim, 20, 0.8, steps)
+        assert timesteps[0] == expected[0]
+        assert len(timesteps) == (steps or len(expected))
+        assert relative(solver.add_noise(x0, noise, timesteps[:1]), noised) < 1e-5
+        # told the true noise at every step, each of them returns to where it came from
+        latents = noised
+        for t in timesteps:
+            latents = solver.step(noise, t, latents).prev_sample
+        assert relative(latents, x0) < 1e-3
+
+
+def timesteps(steps: int) -> Sequence[int]:
+    return timesteps_from(ddim_scheduler(), steps, 1.0).tolist()
+
+
+def test_timesteps_may_bound_an_injection() -> None:
+    injection = Injection("skip", (4,), timesteps=(700, 300))
+    active = [t for step, t in enumerate(timesteps(10)) if injection.active(step, timesteps(10))]
+    assert active == [601, 501, 401, 301]
+
+
+@pytest.mark.parametrize(
+    ("injections", "message"),
+    [
+        ([Injection("skip", (4,), (0, 0.1))], "skip: its window 0 to 0.1 covers none of the 5 steps"),
+        ([Injection("skip", (4,), timesteps=(990, 850))], "timesteps 990 to 850 covers none.*801 to 1"),
+        ([Injection("skip", (4,)), Injection("skip", (4,), (0, 0.5))], "skip of block 4 is .* twice"),
+        (
+            [Injection("self-attention", (4,)), Injection("key-value", (4,))],
+            "self-attention of block 4 is put back twice",
+        ),
+    ],
+)  # fmt: skip
+def test_windows_that_cannot_be_are_refused(injections: list[Injection], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_windows(Plan("one-step", injections=tuple(injections)), timesteps(5))
