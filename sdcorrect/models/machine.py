@@ -1,6 +1,9 @@
 """The machine that a model runs on: device, precision, and how to make it fit."""
 
 import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention import FeedForward
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
 from transformers.utils import logging as transformers_logging
@@ -73,12 +76,14 @@ def settle(
         pipe.enable_model_cpu_offload(device=device)
 
 
-def compile_between_sites(unet: nn.Module) -> None:
-    """Compile the blocks of `unet` between those places that recipes change.
+def compile_between_sites(unet: UNet2DConditionModel) -> None:
+    """Compile those parts of `unet` that no recipe changes.
 
-    A compiled graph holds no notice of hooks that come and go: what is captured from and injected
-    into stays outside of it, so that a recipe means the same.
+    A compiled graph does not notice hooks that come and go: what is captured from and put back into
+    stays outside of it, so that a recipe means the same.
     """
-    for module in unet.modules():
-        if type(module).__name__ == "FeedForward":
-            module.compile()
+    parts = [module for module in unet.modules() if isinstance(module, FeedForward)]
+    for block in (*unet.down_blocks, unet.mid_block):
+        parts += [module for module in block.modules() if isinstance(module, ResnetBlock2D)]
+    for part in parts:
+        part.compile()
