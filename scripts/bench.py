@@ -28,6 +28,7 @@ from sdcorrect.config import Job, load_job
 from sdcorrect.core.inject import Branches, inject
 from sdcorrect.core.plan import Injection, effective_steps
 from sdcorrect.core.sampler import invert_one_step
+from sdcorrect.core.text import Text
 from sdcorrect.models import Model, load_model, quiet_libraries
 from sdcorrect.recipes import BUILT_IN
 
@@ -120,14 +121,14 @@ def sd15_sized() -> Model:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    return Model("sd15-sized", "random", pipe, mini.scheduler)
+    return Model("sd15-sized", "random", {}, pipe, mini.scheduler, mini.device)
 
 
 @torch.inference_mode()
 def at_sd15_size(rounds: int, whole: bool, size: int = 256) -> dict[str, float]:
     """What a U-Net call costs by its rows, what follows for the recipes, and `whole` runs of two."""
     model = sd15_sized()
-    unet, text = model.pipe.unet, model.embed("")
+    unet, text = model.pipe.unet, model.text([""], (size, size))
     injections = BUILT_IN["correct"].plan(model.layout).injections
     captured = invert_one_step(unet, torch.randn(1, 4, size // 8, size // 8), text, injections)
     branches = Branches.of("captured", guided=True)
@@ -136,7 +137,7 @@ def at_sd15_size(rounds: int, whole: bool, size: int = 256) -> dict[str, float]:
         latents = torch.randn(rows, 4, size // 8, size // 8)
         with inject(unet, injections, captured=captured, branches=branches):
             began = time.perf_counter()
-            unet(latents, 500, encoder_hidden_states=text.repeat(rows, 1, 1))
+            unet(latents, 500, **Text.cat([text] * rows).arguments)
             return time.perf_counter() - began
 
     calls = {"1 row": (1, ()), "2 rows": (2, ()), "2 corrected": (2, injections), "3 rows": (3, ())}

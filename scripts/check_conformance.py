@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from sdcorrect.core.plan import Injection, Plan
 from sdcorrect.core.sampler import denoise, invert, start
 from sdcorrect.core.schedule import ddim_scheduler, timesteps_from
+from sdcorrect.core.text import Text
 
 BAR = 1e-4
 
@@ -35,14 +36,14 @@ def relative_error(
     )
     scheduler = ddim_scheduler()
     timesteps = timesteps_from(scheduler, case["steps"], case["strength"])
-    source = invert(unet, scheduler, pack["x0"], pack["null"], plan, timesteps)
+    source = invert(unet, scheduler, pack["x0"], Text(pack["null"]), plan, timesteps)
     ours = denoise(
         unet,
         scheduler,
         start(scheduler, pack["x0"], pack["noise"], source, plan, timesteps),
         timesteps,
-        cond=pack["cond"],
-        uncond=pack["uncond"],
+        cond=Text(pack["cond"]),
+        uncond=Text(pack["uncond"]),
         guidance_scale=case["guidance_scale"],
         source=source,
         plan=plan,

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from sdcorrect.config import Job
+from sdcorrect.hints import canny
 from sdcorrect.models import Model
 from sdcorrect.translate import Translator
 
@@ -131,6 +132,7 @@ def _run(
                 prompts=[job.prompt],
                 negative_prompts=[job.negative_prompt],
                 source_prompts=[job.source_prompt],
+                hints=[[canny(picture, network.thresholds) for network in job.controlnets]],
             )[name]
             evaluations += translation.evaluations
     seconds = now(model) - began

@@ -15,7 +15,6 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
@@ -28,16 +27,20 @@ from typing_extensions import Self
 from sdcorrect.core.plan import SchedulerName, effective_steps
 from sdcorrect.errors import UsageError
 from sdcorrect.recipes import Inject, Recipe, RecipeField, built_in
+from sdcorrect.settings import (
+    ControlNet,
+    Lora,
+    ModelSettings,
+    Settings,
+    TextualInversion,
+    anchor_sources,
+)
 
 #: Settings that are paths: in a YAML file they are relative to that file.
 PATHS = (("input", "path"), ("input", "captions"), ("input", "classes"), ("output", "path"))
 #: What may stand in braces in a prompt.
 PLACEHOLDERS = ("caption", "class", "stem")
 LIST_SUFFIXES = {".txt", ".csv", ".jsonl"}
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def placeholders(template: str) -> set[str]:
@@ -66,7 +69,7 @@ def _check_template(template: str) -> str:
 Template = Annotated[str, AfterValidator(_check_template)]
 
 
-class Input(_Settings):
+class Input(Settings):
     """Which pictures: a folder, one file, a glob pattern, or a list (.txt, .csv, .jsonl)."""
 
     path: Path
@@ -83,16 +86,15 @@ class Input(_Settings):
     max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = 64_000_000
 
 
-class Output(_Settings):
+class Output(Settings):
     path: Path
     format: Literal["png", "jpg", "webp"] = "png"
     embed_metadata: bool = True  #: the web UIs' `parameters` inside each picture
 
 
-class Job(_Settings):
+class Job(ModelSettings):
     """One translation job: pictures in, the same pictures under a new prompt out."""
 
-    model: str = Field("mini", min_length=1)
     input: Input
     output: Output
     prompt: Template = Field("", validate_default=True)
@@ -109,8 +111,6 @@ class Job(_Settings):
     size: Annotated[int, Field(ge=8)] | None = None
     resize: Literal["fit", "crop", "none"] = "fit"
     batch_size: Annotated[int, Field(ge=1)] = 1
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     limit: Annotated[int, Field(ge=1)] | None = None
     #: a folder for the latents of full inversions, which are kept in memory without it
     spill: Path | None = None
@@ -235,9 +235,7 @@ def anchor_paths(raw: dict[str, Any], folder: Path) -> None:
             inner[key] = os.path.normpath(folder / Path(inner[key]).expanduser())
     if isinstance(raw.get("spill"), str):
         raw["spill"] = os.path.normpath(folder / Path(raw["spill"]).expanduser())
-    model = raw.get("model")
-    if isinstance(model, str) and (folder / Path(model).expanduser()).exists():
-        raw["model"] = os.path.normpath(folder / Path(model).expanduser())
+    anchor_sources(raw, folder)
 
 
 def _refuse_second_keys(file: Path | None, node: yaml.Node | None) -> None:
@@ -299,6 +297,9 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
         "method": Recipe,
         "variants": Recipe,
         "inject": Inject,
+        "loras": Lora,
+        "textual_inversions": TextualInversion,
+        "controlnets": ControlNet,
     }
     innermost = next((sections[part] for part in reversed(location) if part in sections), Job)
     return list(innermost.model_fields)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sdcorrect.core.alignment import Alignment
 from sdcorrect.core.plan import Plan, SchedulerName, check_windows, effective_steps
 from sdcorrect.core.sampler import Source, check_passes, denoise, invert, start
 from sdcorrect.core.schedule import inverse_of, solver_from
+from sdcorrect.core.text import Text
 from sdcorrect.core.trajectory import SpilledTrajectory
 from sdcorrect.errors import UsageError
 from sdcorrect.models import Model
@@ -102,6 +104,11 @@ class Translator:
             UsageError: a recipe needs a source prompt and there is none, or the two cannot be aligned.
         """
         for method in self.methods.values():
+            if method.recipe.words and self.model.prompt_syntax != "plain":
+                raise UsageError(
+                    f"recipe {method.recipe.name} aligns the words of two plain prompts; "
+                    "set prompt_syntax: plain"
+                )
             if method.recipe.needs_source_prompt and source_prompt is None:
                 raise UsageError(f"recipe {method.recipe.name} needs a source prompt")
             self._alignment(method, [source_prompt], [prompt])
@@ -116,19 +123,21 @@ class Translator:
         prompts: Sequence[str],
         negative_prompts: Sequence[str],
         source_prompts: Sequence[str | None] = (),
+        hints: Sequence[Sequence[Image.Image]] = (),
     ) -> dict[str, Translation]:
         """Translate RGB images of one size, each with its own seed and prompts, by these recipes.
 
-        `source_prompts` may be left out where no recipe needs them.
+        `source_prompts` may be left out where no recipe needs them; `hints`, of each picture one for
+        each ControlNet, where the model has none.
         """
-        model = self.model
+        model, size = self.model, images[0].size
         with self._phase("text"):
-            null = model.embed_all([""] * len(images))
-            cond = model.embed_all(prompts)
             told = [prompt for prompt in source_prompts if prompt is not None]
-            source_text = model.embed_all(told) if len(told) == len(images) else None
+            read = partial(model.text, size=size, chunks=self._chunks(prompts, negative_prompts, told))
+            null = read([""] * len(images))
+            source_text = read(told) if len(told) == len(images) else None
         with self._phase("encode"):
-            posterior_noise, noise = model.noise(seeds, images[0].size)
+            posterior_noise, noise = model.noise(seeds, size)
             x0 = {
                 posterior: model.encode(images, draw)
                 for posterior, draw in {
@@ -137,12 +146,14 @@ class Translator:
                 }.items()
                 if any(m.recipe.posterior == posterior for m in self.methods.values())
             }
+            control = model.control(hints)
         sources = _Sources(self, x0, null, source_text)
         translations = {}
         for name in variants:
             method = self.methods[name]
             with self._phase("text"):
-                uncond = model.embed_all([method.negative_prompt_for(p) for p in negative_prompts])
+                cond = read(prompts, guidance_scale=method.guidance_scale)
+                uncond = read([method.negative_prompt_for(p) for p in negative_prompts])
                 alignment = self._alignment(method, source_prompts, prompts)
             with self._phase("invert"):
                 source, inversion_rows = sources.of(method)
@@ -163,16 +174,27 @@ class Translator:
                     timesteps,
                     cond=cond,
                     uncond=uncond,
-                    guidance_scale=method.guidance_scale,
+                    guidance_scale=1.0 if model.follows_guidance else method.guidance_scale,
                     source=source,
                     plan=method.plan,
                     alignment=alignment,
+                    control=control,
                 )
             rows = inversion_rows + model.evaluations - before
             with self._phase("decode"):
                 pictures = model.decode(latents)
             translations[name] = Translation(pictures, rows // len(images))
         return translations
+
+    def count_chunks(self, prompt: str, negative_prompt: str, source_prompt: str | None) -> int:
+        """How many times the text encoder reads a picture's texts: a batch is of pictures alike."""
+        return self._chunks([prompt], [negative_prompt], [source_prompt or ""])
+
+    def _chunks(
+        self, prompts: Sequence[str], negative_prompts: Sequence[str], source_prompts: Sequence[str]
+    ) -> int:
+        negative = [m.negative_prompt_for(p) for m in self.methods.values() for p in negative_prompts]
+        return self.model.count_chunks(*prompts, *negative, *source_prompts)
 
     def _alignment(
         self, method: Method, source_prompts: Sequence[str | None], prompts: Sequence[str]
@@ -249,7 +271,7 @@ class _Sources:
     """The sources of one batch, each inverted once, however many recipes share it."""
 
     def __init__(
-        self, translator: Translator, x0: Mapping[str, Tensor], null: Tensor, text: Tensor | None
+        self, translator: Translator, x0: Mapping[str, Tensor], null: Text, text: Text | None
     ) -> None:
         self._translator = translator
         self._x0 = x0

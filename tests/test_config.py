@@ -72,7 +72,7 @@ method:
     [
         ("strenght: 0.5", "/job.yaml:4: strenght: there is no such setting; did you mean strength?"),
         ("output: {path: o, fromat: png}", "fromat: there is no such setting; did you mean format?"),
-        ("zzz: 1", "zzz: there is no such setting; known: model, input"),
+        ("zzz: 1", "zzz: there is no such setting; known: model, "),
         ("steps: many", "/job.yaml:4: steps: should be a valid integer"),
         ("steps: many", "found 'many'"),
         ("strength: 0", "strength: should be greater than 0; found 0"),

@@ -12,10 +12,10 @@ PACKAGE = Path(__file__).parents[1] / "sdcorrect"
 LAYERS = [
     {"errors"},
     {"core"},
-    {"recipes"},
-    {"config", "models"},
+    {"recipes", "settings"},
+    {"config", "models", "hints"},
     {"translate"},
-    {"batch", "bench", "evaluate", "view"},
+    {"batch", "bench", "doctor", "evaluate", "view"},
     {"cli"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}

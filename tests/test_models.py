@@ -55,14 +55,14 @@ def test_without_blocks_it_is_the_img2img_pipeline_of_diffusers(
     posterior_noise, noise = model.noise([7], icon.size)
     x0 = model.encode([icon], posterior_noise)
     timesteps = timesteps_from(model.scheduler, 5, strength)
-    source, plan = Source(model.embed("")), Plan()
+    source, plan = Source(model.text([""], icon.size)), Plan()
     ours = denoise(
         model.pipe.unet,
         model.scheduler,
         start(model.scheduler, x0, noise, source, plan, timesteps),
         timesteps,
-        cond=model.embed("in 3d render style"),
-        uncond=model.embed("blurry"),
+        cond=model.text(["in 3d render style"], icon.size),
+        uncond=model.text(["blurry"], icon.size),
         guidance_scale=5,
         source=source,
         plan=plan,
@@ -125,7 +125,7 @@ def test_each_prompt_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model("mini", device="cpu")
     calls: list[int] = []
     model.pipe.text_encoder.register_forward_pre_hook(lambda *_: calls.append(1))
-    embeddings = model.embed_all(["a cat", "a dog", "a cat", ""])
+    embeddings = model.text(["a cat", "a dog", "a cat", ""], (64, 64)).embeddings
     assert embeddings.shape == (4, 24, 128)
     assert torch.equal(embeddings[0], embeddings[2])
     assert len(calls) == 3
@@ -156,10 +156,13 @@ def test_a_diffusers_folder_is_a_model_and_its_content_names_it(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nowhere", "model nowhere: there is no such folder"),
-        ("./no/such/folder", "there is no such folder"),
+        ("nowhere", "model nowhere: there is no such file or folder"),
+        ("./no/such/folder", "there is no such file or folder"),
         ("{tmp}", "no model_index.json"),
-        ("nobody/nothing", "nor to be had from the hub"),
+        (
+            "nobody/nothing",
+            "model nobody/nothing: not on this machine, and offline the hub is not asked",
+        ),
     ],
 )
 def test_a_model_that_is_not_there_is_named(

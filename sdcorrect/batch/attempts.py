@@ -79,6 +79,7 @@ class Attempts:
                 prompts=[picture.item.prompt for picture in rows],
                 negative_prompts=[picture.item.negative_prompt for picture in rows],
                 source_prompts=[picture.item.source_prompt for picture in rows],
+                hints=[picture.hints for picture in rows],
             )
         except torch.OutOfMemoryError:
             return None

@@ -44,6 +44,7 @@ def fingerprint_of(job: Job, model: Model, size: int) -> Fingerprint:
     return Fingerprint(
         settings={
             "model": model.identity,
+            **model.decisive,
             "dtype": str(model.dtype).removeprefix("torch."),
             "size": size,
             **job.output.model_dump(exclude={"path"}),

@@ -33,6 +33,7 @@ class Picture:
     item: Item
     sha256: str
     image: Image.Image  #: RGB
+    hints: tuple[Image.Image, ...] = ()  #: RGB, of the same size, one for each ControlNet
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from sdcorrect.batch.attempts import Attempts
 from sdcorrect.batch.files import locked
+from sdcorrect.batch.hints import check_folders, hints_of
 from sdcorrect.batch.inputs import Item, find_items
 from sdcorrect.batch.jobfile import JobEntry, fingerprint_of
 from sdcorrect.batch.ledger import Known, Ledger
@@ -75,6 +76,7 @@ class Run:
         self.fail_fast = fail_fast
         self.check = check
         everything = find_items(job)
+        check_folders(job.controlnets)
         self.items = [item for item in everything if shard.has(item.key)]
         self.sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
         self.translator = Translator(
@@ -134,7 +136,7 @@ class Run:
 
     def _work(self, behind: Behind[Record]) -> Iterator[Record | None]:
         batch_size = self.job.batch_size
-        waiting: dict[tuple[tuple[int, int], tuple[str, ...]], list[Picture]] = {}
+        waiting: dict[tuple[tuple[int, int], int, tuple[str, ...]], list[Picture]] = {}
         with closing(ahead(self._prepare, self.items, depth=2 * batch_size)) as items:
             for prepared in items:
                 self.check()
@@ -148,16 +150,19 @@ class Run:
                     waits = batch_size * len(self.tally)
                     yield from map(self._counted, behind.results(leave=waits))
                 elif prepared.picture:
-                    key = (prepared.picture.image.size, missing)
+                    key = (prepared.picture.image.size, self._chunks(prepared.item), missing)
                     waiting.setdefault(key, []).append(prepared.picture)
                     if sum(map(len, waiting.values())) == WAITING_BATCHES * batch_size:
                         key = max(waiting, key=lambda key: len(waiting[key]))
                     elif len(waiting[key]) < batch_size:
                         continue
-                    yield from self._translate(waiting.pop(key), key[1], behind)
-        for (_, missing), rest in waiting.items():
+                    yield from self._translate(waiting.pop(key), key[-1], behind)
+        for (*_, missing), rest in waiting.items():
             yield from self._translate(rest, missing, behind)
         yield from map(self._counted, behind.results())
+
+    def _chunks(self, item: Item) -> int:
+        return self.translator.count_chunks(item.prompt, item.negative_prompt, item.source_prompt)
 
     def _prepare(self, item: Item) -> _Prepared:
         """Read `item`, unless an earlier run has settled it in all variants."""
@@ -173,7 +178,9 @@ class Run:
         if len(settled) == len(self.tally):
             return _Prepared(item, settled)
         try:
-            return _Prepared(item, settled, read_picture(item, self.sizing, self.job.input))
+            picture = read_picture(item, self.sizing, self.job.input)
+            hints = hints_of(picture, self.job.controlnets, self.sizing)
+            return _Prepared(item, settled, replace(picture, hints=hints))
         except PictureError as error:
             return _Prepared(item, settled, error=error)
 

@@ -71,13 +71,13 @@ def _measure(settings: dict[str, Any], repeats: int, base: str, file: Path | Non
     from sdcorrect.batch.inputs import find_items
     from sdcorrect.batch.pictures import Sizing, read_picture
     from sdcorrect.bench import compare, report
-    from sdcorrect.models import load_model, quiet_libraries
+    from sdcorrect.models import load, quiet_libraries
 
     job = load_job(None, settings)
     items = find_items(job)
     quiet_libraries()
     with err.status(f"loading {job.model}"):
-        model = load_model(job.model, job.device, job.dtype)
+        model = load(job)
     sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
     pictures = [read_picture(item, sizing, job.input).image for item in items]
     with err.status("measuring"):

@@ -49,7 +49,10 @@ def translate(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The output folder.")] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to turn them into.")] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="mini, a diffusers folder or a hub id.")
+        str | None,
+        typer.Option(
+            "--model", help="mini, a diffusers folder, a .safetensors or .ckpt file, or a hub id."
+        ),
     ] = None,
     method: Annotated[
         str | None, typer.Option("--method", help="A recipe; see `sdcorrect recipes`.")
@@ -75,6 +78,9 @@ def translate(
     shard_index: Annotated[
         int | None, typer.Option("--shard-index", min=0, help="Which of them this one is, from 0.")
     ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Use what `sdcorrect prefetch` fetched; ask no hub.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done; load no model.")
     ] = False,
@@ -106,6 +112,7 @@ def translate(
         "device": device,
         "dtype": dtype,
         "limit": limit,
+        "offline": offline or None,
         "output.embed_metadata": False if no_embed_metadata else None,
     }
     with errors_for_people(debug):
@@ -143,11 +150,11 @@ def _translate(
 ) -> None:
     from sdcorrect.batch.runner import Run
     from sdcorrect.batch.shards import choose_shard
-    from sdcorrect.models import load_model, quiet_libraries
+    from sdcorrect.models import load, quiet_libraries
 
     quiet_libraries()
     with err.status(f"loading {job.model}"):
-        model = load_model(job.model, job.device, job.dtype)
+        model = load(job)
     shard = choose_shard(num_shards, shard_index, job.output.path, os.environ)
     run = Run(job, model, shard, check=stop.check, **options)
     stop.heeded = True

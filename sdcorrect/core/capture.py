@@ -39,11 +39,12 @@ def capture(unet: UNet2DConditionModel, injections: Collection[Injection]) -> It
     """
     captured = Captured()
     with ExitStack() as stack:
-        attending = [*blocks_of(injections, "self-attention"), *blocks_of(injections, "key-value")]
-        for name in dict.fromkeys(attending):
+        mapped, keyed = blocks_of(injections, "self-attention"), blocks_of(injections, "key-value")
+        captured.self_attention.update({name: [] for name in mapped})
+        captured.self_attention_input.update({name: [] for name in keyed})
+        for name in dict.fromkeys((*mapped, *keyed)):
             block = attention_block_at(unet, name)
-            maps = captured.self_attention[name] = []
-            inputs = captured.self_attention_input[name] = []
+            maps, inputs = captured.self_attention.get(name), captured.self_attention_input.get(name)
             for layer in block.self_attention:
                 stack.enter_context(block.attention_through(layer, _Recorder(maps, inputs)))
         for name in blocks_of(injections, "skip"):
@@ -67,14 +68,16 @@ class _Keeper:
 
 @dataclass
 class _Recorder:
-    """Self-attention written out, so that its post-softmax probabilities can be kept."""
+    """Self-attention written out, so that its post-softmax probabilities can be kept, or its input."""
 
-    maps: list[Tensor]
-    inputs: list[Tensor]
+    maps: list[Tensor] | None
+    inputs: list[Tensor] | None
 
     def __call__(self, layer: Attention, hidden_states: Tensor, **_: object) -> Tensor:
         probabilities = attention_probabilities(layer, hidden_states)
-        self.maps.append(probabilities)
-        self.inputs.append(hidden_states)
+        if self.maps is not None:
+            self.maps.append(probabilities)
+        if self.inputs is not None:
+            self.inputs.append(hidden_states)
         value = split_heads(layer.to_v(hidden_states), layer.heads)
         return merge_heads(layer, probabilities @ value)

@@ -14,6 +14,7 @@ from typing_extensions import Self
 from sdcorrect.core.alignment import Alignment
 from sdcorrect.core.attention import attention_probabilities, merge_heads, split_heads
 from sdcorrect.core.capture import Captured
+from sdcorrect.core.control import Control
 from sdcorrect.core.plan import Block, Injection
 from sdcorrect.core.sites import Processor, attention_block_at, block_at
 
@@ -67,11 +68,13 @@ def inject(
     captured: Captured | None,
     branches: Branches,
     alignment: Alignment | None = None,
+    control: Control | None = None,
 ) -> Iterator[None]:
     """Within this context `unet` uses the source's tensors; after it, `unet` is as it was before.
 
     The tensors of a picture are those of `captured`, or where that is None, those of the source's own
-    branch in the same U-Net call. Cross-attention is read through `alignment`.
+    branch in the same U-Net call. Cross-attention is read through `alignment`; on a skip that is put
+    back the residual of `control` lies as on the U-Net's own.
 
     Raises:
         UsageError: a block that the U-Net lacks, or that lacks the tensor.
@@ -79,7 +82,7 @@ def inject(
     """
     with ExitStack() as changes:
         for injection in injections:
-            put_back = _PutBack(injection, branches.donors_of(injection), captured, alignment)
+            put_back = _PutBack(injection, branches.donors_of(injection), captured, alignment, control)
             for name in injection.blocks:
                 for change in put_back.at(unet, name):
                     changes.enter_context(change)
@@ -94,12 +97,13 @@ class _PutBack:
     donors: Donors
     captured: Captured | None
     alignment: Alignment | None
+    control: Control | None
 
     def at(self, unet: UNet2DConditionModel, name: Block) -> Iterator[AbstractContextManager[None]]:
         match self.injection.tensor:
             case "skip":
                 skip = self.captured.skip[name] if self.captured else None
-                yield block_at(unet, name).skip_through(partial(self._blend, skip))
+                yield block_at(unet, name).skip_through(partial(self._skip, skip, name))
             case "resnet":
                 features = self.captured.resnet[name] if self.captured else None
                 yield block_at(unet, name).resnet_through(partial(self._blend, features))
@@ -140,6 +144,13 @@ class _PutBack:
         if self.injection.weight < 1:
             source = rows.lerp(source, self.injection.weight)
         return source.flatten(0, 1)
+
+    def _skip(self, captured: Tensor | None, name: Block, own: Tensor) -> Tensor:
+        """`S_k`, or `S_k` and the ControlNet's residual where there is one."""
+        if self.control is None:
+            return self._blend(captured, own)
+        residual = self.control.residual(int(name))
+        return self._blend(captured, own - residual) + residual
 
     def _self_attention(
         self, captured: Tensor | None, layer: Attention, hidden_states: Tensor, **_: object

@@ -5,8 +5,8 @@
     latents = start(scheduler, x0, noise, source, plan, timesteps)  # SDEdit noises the latents ...
     latents = denoise(unet, scheduler, latents, timesteps, ...)     # ... and the source is put back
 
-Latents are (batch, 4, height, width) in float32; the U-Net computes in its own precision. Texts are
-(batch, tokens, channels). Timesteps run from the noisiest down.
+Latents are (batch, 4, height, width) in float32; the U-Net computes in its own precision. Timesteps
+run from the noisiest down.
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -20,10 +20,12 @@ from torch import Tensor
 
 from sdcorrect.core.alignment import Alignment
 from sdcorrect.core.capture import Captured, capture
+from sdcorrect.core.control import Control
 from sdcorrect.core.inject import Branches, inject
 from sdcorrect.core.plan import Injection, Plan, in_window
 from sdcorrect.core.reuse import reusing
 from sdcorrect.core.schedule import inverse_of
+from sdcorrect.core.text import Text
 from sdcorrect.errors import UsageError
 
 #: The paper's one DDIM inversion step evaluates the U-Net at the cleanest timestep but the first.
@@ -34,7 +36,7 @@ ONE_STEP = 1
 class Source:
     """What is known of the pictures before anything is noised."""
 
-    text: Tensor  # what they were inverted under
+    text: Text  # what they were inverted under
     captured: Captured | None = None
     trajectory: Mapping[int, Tensor] = field(default_factory=dict)  # timestep -> latents
 
@@ -43,11 +45,11 @@ def invert(
     unet: UNet2DConditionModel,
     scheduler: DDIMScheduler,
     x0: Tensor,
-    null: Tensor,
+    null: Text,
     plan: Plan,
     timesteps: Tensor,
     *,
-    prompt: Tensor | None = None,
+    prompt: Text | None = None,
     trajectory: MutableMapping[int, Tensor] | None = None,
 ) -> Source:
     """Find the source of `x0` that `plan` needs, under the empty prompt `null`.
@@ -70,11 +72,11 @@ def invert(
 
 
 def invert_one_step(
-    unet: UNet2DConditionModel, x0: Tensor, null: Tensor, injections: tuple[Injection, ...]
+    unet: UNet2DConditionModel, x0: Tensor, null: Text, injections: tuple[Injection, ...]
 ) -> Captured:
     """`A_k` and `S_k` of one evaluation on the clean latents; its noise prediction is not used."""
     with capture(unet, injections) as captured:
-        unet(x0.to(unet.dtype), ONE_STEP, encoder_hidden_states=null)
+        unet(x0.to(unet.dtype), ONE_STEP, **null.arguments)
     return captured
 
 
@@ -82,8 +84,8 @@ def invert_fully(
     unet: UNet2DConditionModel,
     scheduler: DDIMScheduler,
     x0: Tensor,
-    null: Tensor,
-    text: Tensor,
+    null: Text,
+    text: Text,
     plan: Plan,
     keep: Tensor,
     trajectory: MutableMapping[int, Tensor],
@@ -146,27 +148,30 @@ def denoise(
     latents: Tensor,
     timesteps: Tensor,
     *,
-    cond: Tensor,
-    uncond: Tensor,
+    cond: Text,
+    uncond: Text,
     guidance_scale: float,
     source: Source,
     plan: Plan,
     alignment: Alignment | None = None,
+    control: Control | None = None,
 ) -> Tensor:
     """Denoise with classifier-free guidance, the source's tensors put back in both branches.
 
     At every step the U-Net is evaluated once, on the rows [uncond, cond]; where the source is not
     captured but runs along, on [source, uncond, cond]; where it is sampled beside the target, on
-    [source uncond, uncond, source cond, cond]. Without guidance there are no unconditional rows.
+    [source uncond, uncond, source cond, cond]. Without guidance, which is a scale of up to 1, there
+    are no unconditional rows. `control` adds its residuals in all of them but an inverted source's.
     """
     total, batch, taken = len(timesteps), len(latents), timesteps.tolist()
+    free = batch if plan.beside == "inverted" else 0  # rows that are inverted, not controlled
     if plan.beside == "sampled":
         latents = torch.cat([latents, latents])
-        cond, uncond = torch.cat([source.text, cond]), torch.cat([uncond, uncond])
+        cond, uncond = Text.cat([source.text, cond]), Text.cat([uncond, uncond])
 
     def at(step: int) -> tuple[tuple[Injection, ...], bool]:
         injections = tuple(i for i in plan.injections if i.active(step, taken))
-        guided = guidance_scale != 1 and in_window(step, total, plan.guidance_window)
+        guided = guidance_scale > 1 and in_window(step, total, plan.guidance_window)
         return injections, guided
 
     for (injections, guided), steps in groupby(range(total), key=at):
@@ -175,7 +180,14 @@ def denoise(
             texts.insert(0, source.text)
         branches = Branches.of(plan.beside, guided=guided)
         with (
-            inject(unet, injections, captured=source.captured, branches=branches, alignment=alignment),
+            inject(
+                unet,
+                injections,
+                captured=source.captured,
+                branches=branches,
+                alignment=alignment,
+                control=control,
+            ),
             reusing(unet, plan.reuse.every) if plan.reuse else nullcontext(),
         ):
             for step in steps:
@@ -183,18 +195,27 @@ def denoise(
                 rows = [latents] * (2 if guided else 1)
                 if plan.beside == "inverted":
                     rows.insert(0, source.trajectory[int(t)])
-                *without, towards = evaluate(unet, rows, t, texts)
+                *without, towards = evaluate(unet, rows, t, texts, control, free)
                 prediction = guide(without[-1], towards, guidance_scale) if guided else towards
                 latents = scheduler.step(prediction, t, latents).prev_sample
     return latents[-batch:]
 
 
 def evaluate(
-    unet: UNet2DConditionModel, rows: list[Tensor], t: Tensor, texts: list[Tensor]
+    unet: UNet2DConditionModel,
+    rows: list[Tensor],
+    t: Tensor,
+    texts: list[Text],
+    control: Control | None = None,
+    free: int = 0,
 ) -> Sequence[Tensor]:
-    """The U-Net's prediction for each of `rows` under its text, in one call, in float32."""
-    latents = torch.cat(rows).to(unet.dtype)
-    prediction = unet(latents, t, encoder_hidden_states=torch.cat(texts)).sample.float()
+    """The U-Net's prediction for each of `rows` under its text, in one call, in float32.
+
+    With the residuals of `control` in all but the first `free` rows.
+    """
+    latents, text = torch.cat(rows).to(unet.dtype), Text.cat(texts)
+    residuals = control.evaluate(latents, t, text, free) if control else {}
+    prediction = unet(latents, t, **text.arguments, **residuals).sample.float()
     return torch.split(prediction, [len(row) for row in rows])
 
 

@@ -32,7 +32,7 @@ def sample(
     guidance_scale: float = 5.0,
 ) -> Tensor:
     unet, scheduler = model.pipe.unet, model.scheduler
-    null = model.embed_all([""] * len(x0))
+    null = model.text([""] * len(x0), (64, 64))
     timesteps = timesteps_from(scheduler, steps, strength)
     source = invert(unet, scheduler, x0, null, plan, timesteps)
     return denoise(
@@ -40,7 +40,7 @@ def sample(
         scheduler,
         start(scheduler, x0, noise, source, plan, timesteps),
         timesteps,
-        cond=model.embed_all([prompt] * len(x0)),
+        cond=model.text([prompt] * len(x0), (64, 64)),
         uncond=null,
         guidance_scale=guidance_scale,
         source=source,

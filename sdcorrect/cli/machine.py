@@ -1,0 +1,67 @@
+"""Commands about the machine and the models on it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from sdcorrect.cli.console import Debug, app, err, errors_for_people, out
+from sdcorrect.config import load_job, parse_set
+from sdcorrect.errors import UsageError
+
+if TYPE_CHECKING:
+    from sdcorrect.doctor import Finding
+
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for translate.")]
+
+
+@app.command()
+def doctor(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[JOB.yaml]", help="A job to look at too.")
+    ] = None,
+    set_: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Tell device, precision, memory, versions and what would run; load no weights."""
+    from sdcorrect.doctor import look_at_job, look_at_machine
+    from sdcorrect.models import quiet_libraries
+
+    with errors_for_people(debug):
+        job = load_job(config, parse_set(set_ or [])) if config else None
+        quiet_libraries()
+        if not _report(look_at_job(job) if job else look_at_machine()):
+            raise UsageError("what is marked would not run")
+
+
+def _report(findings: "Iterator[Finding]") -> bool:
+    """Print a line for each finding; whether all is well."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    all_well = True
+    for finding in findings:
+        mark = "" if finding.ok else "[red]![/] "
+        table.add_row(finding.what, f"{mark}{escape(finding.is_so)}")
+        all_well &= finding.ok
+    out.print(table)
+    return all_well
+
+
+@app.command()
+def prefetch(
+    config: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job.")],
+    set_: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Download all that a job names, once, so that tasks can run with --offline."""
+    from sdcorrect.models import find, quiet_libraries
+
+    with errors_for_people(debug):
+        job = load_job(config, parse_set(set_ or []))
+        quiet_libraries()
+        with err.status(f"fetching what {config} names"):
+            checkpoint, adapters = find(job)
+        for path in dict.fromkeys((checkpoint.path, checkpoint.config, *adapters.paths)):
+            out.print(str(path), soft_wrap=True, markup=False)

@@ -1,0 +1,117 @@
+"""What this machine has, and what a job would do on it."""
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from huggingface_hub import constants
+
+from sdcorrect import __version__
+from sdcorrect.config import Job
+from sdcorrect.core.footprint import kept_bytes
+from sdcorrect.core.layout import UNetLayout
+from sdcorrect.errors import UsageError
+from sdcorrect.models import choose_device, find
+from sdcorrect.models.checkpoints import Checkpoint
+
+LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "huggingface_hub")
+GIB, MIB = 2**30, 2**20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; `ok` is false where something would not run."""
+
+    what: str
+    is_so: str
+    ok: bool = True
+
+
+def look_at_machine(
+    device: str = "auto", dtype: str = "auto", *, offline: bool = False
+) -> Iterator[Finding]:
+    """Versions, devices, memory and whether the hub may be asked."""
+    yield Finding("sdcorrect", f"{__version__}, Python {platform.python_version()}, {platform.system()}")
+    yield Finding("libraries", ", ".join(f"{name} {version(name)}" for name in LIBRARIES))
+    memory = psutil.virtual_memory()
+    yield Finding(
+        "CPU",
+        f"{os.cpu_count()} cores, {memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free",
+    )
+    for number in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(number)
+        name = torch.cuda.get_device_name(number)
+        yield Finding(f"cuda:{number}", f"{name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free")
+    try:
+        chosen, precision = choose_device(device, dtype)
+    except UsageError as error:
+        yield Finding("would run on", str(error), ok=False)
+    else:
+        yield Finding("would run on", f"{chosen}, in {_name(precision)}")
+    cache = Path(constants.HF_HUB_CACHE)
+    place = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    yield Finding("hub cache", f"{cache}, {free / GIB:.1f} GiB free")
+    if constants.HF_HUB_OFFLINE or offline:
+        who = "HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "the job"
+        yield Finding("hub", f"is not asked: {who} says offline")
+    else:
+        yield Finding("hub", "is asked by translate for what is absent")
+
+
+def look_at_job(job: Job) -> Iterator[Finding]:
+    """The model of `job`, and what each of its recipes evaluates and keeps; no weights are loaded."""
+    yield from look_at_machine(job.device, job.dtype, offline=job.offline)
+    try:
+        checkpoint, adapters = find(job.model_copy(update={"offline": True}))
+        config = _config(checkpoint, "unet")
+        latent_px = 2 ** (len(_config(checkpoint, "vae")["block_out_channels"]) - 1)
+        _, dtype = choose_device(job.device, job.dtype)
+    except UsageError as error:
+        yield Finding("model", str(error), ok=False)
+        return
+    layout = UNetLayout.from_config(config)
+    levels = ", ".join(
+        f"{level[0]} to {level[-1]}{' with attention' if level[0] in layout.attention else ''}"
+        for level in layout.levels
+    )
+    kind = checkpoint.pipeline_class.__name__.removesuffix("Pipeline")
+    yield Finding("model", f"{checkpoint.path}: {kind}, {checkpoint.identity[:12]}")
+    yield Finding("decoder blocks", levels)
+    for what, value in adapters.identity.items():
+        if value:
+            yield Finding(
+                what.replace("_", " "), f"{len(value) if isinstance(value, list) else 1} found"
+            )
+    size = job.size or config["sample_size"] * latent_px
+    for recipe in job.recipes:
+        try:
+            plan = recipe.plan(layout)
+        except UsageError as error:
+            yield Finding(recipe.name, str(error), ok=False)
+            continue
+        side, steps = size // latent_px, recipe.steps or job.steps
+        kept = kept_bytes(config, plan, (side, side), dtype, steps)
+        amount = f"{kept / MIB:.1f} MiB" if kept else "nothing"
+        yield Finding(recipe.name, f"keeps {amount} of a picture of {size} x {size} px, {_name(dtype)}")
+
+
+def _config(checkpoint: Checkpoint, part: str) -> dict[str, Any]:
+    file = checkpoint.config / part / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"model {checkpoint.name}: {part}/config.json: {error}") from None
+    return config
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,77 @@
+"""Load all that a job says of its model, in the order in which the parts need each other."""
+
+from diffusers import DDIMScheduler
+
+from sdcorrect.core.schedule import ddim_scheduler
+from sdcorrect.models.adapters import (
+    Adapters,
+    add_words,
+    find_adapters,
+    lay_loras,
+    load_controlnets,
+    load_vae,
+)
+from sdcorrect.models.checkpoints import Checkpoint, Pipeline, find_checkpoint, load_pipeline
+from sdcorrect.models.machine import choose_device, settle
+from sdcorrect.models.model import Model
+from sdcorrect.models.sources import Finder
+from sdcorrect.settings import ModelSettings
+
+#: Settings beside the files that decide what a picture becomes.
+COMPUTED = {"prompt_syntax", "prediction_type", "timestep_spacing", "vae_dtype", "vae_tiling"}
+
+
+def find(settings: ModelSettings) -> tuple[Checkpoint, Adapters]:
+    """All that a job says of its model, brought to this machine and not loaded yet.
+
+    Raises:
+        UsageError: a part is neither here nor to be had from the hub, or is no model.
+    """
+    finder = Finder(settings.offline)
+    return find_checkpoint(settings, finder), find_adapters(settings, finder)
+
+
+def load(settings: ModelSettings) -> Model:
+    """Load a job's model, ready to evaluate.
+
+    Raises:
+        UsageError: a part is not there or does not fit, or the device cannot be used.
+    """
+    device, dtype = choose_device(settings.device, settings.dtype)
+    checkpoint, adapters = find(settings)
+    vae = adapters.vae and load_vae(adapters.vae, checkpoint.config, dtype)
+    pipe = load_pipeline(checkpoint, dtype, variant=settings.variant, vae=vae)
+    add_words(pipe, adapters.textual_inversions)
+    lay_loras(pipe, adapters.loras)
+    controlnets = load_controlnets(pipe, adapters.controlnets, dtype)
+    settle(pipe, controlnets, settings, device)
+    decisive = {**adapters.identity, **settings.model_dump(include=COMPUTED)}
+    return Model(
+        checkpoint.name,
+        checkpoint.identity,
+        decisive,
+        pipe,
+        _scheduler(pipe, settings),
+        device,
+        settings.prompt_syntax,
+        controlnets,
+        [network.scale for network in settings.controlnets],
+    )
+
+
+def _scheduler(pipe: Pipeline, settings: ModelSettings) -> DDIMScheduler:
+    """The paper's schedule on the model's betas; few-step models are sampled from the last timestep."""
+    config = dict(pipe.scheduler.config)
+    if settings.prediction_type:
+        config["prediction_type"] = settings.prediction_type
+    paper = ddim_scheduler(config)
+    return DDIMScheduler.from_config(paper.config, timestep_spacing=settings.timestep_spacing)
+
+
+def load_model(name: str, device: str = "auto", dtype: str = "auto") -> Model:
+    """Load the model `name` with nothing laid over it.
+
+    Raises:
+        UsageError: it is not there, is not Stable Diffusion, or the device cannot be used.
+    """
+    return load(ModelSettings.model_validate({"model": name, "device": device, "dtype": dtype}))

@@ -1,0 +1,89 @@
+"""The machine that a model runs on: device, precision, and how to make it fit."""
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention import FeedForward
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.utils import logging as diffusers_logging
+from torch import nn
+from transformers.utils import logging as transformers_logging
+
+from sdcorrect.errors import UsageError
+from sdcorrect.models.checkpoints import Pipeline
+from sdcorrect.settings import ModelSettings
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def quiet_libraries() -> None:
+    """Keep the loading bars and notices of diffusers and transformers off the terminal."""
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+
+
+def choose_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
+    """`auto` is CUDA in float16 where there is one, else the CPU in float32.
+
+    Raises:
+        UsageError: torch knows no such device, or this machine has none.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device {device!r} cannot be used: {reason}; try --device cpu") from None
+    if dtype == "auto":
+        dtype = "float16" if chosen.type == "cuda" else "float32"
+    return chosen, DTYPES[dtype]
+
+
+def choose_vae_dtype(settings: ModelSettings, dtype: torch.dtype, force_upcast: bool) -> torch.dtype:
+    """`auto` is the model's own, but float32 where the VAE says that float16 overflows in it."""
+    if settings.vae_dtype != "auto":
+        return DTYPES[settings.vae_dtype]
+    return torch.float32 if dtype == torch.float16 and force_upcast else dtype
+
+
+def settle(
+    pipe: Pipeline, controlnets: nn.Module | None, settings: ModelSettings, device: torch.device
+) -> None:
+    """Bring a loaded pipeline to `device`, in the memory layout and economy that the job asks for.
+
+    Raises:
+        UsageError: offloading to the CPU was asked for and the model runs there anyway.
+    """
+    pipe.vae.to(choose_vae_dtype(settings, pipe.unet.dtype, pipe.vae.config.force_upcast))
+    if settings.channels_last:
+        pipe.unet.to(memory_format=torch.channels_last)
+        pipe.vae.to(memory_format=torch.channels_last)
+    if settings.vae_slicing:
+        pipe.vae.enable_slicing()
+    if settings.vae_tiling:
+        pipe.vae.enable_tiling()
+    if settings.compile:
+        compile_between_sites(pipe.unet)
+    if controlnets is not None:
+        controlnets.to(device)  # needed at every step beside the U-Net: never offloaded
+    if not settings.cpu_offload:
+        pipe.to(device)
+    elif device.type == "cpu":
+        raise UsageError("cpu_offload: the model runs on the CPU anyway; leave it out")
+    else:
+        pipe.enable_model_cpu_offload(device=device)
+
+
+def compile_between_sites(unet: UNet2DConditionModel) -> None:
+    """Compile those parts of `unet` that no recipe changes.
+
+    A compiled graph does not notice hooks that come and go: what is captured from and put back into
+    stays outside of it, so that a recipe means the same.
+    """
+    parts = [module for module in unet.modules() if isinstance(module, FeedForward)]
+    for block in (*unet.down_blocks, unet.mid_block):
+        parts += [module for module in block.modules() if isinstance(module, ResnetBlock2D)]
+    for part in parts:
+        part.compile()

@@ -1,0 +1,215 @@
+"""A loaded Stable Diffusion: latents of pictures, embeddings of prompts, pictures of latents."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, MultiControlNetModel
+from PIL import Image
+from torch import Tensor, nn
+
+from sdcorrect.core.alignment import Prompt
+from sdcorrect.core.control import Control
+from sdcorrect.core.layout import UNetLayout
+from sdcorrect.core.text import Text
+from sdcorrect.models.checkpoints import Pipeline
+from sdcorrect.models.prompts import Encoding, count_chunks, encode_plain, encode_weighted
+
+
+@dataclass
+class Model:
+    """A Stable Diffusion pipeline in memory, with what it has been asked so far."""
+
+    name: str
+    identity: str  #: SHA-256 of the checkpoint's files, or the revision of a hub id
+    #: what else of the model decides the pictures, by setting: of files and hub ids likewise
+    decisive: dict[str, Any]
+    pipe: Pipeline
+    scheduler: DDIMScheduler
+    device: torch.device
+    prompt_syntax: Literal["plain", "weighted"] = "plain"
+    controlnets: MultiControlNetModel | None = None
+    control_scales: Sequence[float] = ()
+    evaluations: int = 0  #: U-Net evaluations so far, a row of a batch counting as one
+    _encodings: dict[tuple[str, int], Encoding] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.pipe.unet.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _count(self, _unet: object, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+        rows = args[0] if args else kwargs["sample"]
+        self.evaluations += len(rows)
+
+    @cached_property
+    def layout(self) -> UNetLayout:
+        return UNetLayout.from_config(self.pipe.unet.config)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.pipe.unet.dtype
+
+    @property
+    def multiple(self) -> int:
+        """What a picture's sides must be a multiple of, px: three more halvings of the latent."""
+        return 8 * self.pipe.vae_scale_factor
+
+    @property
+    def native_size(self) -> int:
+        """The side of the square pictures that the U-Net was trained on, px."""
+        return self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """Within this context all parts compute in float32; after it, in what they did before."""
+        parts = [part for part in self.pipe.components.values() if isinstance(part, nn.Module)]
+        parts += self.controlnets.nets if self.controlnets else []
+        dtypes = [next(part.parameters()).dtype for part in parts]
+        self._encodings.clear()
+        try:
+            for part in parts:
+                part.to(torch.float32)
+            yield
+        finally:
+            for part, dtype in zip(parts, dtypes, strict=True):
+                part.to(dtype)
+            self._encodings.clear()
+
+    def text(
+        self,
+        prompts: Sequence[str],
+        size: tuple[int, int],
+        *,
+        chunks: int = 1,
+        guidance_scale: float = 1.0,
+    ) -> Text:
+        """What the U-Net is told of `prompts`, each filled up to `chunks` readings.
+
+        Args:
+            size: width and height of the pictures, px, of which SDXL is told.
+            guidance_scale: of models that follow guidance by themselves.
+        """
+        encodings = [self.embed(prompt, chunks) for prompt in prompts]
+        embeddings = torch.cat([encoding.embeddings for encoding in encodings])
+        pooled = [encoding.pooled for encoding in encodings if encoding.pooled is not None]
+        added = {}
+        if pooled:
+            width, height = size
+            times = self.pipe._get_add_time_ids(
+                (height, width), (0, 0), (height, width), self.dtype, pooled[0].shape[-1]
+            )
+            added = {
+                "text_embeds": torch.cat(pooled),
+                "time_ids": times.to(self.device).expand(len(prompts), -1),
+            }
+        guidance = None
+        if self.follows_guidance:
+            scales = torch.full((len(prompts),), guidance_scale - 1)
+            guidance = self.pipe.get_guidance_scale_embedding(
+                scales, self.pipe.unet.config.time_cond_proj_dim
+            ).to(self.device, self.dtype)
+        return Text(embeddings, added, guidance)
+
+    @property
+    def follows_guidance(self) -> bool:
+        """Whether the model was distilled to be told the guidance scale (LCM; Luo et al., 2023)."""
+        return self.pipe.unet.config.time_cond_proj_dim is not None
+
+    def embed(self, prompt: str, chunks: int = 1) -> Encoding:
+        """The encoding of `prompt`, computed once for each prompt.
+
+        Filled up with the empty prompt's to as many `chunks` as another text of the picture needs.
+        """
+        key = (prompt, chunks)
+        if key not in self._encodings:
+            encode = encode_weighted if self.prompt_syntax == "weighted" else encode_plain
+            encoding = encode(self.pipe, prompt, self.device)
+            if missing := chunks - self.count_chunks(prompt):
+                filling = [(self.embed("") if prompt else encoding).embeddings] * missing
+                embeddings = torch.cat([encoding.embeddings, *filling], dim=1)
+                encoding = encoding._replace(embeddings=embeddings)
+            self._encodings[key] = encoding
+        return self._encodings[key]
+
+    def count_chunks(self, *prompts: str) -> int:
+        """How many times the text encoder reads the longest of `prompts`: once, if they are plain."""
+        if self.prompt_syntax == "plain":
+            return 1
+        return max(count_chunks(self.pipe, prompt) for prompt in prompts)
+
+    @property
+    def text_length(self) -> int:
+        """How many tokens the text encoder reads."""
+        length: int = self.pipe.tokenizer.model_max_length
+        return length
+
+    def tokenize(self, prompt: str) -> Prompt:
+        """`prompt` as the text encoder reads it, and which of its tokens make which word."""
+        read = self.pipe.tokenizer(
+            prompt, truncation=True, max_length=self.text_length, return_offsets_mapping=True
+        )
+        spans = [match.span() for match in re.finditer(r"\S+", prompt)]
+        positions = [
+            tuple(
+                place
+                for place, (begin, end) in enumerate(read.offset_mapping)
+                if first <= begin < end <= last
+            )
+            for first, last in spans
+        ]
+        return Prompt(prompt, tuple(read.input_ids), tuple(prompt.split()), tuple(positions))
+
+    def control(self, hints: Sequence[Sequence[Image.Image]]) -> Control | None:
+        """The ControlNets on the hints of each picture, in the order of the networks; None without any.
+
+        Hints are RGB images of the pictures' size.
+        """
+        if self.controlnets is None:
+            return None
+        tensors = [
+            _between_0_and_1(of_network).to(self.device, self.dtype)
+            for of_network in zip(*hints, strict=True)
+        ]
+        return Control(self.controlnets, tensors, self.control_scales)
+
+    def encode(self, pictures: Sequence[Image.Image], noise: Tensor) -> Tensor:
+        """x0 = scaling_factor * (mean + std * noise) of RGB pictures of one size, in float32."""
+        vae = self.pipe.vae
+        pixels = self.pipe.image_processor.preprocess(list(pictures))
+        posterior = vae.encode(pixels.to(self.device, vae.dtype)).latent_dist
+        latents = posterior.mean.float() + posterior.std.float() * noise.to(self.device)
+        return vae.config.scaling_factor * latents
+
+    def decode(self, latents: Tensor) -> list[Image.Image | None]:
+        """The pictures of (batch, 4, height, width); None where the result is not finite."""
+        vae = self.pipe.vae
+        pixels = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample.float()
+        finite = pixels.isfinite().flatten(1).all(dim=1).tolist()
+        pictures = self.pipe.image_processor.postprocess(pixels.nan_to_num())
+        return [p if good else None for p, good in zip(pictures, finite, strict=True)]
+
+    def noise(self, seeds: Sequence[int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Noise for the posterior sample and for the start, each (seeds, 4, height / f, width / f).
+
+        A generator for each picture, on the CPU and in float32, makes a picture's noise the same in
+        every batch, shard and device; the order of the draws is that of diffusers' img2img pipeline.
+
+        Args:
+            size: width and height of the pictures, px.
+        """
+        width, height = (side // self.pipe.vae_scale_factor for side in size)
+        shape = (self.pipe.vae.config.latent_channels, height, width)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        posterior = torch.stack([torch.randn(shape, generator=g) for g in generators])
+        start = torch.stack([torch.randn(shape, generator=g) for g in generators])
+        return posterior, start.to(self.device)
+
+
+def _between_0_and_1(images: Sequence[Image.Image]) -> Tensor:
+    """(images, 3, height, width)."""
+    pixels = [torch.from_numpy(np.array(image.convert("RGB"))) for image in images]
+    return torch.stack(pixels).permute(0, 3, 1, 2) / 255

@@ -1,0 +1,76 @@
+"""Read the tensors of a checkpoint file, of whichever format, and never run code that it may hold."""
+
+import pickle
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sdcorrect.errors import UsageError
+
+PICKLES = {".ckpt", ".pt", ".pth", ".bin"}
+SUFFIXES = {".safetensors", *PICKLES}
+
+
+def read_shapes(what: str, file: Path) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of a file's tensors; the tensors of a .safetensors file are not read.
+
+    Raises:
+        UsageError: it is no such file, is cut short, or holds code.
+    """
+    if file.suffix != ".safetensors":
+        tensors = read_tensors(what, file)
+        return {key: tuple(value.shape) for key, value in tensors.items() if isinstance(value, Tensor)}
+    try:
+        with safe_open(file, "pt") as content:
+            return {key: tuple(content.get_slice(key).get_shape()) for key in content.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _broken(what, file, error) from None
+
+
+def read_tensors(what: str, file: Path) -> dict[str, Any]:
+    """The state dict of a file, unwrapped from the `state_dict` that training leaves around it.
+
+    Raises:
+        UsageError: it is no such file, is cut short, or holds code.
+    """
+    if file.suffix not in SUFFIXES:
+        raise UsageError(f"{what} {file}: not a checkpoint; known are {', '.join(sorted(SUFFIXES))}")
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        content = _unpickle_weights(file)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        if refused:
+            raise UsageError(
+                f"{what} {file}: holds code beside its weights ({refused[1]}); refused without "
+                "running it; use the checkpoint's .safetensors version"
+            ) from None
+        raise _broken(what, file, error) from None
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        raise _broken(what, file, error) from None
+    while isinstance(content, dict) and "state_dict" in content:
+        content = content["state_dict"]
+    if not isinstance(content, dict):
+        raise UsageError(f"{what} {file}: holds no tensors by name")
+    return content
+
+
+def _unpickle_weights(file: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of pickle protocols that still load
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
+
+
+def _broken(what: str, file: Path, error: Exception) -> UsageError:
+    reason = f": {error}" if isinstance(error, SafetensorError) else ""
+    return UsageError(
+        f"{what} {file}: cannot be read as weights{reason}; it may be cut short, fetch it again"
+    )

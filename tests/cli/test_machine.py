@@ -1,0 +1,127 @@
+"""doctor, prefetch and --offline."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import lora, save_folder, save_single, tiny
+from click.testing import Result
+from hub import REVISION, serving
+from safetensors.torch import save_file
+
+from sdcorrect.core.capture import capture
+from sdcorrect.core.footprint import kept_bytes, tensors_of
+from sdcorrect.models import Model
+from sdcorrect.recipes import BUILT_IN
+
+Run = Callable[..., Result]
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_doctor_tells_the_machine(sdcorrect: Run) -> None:
+    result = sdcorrect("doctor")
+    assert result.exit_code == 0, result.output
+    told = flat(result.stdout)
+    for expected in (f"torch {torch.__version__}", "GiB free", "would run on", "hub cache"):
+        assert expected in told
+
+
+@pytest.fixture
+def job(tmp_path: Path, pictures: Path) -> Callable[[str], Path]:
+    def write(settings: str) -> Path:
+        file = tmp_path / "job.yaml"
+        file.write_text(
+            f"input: {{path: {pictures}}}\noutput: {{path: {tmp_path / 'out'}}}\nprompt: p\n"
+            f"steps: 2\nstrength: 1\nlimit: 1\n{settings}\n"
+        )
+        return file
+
+    return write
+
+
+def test_doctor_tells_what_a_job_would_keep(sdcorrect: Run, job: Callable[[str], Path]) -> None:
+    told = flat(
+        sdcorrect("doctor", job("variants: [sdedit, correct]\nsize: 512\ndtype: bfloat16")).stdout
+    )
+    assert "would run on cpu, in bfloat16" in told
+    assert "3 to 5 with attention" in told
+    assert "sdedit keeps nothing" in told
+    # blocks 3 and 4: 4 heads' maps of 64 x 64 tokens squared, two bytes each: 256 MiB; and two skips
+    assert "correct keeps 257.1 MiB" in told
+    assert "512 x 512 px, bfloat16" in told
+
+
+def test_doctor_marks_what_would_not_run(sdcorrect: Run, job: Callable[[str], Path]) -> None:
+    result = sdcorrect("doctor", job("model: nobody/nothing\ndevice: warp"))
+    assert result.exit_code == 2
+    assert "! model nobody/nothing: not on this machine" in flat(result.stdout)
+    assert "! device 'warp' cannot be used" in flat(result.stdout)
+    assert result.stderr == "error: what is marked would not run\n"
+
+
+@pytest.mark.parametrize("name", ["correct", "correct-attention", "correct-features", "masactrl"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_told_is_what_is_kept(model: Model, name: str, dtype: torch.dtype) -> None:
+    plan = BUILT_IN[name].plan(model.layout)
+    told = kept_bytes(model.pipe.unet.config, plan, (16, 24), dtype, steps=50)
+    if plan.inversion == "full":
+        assert told == 50 * torch.zeros(4, 16, 24).nbytes
+        return
+    unet = type(model.pipe.unet).from_config(model.pipe.unet.config).to(dtype)
+    text = model.text(["a"], (96, 64))
+    with capture(unet, plan.injections) as captured:
+        unet(torch.randn(1, 4, 16, 24, dtype=dtype), 1, text.embeddings.to(dtype))
+    assert told == sum(tensor.nbytes for tensor in tensors_of(captured)) > 0
+
+
+def test_prefetch_names_what_is_here(sdcorrect: Run, job: Callable[[str], Path], tmp_path: Path) -> None:
+    save_folder(tiny("sd1"), tmp_path / "base")
+    save_single(tiny("sd1"), tmp_path / "model.safetensors")
+    save_file(lora(tiny("sd1")), tmp_path / "ink.safetensors")
+    file = job("model: model.safetensors\nbase_config: base\nloras: [ink.safetensors]")
+    result = sdcorrect("prefetch", file)
+    assert result.exit_code == 0, result.output
+    names = [Path(line).name for line in result.stdout.splitlines()]
+    assert names == ["model.safetensors", "base", "ink.safetensors"]
+
+
+@pytest.mark.slow
+def test_what_is_prefetched_is_used_offline_by_many_at_once(
+    job: Callable[[str], Path], tmp_path: Path
+) -> None:
+    repositories = tmp_path / "hub"
+    save_folder(tiny("sd1"), repositories / "tiny" / "sd1")
+    save_file(lora(tiny("sd1")), (repositories / "tiny" / "sd1" / "ink.safetensors"))
+    file = job(f"model: tiny/sd1\nrevision: {REVISION}\nloras: [tiny/sd1/ink.safetensors]\nsize: 64")
+
+    def start(*arguments: object, endpoint: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", "from sdcorrect.cli import app; app()", *map(str, arguments)]
+        environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache")}
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    with serving(repositories) as endpoint:
+        racing = [start("prefetch", file, endpoint=endpoint) for _ in range(2)]
+        for process in racing:
+            output, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+            assert f"snapshots/{REVISION}" in output
+            assert "ink.safetensors" in output
+    running = start("translate", "-c", file, "--offline", endpoint=endpoint)
+    output, errors = running.communicate(timeout=300)
+    assert running.returncode == 0, errors
+    assert (tmp_path / "out" / "correct" / "bicycle.png").is_file()
+    assert REVISION in (tmp_path / "out" / "job.json").read_text()
+
+    absent = start("translate", "-c", file, "--offline", "--model", "tiny/other", endpoint=endpoint)
+    output, errors = absent.communicate(timeout=300)
+    assert absent.returncode == 2
+    assert "tiny/other: not on this machine, and offline the hub is not asked" in errors

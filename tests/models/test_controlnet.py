@@ -1,0 +1,286 @@
+"""ControlNet: loaded in each format, added where the method says, shown hints made or ready-made."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import FAMILIES, Family, controlnet, lora, original_controlnet_names, tiny
+from click.testing import Result
+from diffusers import (
+    DDIMScheduler,
+    StableDiffusionControlNetImg2ImgPipeline,
+    StableDiffusionXLControlNetImg2ImgPipeline,
+)
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sdcorrect.core.capture import capture
+from sdcorrect.core.inject import Branches, inject
+from sdcorrect.core.plan import Injection, Plan
+from sdcorrect.core.sampler import Source, denoise, start
+from sdcorrect.core.schedule import timesteps_from
+from sdcorrect.core.sites import block_at
+from sdcorrect.errors import UsageError
+from sdcorrect.hints import canny
+from sdcorrect.models import Model, load
+from sdcorrect.recipes import BUILT_IN
+from sdcorrect.settings import ModelSettings
+from sdcorrect.translate import Translator
+
+Where = Callable[[Family, str], Path]
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Family], Path]:
+    root = tmp_path_factory.mktemp("controlnets")
+    for family in FAMILIES:
+        controlnet(family).save_pretrained(root / family)
+    return lambda family: root / family
+
+
+def load_with(checkpoint: Where, family: Family, *networks: Any, **settings: Any) -> Model:
+    settings = {"model": str(checkpoint(family, "folder")), "device": "cpu"} | settings
+    return load(ModelSettings.model_validate(settings | {"controlnets": networks}))
+
+
+def relative(ours: Tensor, expected: Tensor) -> float:
+    return float((ours - expected).norm() / expected.norm())
+
+
+def controlled(model: Model, image: Image.Image, hints: list[Image.Image]) -> Tensor:
+    posterior_noise, noise = model.noise([7], image.size)
+    x0 = model.encode([image], posterior_noise)
+    timesteps = timesteps_from(model.scheduler, 4, 0.5)
+    source, plan = Source(model.text([""], image.size)), Plan()
+    return denoise(
+        model.pipe.unet,
+        model.scheduler,
+        start(model.scheduler, x0, noise, source, plan, timesteps),
+        timesteps,
+        cond=model.text(["in 3d render style"], image.size),
+        uncond=model.text(["blurry"], image.size),
+        guidance_scale=5,
+        source=source,
+        plan=plan,
+        control=model.control([hints]),
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_blocks_it_is_diffusers_controlnet_img2img(
+    checkpoint: Where, network: Callable[[Family], Path], icon: Image.Image, family: Family
+) -> None:
+    second = canny(icon.rotate(90), (50, 100))
+    hints = [canny(icon, (50, 100)), second]
+    paths = str(network(family))
+    model = load_with(checkpoint, family, {"path": paths, "scale": 0.9}, {"path": paths, "scale": 0.4})
+    parts = model.pipe.components | {
+        "scheduler": DDIMScheduler.from_config(model.scheduler.config),
+        "controlnet": list(model.controlnets.nets),
+    }
+    pipe = (
+        StableDiffusionXLControlNetImg2ImgPipeline(**parts, add_watermarker=False)
+        if family == "sdxl"
+        else StableDiffusionControlNetImg2ImgPipeline(**parts, requires_safety_checker=False)
+    )
+    pipe.set_progress_bar_config(disable=True)
+    expected = pipe(
+        "in 3d render style",
+        negative_prompt="blurry",
+        image=icon,
+        control_image=hints,
+        controlnet_conditioning_scale=[0.9, 0.4],
+        strength=0.5,
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        generator=torch.Generator().manual_seed(7),
+        output_type="latent",
+    ).images
+    ours = controlled(model, icon, hints)
+    assert relative(ours, expected) < 1e-4
+    assert relative(ours, controlled(model, icon, hints[::-1])) > 1e-4
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+@pytest.mark.parametrize("source", ["captured", "inverted"])
+def test_on_an_injected_skip_the_residual_lies_exactly(
+    checkpoint: Where, network: Callable[[Family], Path], icon: Image.Image, family: Family, source: Any
+) -> None:
+    """The correction concatenates S_k + residual_k."""
+    model = load_with(checkpoint, family, str(network(family)))
+    unet = model.pipe.unet
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    text = model.text(["a", "b"], icon.size)
+    skips = tuple(Injection("skip", (block,)) for block in (4, 5))
+    control = model.control([[canny(icon, (50, 100))]] * 2)
+    free = 2 if source == "inverted" else 0
+    branches = Branches.of(source, guided=False)
+    rows = torch.cat([latents, latents.flip(0)]) if free else latents.flip(0)
+    texts = type(text).cat([text] * (len(rows) // 2))
+    with capture(unet, skips) as captured:
+        unet(latents, 301, **text.arguments)
+    residuals = control.evaluate(rows, torch.tensor(301), texts, free)
+
+    seen: dict[int, Tensor] = {}
+
+    def look(_module: object, _args: object, kwargs: dict[str, Any]) -> None:
+        for block in (4, 5):
+            level = block_at(unet, block)
+            if level.up_block is _module:
+                seen[block] = kwargs["res_hidden_states_tuple"][level.skip_index]
+
+    kept = captured if source == "captured" else None
+    with inject(unet, skips, captured=kept, branches=branches, control=control):
+        ups = {id(up): up for up in (block_at(unet, b).up_block for b in (4, 5))}.values()
+        handles = [up.register_forward_pre_hook(look, with_kwargs=True) for up in ups]
+        unet(rows, 301, **texts.arguments, **residuals)
+    for handle in handles:
+        handle.remove()
+    for block in (4, 5):
+        residual = residuals["down_block_additional_residuals"][-(block + 1)]
+        assert residual[free:].abs().max() > 0.01
+        expected = captured.skip[block].repeat(len(rows) // 2, 1, 1, 1) + residual
+        tolerance = {"rtol": 0.0, "atol": 0.0} if source == "captured" else {"rtol": 1e-4, "atol": 1e-5}
+        torch.testing.assert_close(seen[block], expected, **tolerance)
+        assert (residual[:free] == 0).all()
+
+
+def test_the_inversion_runs_without_it(
+    checkpoint: Where, network: Callable[[Family], Path], icon: Image.Image
+) -> None:
+    model = load_with(checkpoint, "sd1", str(network("sd1")))
+    calls: list[int] = []
+    model.controlnets.register_forward_pre_hook(lambda *_: calls.append(1))
+    translator = Translator(model, [BUILT_IN["correct"]], steps=3, strength=1, guidance_scale=5)
+    result = translator(
+        [icon],
+        variants=["correct"],
+        seeds=[1],
+        prompts=["in 3d render style"],
+        negative_prompts=[""],
+        hints=[[canny(icon, (50, 100))]],
+    )["correct"]
+    assert len(calls) == 3
+    assert result.evaluations == 1 + 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("family", "form"),
+    [("sd1", "safetensors"), ("sd1", "pth"), ("sd2", "safetensors"), ("sdxl", "diffusers")],
+)
+def test_a_single_file_is_the_same_network(
+    checkpoint: Where, tmp_path: Path, family: Family, form: str
+) -> None:
+    expected = controlnet(family)
+    file = tmp_path / ("control.pth" if form == "pth" else "control.safetensors")
+    # SDXL's are passed around under diffusers' names
+    tensors = expected.state_dict() if form == "diffusers" else original_controlnet_names(expected)
+    torch.save(tensors, file) if form == "pth" else save_file(tensors, file)
+    model = load_with(checkpoint, family, str(file))
+    (loaded,) = model.controlnets.nets
+    for name, value in expected.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize(("family", "other"), [("sd1", "sd2"), ("sd1", "sdxl"), ("sdxl", "sd1")])
+def test_a_controlnet_of_another_family_is_told(
+    checkpoint: Where,
+    network: Callable[[Family], Path],
+    tmp_path: Path,
+    family: Family,
+    other: Family,
+) -> None:
+    with pytest.raises(UsageError, match="made for another family: its cross_attention_dim"):
+        load_with(checkpoint, family, str(network(other)))
+    save_file(original_controlnet_names(controlnet(other)), tmp_path / "control.safetensors")
+    with pytest.raises(UsageError, match="not a ControlNet for this model's family") as error:
+        load_with(checkpoint, family, str(tmp_path / "control.safetensors"))
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_controlnet_is_told(checkpoint: Where, tmp_path: Path) -> None:
+    save_file(lora(tiny("sd1")), tmp_path / "lora.safetensors")
+    for name in ("lora.safetensors", "none/none", "."):
+        path = tmp_path / name if name != "none/none" else name
+        with pytest.raises(UsageError, match="controlnet ") as error:
+            load_with(checkpoint, "sd1", str(path), offline=True)
+        assert "\n" not in str(error.value)
+
+
+def test_canny_draws_edges_white_on_black() -> None:
+    square = Image.new("RGB", (64, 64))
+    square.paste((255, 255, 255), (16, 16, 48, 48))
+    edges = np.asarray(canny(square, (50, 100)))
+    assert edges.shape == (64, 64, 3)
+    assert set(np.unique(edges)) == {0, 255}
+    rows, columns = np.nonzero(edges[..., 0])
+    assert {rows.min(), columns.min()} <= {15, 16}
+    assert {rows.max(), columns.max()} <= {47, 48}
+    faint = Image.new("RGB", (64, 64), (100, 100, 100))
+    faint.paste((115, 115, 115), (16, 16, 48, 48))
+    assert not np.asarray(canny(faint, (50, 100))).any()
+    assert np.asarray(canny(faint, (5, 10))).any()
+
+
+@pytest.fixture
+def run(
+    translate: Run, pictures: Path, checkpoint: Where, network: Callable[[Family], Path], tmp_path: Path
+) -> Run:
+    """Translate the pictures with a ControlNet, its settings given: run("out", scale=0.5)."""
+
+    def call(out: str, **settings: Any) -> Result:
+        networks = json.dumps([{"path": str(network("sd1"))} | settings])
+        model = checkpoint("sd1", "folder")
+        arguments = ["--model", model, "--set", f"controlnets={networks}", "--set", "size=64"]
+        return translate(pictures, "-o", tmp_path / out, *arguments)
+
+    return call
+
+
+def test_the_command_line_makes_hints_and_the_scale_matters(run: Run, tmp_path: Path) -> None:
+    for out, scale in (("full", 1), ("none", 0)):
+        result = run(out, scale=scale)
+        assert result.exit_code == 0, result.output
+    full, none = ((tmp_path / out / "correct" / "church.png").read_bytes() for out in ("full", "none"))
+    assert full != none
+    again = run("full", scale=0.5)
+    assert again.exit_code == 2
+    assert "controlnets was" in again.stderr
+
+
+def test_ready_made_hints_are_those_of_the_pictures_names(
+    run: Run, pictures: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "hints"
+    for picture in ("bicycle.png", "church.jpg", "sub/ghost.png"):
+        hint = folder / Path(picture).with_suffix(".png")
+        hint.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(pictures / picture) as image:
+            canny(image.resize((64, 64), Image.Resampling.LANCZOS), (50, 100)).save(hint)
+    assert run("made").exit_code == 0
+    assert run("found", hint=str(folder)).exit_code == 0
+    made, found = (
+        (tmp_path / out / "correct" / "bicycle.png").read_bytes() for out in ("made", "found")
+    )
+    assert made == found
+    (folder / "sub" / "ghost.png").unlink()
+    Image.new("RGB", (64, 500)).save(folder / "church.png")
+    result = run("lacking", hint=str(folder))
+    assert result.exit_code == 3
+    assert "has no hint: there is no" in result.stderr
+    assert "church.png: cannot be used: 64x500 px" in result.stderr
+    assert (tmp_path / "lacking" / "correct" / "bicycle.png").is_file()
+
+    nowhere = run("nowhere", hint=str(tmp_path / "nowhere"))
+    assert nowhere.exit_code == 2
+    assert "there is no such folder; give one of ready-made hints, or canny" in nowhere.stderr
+
+
+def test_control_is_none_without_controlnets(model: Model) -> None:
+    assert model.control([[]]) is None

@@ -1,0 +1,100 @@
+"""What makes a model fit a machine changes how it is computed, and not what."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import Family
+from PIL import Image
+
+from sdcorrect.errors import UsageError
+from sdcorrect.models import Model, load
+from sdcorrect.models.machine import choose_vae_dtype
+from sdcorrect.recipes import BUILT_IN
+from sdcorrect.settings import ModelSettings
+from sdcorrect.translate import Translator
+
+Where = Callable[[Family, str], Path]
+RECIPES = ("correct", "pnp", "masactrl")
+
+
+def load_with(**settings: Any) -> Model:
+    return load(ModelSettings.model_validate({"device": "cpu", **settings}))
+
+
+def translate(model: Model, image: Image.Image, *names: str) -> dict[str, np.ndarray]:
+    quick = {"steps": None, "inversion_steps": None}
+    recipes = [BUILT_IN[name].model_copy(update=quick) for name in names]
+    translator = Translator(model, recipes, steps=2, strength=1, guidance_scale=5)
+    results = translator(
+        [image] * 2,
+        variants=names,
+        seeds=[1, 2],
+        prompts=["in 3d render style"] * 2,
+        negative_prompts=[""] * 2,
+        source_prompts=["an icon"] * 2,
+    )
+    return {name: np.asarray(result.pictures[0], dtype=float) for name, result in results.items()}
+
+
+@pytest.mark.parametrize("setting", ["vae_slicing", "channels_last"])
+def test_economy_leaves_the_picture_as_it_is(model: Model, icon: Image.Image, setting: str) -> None:
+    thrifty = load_with(**{setting: True})
+    plain, ours = (translate(each, icon, "correct")["correct"] for each in (model, thrifty))
+    assert np.abs(ours - plain).max() <= 1  # one step of 8 bits
+    assert thrifty.decisive == model.decisive
+
+
+def test_settings_are_passed_to_the_pipeline() -> None:
+    thrifty = load_with(vae_slicing=True, vae_tiling=True, channels_last=True)
+    assert thrifty.pipe.vae.use_slicing
+    assert thrifty.pipe.vae.use_tiling
+    weight = thrifty.pipe.unet.conv_in.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not load_with().pipe.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    assert thrifty.decisive["vae_tiling"] != load_with().decisive["vae_tiling"]
+
+
+@pytest.mark.slow
+def test_recipes_survive_compilation(model: Model, icon: Image.Image) -> None:
+    compiled = load_with(compile=True)
+    plain, ours = (translate(each, icon, *RECIPES) for each in (model, compiled))
+    for name in RECIPES:
+        assert np.abs(ours[name] - plain[name]).mean() < 1, name
+    assert len({picture.tobytes() for picture in ours.values()}) == len(RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("asked", "dtype", "force_upcast", "expected"),
+    [
+        ("auto", torch.float16, True, torch.float32),
+        ("auto", torch.float16, False, torch.float16),
+        ("auto", torch.bfloat16, True, torch.bfloat16),
+        ("auto", torch.float32, True, torch.float32),
+        ("float16", torch.float16, True, torch.float16),
+        ("float32", torch.bfloat16, False, torch.float32),
+    ],
+)
+def test_the_vae_is_upcast_where_float16_overflows_in_it(
+    asked: Any, dtype: torch.dtype, force_upcast: bool, expected: torch.dtype
+) -> None:
+    assert choose_vae_dtype(ModelSettings(vae_dtype=asked), dtype, force_upcast) == expected
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_half_precision_model_with_its_vae_in_float32_translates(
+    icon: Image.Image, model: Model, dtype: str
+) -> None:
+    half = load_with(dtype=dtype, vae_dtype="float32")
+    assert half.pipe.vae.dtype == torch.float32
+    assert half.dtype == getattr(torch, dtype)
+    plain, ours = (translate(each, icon, "correct")["correct"] for each in (model, half))
+    assert np.abs(ours - plain).mean() < 6
+
+
+def test_offloading_to_the_cpu_from_the_cpu_is_refused() -> None:
+    with pytest.raises(UsageError, match="cpu_offload: the model runs on the CPU anyway"):
+        load_with(cpu_offload=True)

@@ -1,0 +1,130 @@
+"""Prompts: plain ones as diffusers reads them, weighted ones of any length."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import FAMILIES, Family
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from sdcorrect.models import Model, load
+from sdcorrect.models.prompts import encode_plain, encode_weighted, parse_weights
+from sdcorrect.settings import ModelSettings
+
+Where = Callable[[Family, str], Path]
+CPU = torch.device("cpu")
+LONG = " ".join(["a red basketball beside a violin,"] * 6)
+
+
+@pytest.fixture(scope="module")
+def weighted() -> Model:
+    return load(ModelSettings(prompt_syntax="weighted", device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a cat", [("a cat", 1)]),
+        ("a (cat)", [("a ", 1), ("cat", 1.1)]),
+        ("((cat))", [("cat", 1.1 * 1.1)]),
+        ("[cat]", [("cat", 1 / 1.1)]),
+        ("a (red cat:1.4) here", [("a ", 1), ("red cat", 1.4), (" here", 1)]),
+        ("(a (b:2) c:0.5)", [("a ", 0.5), ("b", 1), (" c", 0.5)]),
+        (r"a \(cat\)", [("a (cat)", 1)]),
+        ("time: 12:30", [("time: 12:30", 1)]),
+        ("a (cat", [("a ", 1), ("cat", 1.1)]),
+        ("a cat) [x)", [("a cat) ", 1), ("x)", 1 / 1.1)]),
+        ("(cat:0)", [("cat", 0)]),
+        ("", []),
+    ],
+)
+def test_weights_are_those_of_the_web_uis(prompt: str, expected: list[tuple[str, float]]) -> None:
+    pieces = parse_weights(prompt)
+    assert [text for text, _ in pieces] == [text for text, _ in expected]
+    assert [weight for _, weight in pieces] == pytest.approx([weight for _, weight in expected])
+
+
+@given(st.text(alphabet="ab ,:.1()[]\\", max_size=30))
+def test_any_text_is_a_prompt(prompt: str) -> None:
+    assert all(weight > 0 or ":0" in prompt or ":." in prompt for _, weight in parse_weights(prompt))
+
+
+@given(st.text(alphabet="ab ,.;!", max_size=30))
+def test_text_without_syntax_is_itself(prompt: str) -> None:
+    assert parse_weights(prompt) == ([(prompt, 1.0)] if prompt else [])
+
+
+@pytest.mark.parametrize("prompt", ["", "a cat", "a red basketball, beside a violin"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_weights_both_syntaxes_are_diffusers_own(
+    checkpoint: Where, family: Family, prompt: str
+) -> None:
+    pipe = load(ModelSettings(model=str(checkpoint(family, "folder")), device="cpu")).pipe
+    plain, weighted = encode_plain(pipe, prompt, CPU), encode_weighted(pipe, prompt, CPU)
+    torch.testing.assert_close(weighted.embeddings, plain.embeddings, rtol=1e-5, atol=1e-6)
+    if family == "sdxl":
+        torch.testing.assert_close(weighted.pooled, plain.pooled, rtol=1e-5, atol=1e-6)
+        assert weighted.embeddings.shape == (1, 24, 32 + 48)
+        assert (weighted.embeddings.abs().sum() == 0) == (prompt == "")
+    else:
+        assert torch.equal(plain.embeddings, pipe.encode_prompt(prompt, CPU, 1, False)[0])
+
+
+def test_a_weight_moves_its_words_away_from_the_empty_prompt(weighted: Model) -> None:
+    plain, empty = weighted.embed("red cat").embeddings, weighted.embed("").embeddings
+    words = weighted.pipe.tokenizer("red cat").input_ids
+    heavy, none = weighted.embed("red (cat:1.5)").embeddings, weighted.embed("red (cat:0)").embeddings
+    place = len(words) - 2
+    assert torch.equal(heavy[:, :place], plain[:, :place])
+    torch.testing.assert_close(heavy[:, place], empty[:, place] + 1.5 * (plain - empty)[:, place])
+    torch.testing.assert_close(none[:, place], empty[:, place])
+    assert torch.equal(heavy[:, place + 1 :], plain[:, place + 1 :])
+
+
+def test_a_long_prompt_is_read_in_chunks_that_part_no_word(weighted: Model) -> None:
+    embeddings = weighted.embed(LONG, weighted.count_chunks(LONG)).embeddings
+    chunks = weighted.count_chunks(LONG)
+    assert chunks > 2
+    assert embeddings.shape == (1, chunks * 24, 128)
+    tokenizer = weighted.pipe.tokenizer
+    first_words = LONG.split()
+    read = 0
+    while len(tokenizer(" ".join(first_words[: read + 1]), add_special_tokens=False).input_ids) <= 22:
+        read += 1
+    beginning = " ".join(first_words[:read])
+    without_comma = beginning.removesuffix(",")
+    first = embeddings[:, :24]
+    assert any(
+        torch.allclose(first, weighted.embed(text).embeddings, atol=1e-5)
+        for text in (beginning, without_comma)
+    )
+
+
+def test_a_shorter_text_is_filled_up_with_the_empty_prompt(weighted: Model) -> None:
+    filled = weighted.embed("a cat", 3).embeddings
+    assert torch.equal(filled[:, :24], weighted.embed("a cat").embeddings)
+    assert torch.equal(filled[:, 24:48], weighted.embed("").embeddings)
+    assert torch.equal(filled[:, 48:], weighted.embed("").embeddings)
+    assert weighted.embed("", 2).embeddings.shape == (1, 48, 128)
+
+
+def test_a_plain_prompt_over_the_limit_names_what_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    plain = load(ModelSettings(device="cpu"))
+    plain.embed(LONG)
+    assert "the text encoder reads 22; cut off:" in caplog.text
+    assert "prompt_syntax: weighted" in caplog.text
+    assert plain.count_chunks(LONG) == 1
+
+
+def test_a_learned_word_of_several_vectors_is_expanded(tmp_path: Path) -> None:
+    save_file({"<inked>": torch.ones(2, 128)}, tmp_path / "learned_embeds.safetensors")
+    settings: dict[str, Any] = {"textual_inversions": [str(tmp_path)], "device": "cpu"}
+    plain = load(ModelSettings(**settings)).embed("an <inked> cat").embeddings
+    weighted = (
+        load(ModelSettings(prompt_syntax="weighted", **settings)).embed("an <inked> cat").embeddings
+    )
+    torch.testing.assert_close(weighted, plain, rtol=1e-5, atol=1e-5)
