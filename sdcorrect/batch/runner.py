@@ -67,6 +67,7 @@ DECISIVE = {
 WAITING_BATCHES = 8
 #: What the web UIs call the schedulers.
 SAMPLERS = {"ddim": "DDIM", "dpm++": "DPM++ 2M", "unipc": "UniPC"}
+FLAGGED = "flagged by the safety checker, and not saved"
 OUT_OF_MEMORY = "out of memory with one picture at a time; choose a smaller size"
 
 logger = logging.getLogger(__name__)
@@ -305,8 +306,10 @@ class Run:
         seconds = (time.perf_counter() - began) / len(pictures) / len(variants)
         return {
             variant: [
-                _Result(image, _problem(picture, image), translation.evaluations, seconds)
-                for picture, image in zip(pictures, translation.pictures, strict=False)
+                _Result(image, _problem(picture, image), translation.evaluations, seconds, flag)
+                for picture, image, flag in zip(
+                    pictures, translation.pictures, translation.flagged, strict=False
+                )
             ]
             for variant, translation in translations.items()
         }
@@ -338,19 +341,20 @@ class Run:
     def _save(self, picture: Picture, variant: str, result: "_Result") -> Record:
         """Write the result, then record it; in the thread behind."""
         path = Path(variant) / picture.item.output
+        problem = result.problem or (FLAGGED if result.flagged else None)
         record = self._record(
             picture.item,
             picture.sha256,
             variant,
-            status="failed" if result.problem else "done",
-            error=result.problem,
-            output=None if result.problem else OutputFile(path=path.as_posix()),
+            status="failed" if problem else "done",
+            error=problem,
+            output=None if problem else OutputFile(path=path.as_posix()),
             size=picture.image.size,
             unet_evaluations=result.evaluations,
             seconds=round(result.seconds, 4),
         )
         image = result.image
-        if image and not result.problem:
+        if image and not problem:
             text = self._parameters(record) if self.job.output.embed_metadata else None
             write_atomically(
                 self.job.output.path / path,
@@ -478,6 +482,7 @@ class _Result:
     problem: str | None = None  #: why the image is not to be kept
     evaluations: int | None = None
     seconds: float = 0.0
+    flagged: bool = False  #: by the safety checker
 
 
 def _problem(picture: Picture, image: Image.Image | None) -> str | None:
