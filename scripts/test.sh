@@ -9,4 +9,7 @@ fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check --quiet .
 .venv/bin/mypy
+# one thread computes tensors as small as the tests' no slower than two, and many times faster than
+# two that wait for each other on a busy machine
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 .venv/bin/pytest -q "${marker[@]}" "$@"

@@ -78,8 +78,9 @@ class Input(Settings):
     captions: Path | None = None
     #: names for {class} by folder: `n01440764 tench, Tinca tinca` lines, .csv, .json or .yaml
     classes: Path | None = None
-    #: pictures with a shorter side, px, or more elongated (longer side / shorter side), are left out
+    #: pictures with a shorter or longer side, px, or more elongated (longer / shorter), are left out
     min_side: Annotated[int, Field(ge=1)] | None = None
+    max_side: Annotated[int, Field(ge=1)] | None = None
     max_aspect: Annotated[float, Field(ge=1)] | None = None
     #: larger pictures fail; at most what Pillow itself agrees to open
     max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = 64_000_000

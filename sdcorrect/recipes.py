@@ -290,12 +290,12 @@ BUILT_IN: dict[str, Recipe] = {
         ),
         Recipe(
             name="correct-fast",
-            summary="correct by DPM-Solver++ in 7 steps, the last of them without guidance",
+            summary="correct by DPM-Solver++ in 6 steps, the last 3 without guidance",
             inversion="one-step",
             inject=_CORRECTION,
-            guidance_window=(0, 0.6),
+            guidance_window=(0, 0.5),
             scheduler="dpm++",
-            solver_steps=7,
+            solver_steps=6,
         ),
         Recipe(
             name="correct-attention",

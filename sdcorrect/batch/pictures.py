@@ -49,20 +49,24 @@ class Sizing:
 
         fit: the whole picture, its longer side `size`, both sides rounded to the multiple.
         crop: the picture's middle, `size` by `size`.
-        none: as it is.
+        none: at its own scale; what is over the multiple is cut off evenly at the edges, as the
+        paper's code does.
 
         Raises:
-            PictureError: `none`, and a side is not a multiple; `fit`, and the shorter side would
+            PictureError: `none`, and a side is under the multiple; `fit`, and the shorter side would
                 have to grow more than `MAX_STRETCH` times to be one.
         """
         width, height = image.size
         if self.resize == "none":
-            if any(side % self.multiple for side in image.size):
+            if min(image.size) < self.multiple:
                 raise PictureError(
-                    f"{width}x{height} px: sides must be multiples of {self.multiple} px; "
-                    "use resize: fit or crop"
+                    f"{width}x{height} px: a side is under {self.multiple} px, the least that the model "
+                    "takes; use resize: fit or crop"
                 )
-            return image
+            left, top = (side % self.multiple // 2 for side in image.size)
+            kept = (side // self.multiple * self.multiple for side in image.size)
+            right, bottom = (start + side for start, side in zip((left, top), kept, strict=True))
+            return image.crop((left, top, right, bottom))
         if self.resize == "crop":
             side = self._rounded(self.size)
             return ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
@@ -158,6 +162,8 @@ def _check_size(size: tuple[int, int], limits: Input) -> None:
         )
     if limits.min_side and shorter < limits.min_side:
         raise FilteredOut(f"{width}x{height} px: a side is under input.min_side, {limits.min_side} px")
+    if limits.max_side and longer > limits.max_side:
+        raise FilteredOut(f"{width}x{height} px: a side is over input.max_side, {limits.max_side} px")
     if limits.max_aspect and longer > limits.max_aspect * shorter:
         raise FilteredOut(
             f"{width}x{height} px: more elongated than input.max_aspect, {limits.max_aspect:g}"

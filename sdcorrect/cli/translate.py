@@ -2,12 +2,21 @@
 
 import json
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from sdcorrect.cli.console import (
     SOME_FAILED,
@@ -155,6 +164,16 @@ def _translate(
         raise typer.Exit(SOME_FAILED)
 
 
+class _Remaining(ProgressColumn):
+    """The time left at the mean rate so far: pictures come by the batch, so a recent rate is none."""
+
+    def render(self, task: Task) -> Text:
+        if not task.completed or task.elapsed is None:
+            return Text("-:--:--")
+        seconds = task.elapsed * (task.remaining or 0) / task.completed
+        return Text(str(timedelta(seconds=round(seconds))))
+
+
 def _follow(run: "Run") -> list["Record"]:
     """Work through `run` under a progress bar, or in plain lines where nobody watches; its failures."""
     failures = []
@@ -163,7 +182,7 @@ def _follow(run: "Run") -> list["Record"]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        _Remaining(),
     )
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
         task = progress.add_task("translating", total=total)
@@ -188,7 +207,7 @@ def _summarize(run: "Run", failures: list["Record"]) -> None:
         counts = (tally.done, tally.before, tally.failed, tally.filtered, tally.evaluations or "-")
         table.add_row(variant, *map(str, counts))
     out.print(table)
-    if not run.has_recorded:
+    if not run.results.any:
         out.print("nothing to do: all was done before")
     folder = printable(run.job.output.path)
     out.print(f"pictures: {folder}/<variant>/  settings and counts: job.json", soft_wrap=True)

@@ -171,14 +171,14 @@ def test_odd_names_are_kept_to_the_byte(find: Find, tmp_path: Path) -> None:
 
 
 def test_a_hundred_thousand_files_would_take_seconds(find: Find, tmp_path: Path) -> None:
-    for number in range(10_000):
+    for number in range(4000):
         folder = tmp_path / "many" / f"{number // 1000}"
         if number % 1000 == 0:
             folder.mkdir(parents=True)
         (folder / f"{number}.png").touch()
     began = time.process_time()
-    assert len(find(tmp_path / "many")) == 10_000
-    assert time.process_time() - began < 3  # 0.4 where nothing else runs
+    assert len(find(tmp_path / "many")) == 4000
+    assert time.process_time() - began < 2  # 0.1 where nothing else runs
 
 
 def test_a_list_of_paths(find: Find, tree: Path) -> None:

@@ -176,10 +176,14 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 
 def test_limits(tmp_path: Path) -> None:
     Image.new("RGB", (40, 10)).save(tmp_path / "a.png")
-    read(tmp_path / "a.png", max_pixels=400, min_side=10, max_aspect=4)
-    for limit, reason in (("min_side", "a side is under"), ("max_aspect", "more elongated")):
+    read(tmp_path / "a.png", max_pixels=400, min_side=10, max_side=40, max_aspect=4)
+    for limit, reason in (
+        ({"min_side": 11}, "a side is under"),
+        ({"max_side": 39}, "a side is over"),
+        ({"max_aspect": 3.9}, "more elongated"),
+    ):
         with pytest.raises(FilteredOut, match=reason) as filtered:
-            read(tmp_path / "a.png", **{limit: {"min_side": 11, "max_aspect": 3.9}[limit]})
+            read(tmp_path / "a.png", **limit)
         assert filtered.value.sha256
     with pytest.raises(PictureError, match=r"40x10 px: more than the 399 px") as error:
         read(tmp_path / "a.png", max_pixels=399)
@@ -208,17 +212,24 @@ def test_an_item_with_a_problem_fails_with_its_hash(tmp_path: Path) -> None:
         ((3000, 400), "fit", (64, 32)),
         ((20_000, 20), "crop", (64, 64)),
         ((96, 32), "none", (96, 32)),
+        ((109, 63), "none", (96, 32)),
     ],
 )
 def test_sizes(size: tuple[int, int], resize: Any, expected: tuple[int, int]) -> None:
     assert Sizing(resize, 64, 32).apply(Image.new("RGB", size)).size == expected
 
 
+def test_at_its_own_scale_a_picture_keeps_its_middle() -> None:
+    image = Image.new("RGB", (35, 32), "white")
+    image.paste("black", (1, 0, 33, 32))
+    assert Sizing("none", 64, 32).apply(image).getextrema() == ((0, 0),) * 3
+
+
 @pytest.mark.parametrize(
     ("size", "resize", "reason"),
     [
         ((20_000, 20), "fit", "stretched 500 times; use resize: crop"),
-        ((40, 32), "none", "multiples of 32 px"),
+        ((40, 31), "none", "a side is under 32 px"),
     ],
 )
 def test_sizes_that_do_not_fit(size: tuple[int, int], resize: Any, reason: str) -> None:

@@ -14,7 +14,8 @@ import torch
 from click.testing import Result
 from PIL import Image
 
-from sdcorrect.batch.runner import OUT_OF_MEMORY, Run
+from sdcorrect.batch.attempts import OUT_OF_MEMORY
+from sdcorrect.batch.runner import Run
 from sdcorrect.batch.shards import Shard
 from sdcorrect.config import load_job
 from sdcorrect.models import Model, load_model
@@ -129,7 +130,7 @@ def test_a_result_that_float32_spoils_too_is_a_failure_with_its_reason(
     weight.copy_(whole)
     again = run(half, pictures, out)
     assert statuses(again) == failed
-    assert not again.has_recorded
+    assert not again.results.any
     assert statuses(run(half, pictures, out, retry_failed=True)) == [("done", None, 5)] * 3
     assert not statuses(run(half, pictures, out))
 

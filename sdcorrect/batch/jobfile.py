@@ -1,0 +1,139 @@
+"""The output folder's `job.json`, as one shard of the job takes it up and leaves it."""
+
+import platform
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from sdcorrect import __version__
+from sdcorrect.batch.files import locked
+from sdcorrect.batch.ledger import (
+    Ledger,
+    latest_records,
+    read_job,
+    read_summaries,
+    refuse_other_job,
+    write_job,
+)
+from sdcorrect.batch.records import Fingerprint, JobFile, ModelInfo, Summary
+from sdcorrect.batch.shards import Shard
+from sdcorrect.batch.survey import add_seconds, job_lock, totals
+from sdcorrect.config import Job, absolute_paths
+from sdcorrect.models import Model
+from sdcorrect.translate import Translator
+
+#: Settings of the job that decide what a picture becomes: a folder holds pictures of one set of them.
+DECISIVE = {
+    "prompt",
+    "negative_prompt",
+    "source_prompt",
+    "equalizer",
+    "strength",
+    "steps",
+    "guidance_scale",
+    "scheduler",
+    "seed",
+    "resize",
+}
+
+
+def fingerprint_of(job: Job, model: Model, size: int) -> Fingerprint:
+    """All that decides what `job` makes of a picture on `model`, at `size` px."""
+    return Fingerprint(
+        settings={
+            "model": model.identity,
+            **model.decisive,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "size": size,
+            **job.output.model_dump(exclude={"path"}),
+            **job.model_dump(include=DECISIVE),
+        },
+        # without the defaults, so that a later version with more settings goes on where this one ended
+        variants={
+            r.name: r.model_dump(mode="json", exclude={"summary"}, exclude_defaults=True)
+            for r in job.recipes
+        },
+    )
+
+
+class JobEntry:
+    """This shard's share in `job.json`."""
+
+    def __init__(
+        self,
+        job: Job,
+        shard: Shard,
+        translator: Translator,
+        fingerprint: Fingerprint,
+        ledger: Ledger,
+        pictures: int,
+    ) -> None:
+        self.job = job
+        self.shard = shard
+        self.translator = translator
+        self.fingerprint = fingerprint
+        self.ledger = ledger
+        self.pictures = pictures  #: of all shards
+
+    def take_up(self, *, overwrite: bool) -> None:
+        """Compare the folder's job with this one, and write it where it is new or has grown.
+
+        Raises:
+            UsageError: the output folder has pictures of another job, and is not to be overwritten.
+        """
+        out = self.job.output.path
+        with locked(job_lock(out), wait=True):
+            before = read_job(out)
+            fingerprint = self.fingerprint
+            if before and not overwrite:
+                refuse_other_job(out, before.fingerprint, fingerprint)
+            if before and before.fingerprint.settings == fingerprint.settings:
+                variants = {**before.fingerprint.variants, **fingerprint.variants}
+                fingerprint = fingerprint.model_copy(update={"variants": variants})
+            content = self._content(fingerprint)
+            told = {"job", "fingerprint", "num_shards", "pictures"}
+            if before is None or before.model_dump(include=told) != content.model_dump(include=told):
+                write_job(out, content, self.ledger.temporary)
+
+    def close(self, seconds: float) -> None:
+        """Write this shard's summary, and the whole of `job.json` where there is no other shard."""
+        out = self.job.output.path
+        before = self.ledger.summary()
+        spent = dict(before.seconds) if before else {}
+        add_seconds(spent, {"total": seconds, **self.translator.seconds})
+        machine = _machine(self.translator.model.device)
+        self.ledger.write_summary(
+            Summary(shard=str(self.shard), host=platform.node(), seconds=spent, **machine)
+        )
+        if self.shard.count == 1:
+            with locked(job_lock(out), wait=True):
+                job_file = read_job(out)
+                fingerprint = job_file.fingerprint if job_file else self.fingerprint
+                write_job(out, self._content(fingerprint), self.ledger.temporary)
+
+    def _content(self, fingerprint: Fingerprint) -> JobFile:
+        out, model = self.job.output.path, self.translator.model
+        return JobFile(
+            sdcorrect=__version__,
+            written=datetime.now(timezone.utc),
+            job=absolute_paths(self.job),
+            fingerprint=fingerprint,
+            model=ModelInfo(name=model.name, identity=model.identity),
+            num_shards=self.shard.count,
+            pictures=self.pictures,
+            effective_steps={
+                name: method.effective_steps for name, method in self.translator.methods.items()
+            },
+            **_machine(model.device),
+            **totals(latest_records(out).values(), read_summaries(out)),
+        )
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    return {
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "versions": {p: version(p) for p in ("torch", "diffusers", "transformers")},
+    }
