@@ -29,8 +29,9 @@ from sdcorrect.core.inject import Branches, inject
 from sdcorrect.core.plan import Injection, effective_steps
 from sdcorrect.core.sampler import invert_one_step
 from sdcorrect.core.text import Text
-from sdcorrect.models import Model, load_model, quiet_libraries
+from sdcorrect.models import Model, load, quiet_libraries
 from sdcorrect.recipes import BUILT_IN
+from sdcorrect.settings import ModelSettings
 
 EXAMPLES = Path(__file__).parents[1] / "sdcorrect" / "assets" / "pictures"
 STEPS, STRENGTH = 20, 0.95
@@ -54,7 +55,7 @@ def job_of(**settings: Any) -> Job:
 
 def on_mini(rounds: int) -> dict[str, float]:
     """The seconds a picture of each recipe on the embedded model."""
-    model = load_model("mini", device="cpu")
+    model = load(ModelSettings(device="cpu"))
     job = job_of(variants=["sdedit", "correct", "correct-fast"])
     picture = Image.open(EXAMPLES / "bicycle.png").convert("RGB").resize((64, 64))
     costs = compare(model, job, [picture], repeats=rounds, base="sdedit")
@@ -74,7 +75,7 @@ def through_the_runner(pictures: int = 64) -> float:
         examples = sorted(EXAMPLES.glob("*.png"))
         for i in range(pictures):
             shutil.copy(examples[i % len(examples)], source / f"{i:02}.png")
-        model = load_model("mini", device="cpu")
+        model = load(ModelSettings(device="cpu"))
         job = job_of(**{"input.path": str(source), "output.path": f"{folder}/out", "batch_size": 8})
         watch = Stopwatch(model)
         began = now(model)
@@ -89,7 +90,7 @@ def through_the_runner(pictures: int = 64) -> float:
 
 def sd15_sized() -> Model:
     """Networks of SD 1.5's size with random weights, behind the embedded model's tokenizer."""
-    mini = load_model("mini", device="cpu")
+    mini = load(ModelSettings(device="cpu"))
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=64, cross_attention_dim=768, attention_head_dim=8, layers_per_block=2

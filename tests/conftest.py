@@ -12,7 +12,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sdcorrect.cli import app
-from sdcorrect.models import Model, load_model
+from sdcorrect.models import Model, load
+from sdcorrect.settings import ModelSettings
 
 TESTS = Path(__file__).parent
 EXAMPLES = TESTS.parent / "sdcorrect" / "assets" / "pictures"
@@ -26,7 +27,7 @@ def _inference() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def model() -> Model:
-    return load_model("mini", device="cpu")
+    return load(ModelSettings(device="cpu"))
 
 
 @pytest.fixture(scope="session")

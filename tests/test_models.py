@@ -12,8 +12,9 @@ from sdcorrect.core.plan import Plan
 from sdcorrect.core.sampler import Source, denoise, start
 from sdcorrect.core.schedule import timesteps_from
 from sdcorrect.errors import UsageError
-from sdcorrect.models import MINI, Model, choose_device, load_model
+from sdcorrect.models import MINI, Model, choose_device, load
 from sdcorrect.recipes import BUILT_IN
+from sdcorrect.settings import ModelSettings
 from sdcorrect.translate import Translator
 
 
@@ -87,7 +88,7 @@ def test_variants_share_their_source_and_do_not_change_each_other(
 def test_bfloat16_takes_the_same_path_to_nearly_the_same_picture(
     model: Model, icon: Image.Image
 ) -> None:
-    half = load_model("mini", device="cpu", dtype="bfloat16")
+    half = load(ModelSettings(device="cpu", dtype="bfloat16"))
     assert half.dtype == torch.bfloat16
     ours, expected = (
         np.asarray(translate(each, icon, "correct")["correct"], dtype=float) for each in (half, model)
@@ -122,7 +123,7 @@ def test_a_result_that_is_not_finite_is_no_picture(model: Model) -> None:
 
 
 def test_each_prompt_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = load_model("mini", device="cpu")
+    model = load(ModelSettings(device="cpu"))
     calls: list[int] = []
     model.pipe.text_encoder.register_forward_pre_hook(lambda *_: calls.append(1))
     embeddings = model.text(["a cat", "a dog", "a cat", ""], (64, 64)).embeddings
@@ -148,9 +149,9 @@ def test_the_embedded_weights_are_float16_and_computed_in_float32(model: Model) 
 
 def test_a_diffusers_folder_is_a_model_and_its_content_names_it(tmp_path: Path, model: Model) -> None:
     folder = shutil.copytree(MINI, tmp_path / "model")
-    assert load_model(str(folder), device="cpu").identity == model.identity
+    assert load(ModelSettings(model=str(folder), device="cpu")).identity == model.identity
     (folder / "unet" / "config.json").write_text((MINI / "unet" / "config.json").read_text() + "\n")
-    assert load_model(str(folder), device="cpu").identity != model.identity
+    assert load(ModelSettings(model=str(folder), device="cpu")).identity != model.identity
 
 
 @pytest.mark.parametrize(
@@ -170,14 +171,14 @@ def test_a_model_that_is_not_there_is_named(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UsageError, match=message) as error:
-        load_model(name.format(tmp=tmp_path), device="cpu")
+        load(ModelSettings(model=name.format(tmp=tmp_path), device="cpu"))
     assert "\n" not in str(error.value)
 
 
 def test_a_broken_pipeline_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline", "unet": [1]}')
     with pytest.raises(UsageError, match="not a Stable Diffusion pipeline") as error:
-        load_model(str(tmp_path), device="cpu")
+        load(ModelSettings(model=str(tmp_path), device="cpu"))
     assert "\n" not in str(error.value)
 
 

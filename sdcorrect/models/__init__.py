@@ -1,8 +1,8 @@
 """Stable Diffusion models: find and load any checkpoint, lay adapters over it, and ask it."""
 
 from sdcorrect.models.checkpoints import MINI
-from sdcorrect.models.load import find, load, load_model
+from sdcorrect.models.load import find, load
 from sdcorrect.models.machine import choose_device, quiet_libraries
 from sdcorrect.models.model import Model
 
-__all__ = ["MINI", "Model", "choose_device", "find", "load", "load_model", "quiet_libraries"]
+__all__ = ["MINI", "Model", "choose_device", "find", "load", "quiet_libraries"]

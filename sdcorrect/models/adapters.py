@@ -1,14 +1,13 @@
 """What is laid over a checkpoint: another VAE, LoRAs, and words learned by textual inversion."""
 
 import re
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusers import AutoencoderKL, ControlNetModel, MultiControlNetModel
+from diffusers import AutoencoderKL
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
@@ -19,7 +18,7 @@ from sdcorrect.errors import UsageError
 from sdcorrect.models.checkpoints import Pipeline
 from sdcorrect.models.sources import Finder, Found
 from sdcorrect.models.tensors import read_shapes, read_tensors
-from sdcorrect.settings import ControlNet, Lora, ModelSettings, TextualInversion
+from sdcorrect.settings import CANNY, ControlNet, Lora, ModelSettings, TextualInversion
 
 #: The files that diffusers writes, and so those that a hub id or a folder without a file's name means.
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -59,7 +58,7 @@ class Adapters:
             ]
             or None,
             "controlnets": [
-                [found.identity, network.model_dump(mode="json", exclude={"path"})]
+                [found.identity, network.thresholds, network.scale, _hints(network)]
                 for network, found in self.controlnets
             ]
             or None,
@@ -98,6 +97,10 @@ def _one_file(what: str, name: str, finder: Finder, usual: Sequence[str]) -> Fou
     raise UsageError(f"{what} {name}: holds no {' or '.join(usual)}; name the file: {name}/<file>")
 
 
+def _hints(network: ControlNet) -> str:
+    return CANNY if network.hint == CANNY else str(Path(network.hint).resolve())
+
+
 def load_vae(found: Found, config: Path, dtype: DType) -> AutoencoderKL:
     """A VAE from a diffusers folder, a pipeline's folder or a single file, the latter as `config` says.
 
@@ -122,49 +125,6 @@ def load_vae(found: Found, config: Path, dtype: DType) -> AutoencoderKL:
             f"vae {path}: its latents have {vae.config.latent_channels} channels, Stable Diffusion's 4"
         )
     return vae
-
-
-def load_controlnets(
-    pipe: Pipeline, controlnets: Sequence[tuple[ControlNet, Found]], dtype: DType
-) -> MultiControlNetModel | None:
-    """ControlNets for the U-Net of `pipe`, from diffusers folders or single files; None without any.
-
-    Raises:
-        UsageError: one is broken, or made for another family.
-    """
-    networks = [_load_controlnet(pipe, network, found, dtype) for network, found in controlnets]
-    return MultiControlNetModel(networks) if networks else None
-
-
-def _load_controlnet(
-    pipe: Pipeline, settings: ControlNet, found: Found, dtype: DType
-) -> ControlNetModel:
-    try:
-        if found.path.is_file():
-            read_shapes("controlnet", found.path)
-            with tempfile.TemporaryDirectory() as config:
-                # a single file does not say what it is, but a ControlNet mirrors its U-Net
-                ControlNetModel.from_unet(pipe.unet, load_weights_from_unet=False).save_config(config)
-                network = ControlNetModel.from_single_file(
-                    str(found.path), config=config, local_files_only=True, dtype=dtype
-                )
-        else:
-            network = ControlNetModel.from_pretrained(found.path, local_files_only=True, dtype=dtype)
-    except (*MISFITS, OSError, SafetensorError, SingleFileComponentError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UsageError(
-            f"controlnet {settings.path}: not a ControlNet for this model's family: {reason}"
-        ) from None
-    for key in ("cross_attention_dim", "block_out_channels"):
-        own, expected = network.config[key], pipe.unet.config[key]
-        if tuple([own] if isinstance(own, int) else own) != tuple(
-            [expected] if isinstance(expected, int) else expected
-        ):
-            raise UsageError(
-                f"controlnet {settings.path}: made for another family: its {key} is {own}, "
-                f"this model's {expected}"
-            )
-    return network
 
 
 def lay_loras(pipe: Pipeline, loras: Sequence[tuple[Lora, Found]]) -> None:

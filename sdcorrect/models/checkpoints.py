@@ -44,6 +44,7 @@ class Checkpoint:
     path: Path  #: a folder in diffusers' format, or a single file in the original one
     identity: str  #: SHA-256 of its content, or the revision of a hub id
     config: Path  #: the diffusers folder that its settings come from
+    base_identity: str | None = None  #: of a single file: what identifies those settings
     has_vae: bool = True
 
     @property
@@ -167,7 +168,7 @@ def _single_file(settings: ModelSettings, finder: Finder, found: Found) -> Check
         raise UsageError(f"base_config {base}: expected a diffusers folder or a hub id")
     read_index(base, config.path)
     has_vae = any(key.startswith("first_stage_model.") for key in shapes)
-    return Checkpoint(settings.model, found.path, found.identity, config.path, has_vae)
+    return Checkpoint(settings.model, found.path, found.identity, config.path, config.identity, has_vae)
 
 
 def _base_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> str:

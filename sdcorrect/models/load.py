@@ -8,10 +8,10 @@ from sdcorrect.models.adapters import (
     add_words,
     find_adapters,
     lay_loras,
-    load_controlnets,
     load_vae,
 )
 from sdcorrect.models.checkpoints import Checkpoint, Pipeline, find_checkpoint, load_pipeline
+from sdcorrect.models.controlnets import load_controlnets
 from sdcorrect.models.machine import choose_device, settle
 from sdcorrect.models.model import Model
 from sdcorrect.models.sources import Finder
@@ -45,7 +45,11 @@ def load(settings: ModelSettings) -> Model:
     lay_loras(pipe, adapters.loras)
     controlnets = load_controlnets(pipe, adapters.controlnets, dtype)
     settle(pipe, controlnets, settings, device)
-    decisive = {**adapters.identity, **settings.model_dump(include=COMPUTED)}
+    decisive = {
+        "base_config": checkpoint.base_identity,
+        **adapters.identity,
+        **settings.model_dump(mode="json", include=COMPUTED),
+    }
     return Model(
         checkpoint.name,
         checkpoint.identity,
@@ -66,12 +70,3 @@ def _scheduler(pipe: Pipeline, settings: ModelSettings) -> DDIMScheduler:
         config["prediction_type"] = settings.prediction_type
     paper = ddim_scheduler(config)
     return DDIMScheduler.from_config(paper.config, timestep_spacing=settings.timestep_spacing)
-
-
-def load_model(name: str, device: str = "auto", dtype: str = "auto") -> Model:
-    """Load the model `name` with nothing laid over it.
-
-    Raises:
-        UsageError: it is not there, is not Stable Diffusion, or the device cannot be used.
-    """
-    return load(ModelSettings.model_validate({"model": name, "device": device, "dtype": dtype}))

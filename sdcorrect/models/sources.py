@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from huggingface_hub import constants, hf_hub_download, snapshot_download
@@ -13,8 +14,8 @@ from sdcorrect.errors import UsageError
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 HUB_FILE = re.compile(rf"(?P<repository>{HUB_ID.pattern})/(?P<file>.+)")
-#: Files whose content decides what a folder holds.
-DECISIVE_SUFFIXES = {".safetensors", ".json", ".bin", ".txt"}
+#: Files that decide what a folder holds.
+WEIGHTS_AND_SETTINGS = ("*.safetensors", "*.bin", "*.json", "*.txt")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Finder:
         Raises:
             UsageError: it is neither here nor to be had from the hub.
         """
-        return local(what, name) or self.from_hub(
+        return local(what, name, patterns) or self.from_hub(
             what,
             name,
             lambda: snapshot_download(
@@ -99,8 +100,8 @@ class Finder:
         return Found(file, hash_file(file))
 
 
-def local(what: str, name: str) -> Found | None:
-    """The file or folder `name` of this machine, if there is one.
+def local(what: str, name: str, patterns: Sequence[str] = WEIGHTS_AND_SETTINGS) -> Found | None:
+    """The file or folder `name` of this machine, if there is one; of a folder what `patterns` match.
 
     Raises:
         UsageError: it cannot be read.
@@ -108,18 +109,19 @@ def local(what: str, name: str) -> Found | None:
     path = Path(name).expanduser()
     try:
         if path.is_dir():
-            return Found(path, hash_folder(path))
+            return Found(path, hash_folder(path, patterns))
         return Found(path, hash_file(path)) if path.is_file() else None
     except OSError as error:
         raise UsageError(f"{what} {name}: cannot be read: {error.strerror}") from None
 
 
-def hash_folder(folder: Path) -> str:
-    """SHA-256 over the names and contents of a folder's weights and settings."""
+def hash_folder(folder: Path, patterns: Sequence[str]) -> str:
+    """SHA-256 over the names and contents of a folder's files that match `patterns`."""
     digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*")):
-        if file.suffix in DECISIVE_SUFFIXES:
-            digest.update(file.relative_to(folder).as_posix().encode())
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        name = file.relative_to(folder).as_posix()
+        if any(fnmatchcase(name, pattern) for pattern in patterns):
+            digest.update(name.encode())
             _feed(digest, file)
     return digest.hexdigest()
 

@@ -18,7 +18,8 @@ from sdcorrect.batch.attempts import OUT_OF_MEMORY
 from sdcorrect.batch.runner import Run
 from sdcorrect.batch.shards import Shard
 from sdcorrect.config import load_job
-from sdcorrect.models import Model, load_model
+from sdcorrect.models import Model, load
+from sdcorrect.settings import ModelSettings
 
 Command = Callable[..., Result]
 QUICK = {"prompt": "in 3d render style", "steps": 2, "strength": 1, "size": 32}
@@ -46,7 +47,7 @@ def lines_of(out: Path) -> list[dict[str, Any]]:
 @pytest.fixture
 def half() -> Model:
     """A model of lower precision, the test's own."""
-    return load_model("mini", device="cpu", dtype="bfloat16")
+    return load(ModelSettings(device="cpu", dtype="bfloat16"))
 
 
 @contextmanager
