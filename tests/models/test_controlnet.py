@@ -170,6 +170,28 @@ def test_the_inversion_runs_without_it(
     assert result.evaluations == 1 + 2 * 3
 
 
+def test_an_inverted_source_that_runs_along_is_not_controlled(
+    checkpoint: Where, network: Callable[[Family], Path], icon: Image.Image
+) -> None:
+    model = load_with(checkpoint, "sd1", str(network("sd1")))
+    rows: list[int] = []
+    (net,) = model.controlnets.nets
+    net.register_forward_pre_hook(
+        lambda _module, _args, kwargs: rows.append(len(kwargs["sample"])), with_kwargs=True
+    )
+    quick = BUILT_IN["pnp"].model_copy(update={"steps": None, "inversion_steps": None})
+    translator = Translator(model, [quick], steps=2, strength=1, guidance_scale=5)
+    translator(
+        [icon],
+        variants=["pnp"],
+        seeds=[1],
+        prompts=["in 3d render style"],
+        negative_prompts=[""],
+        hints=[[canny(icon, (50, 100))]],
+    )
+    assert rows == [2, 2]  # of the three rows [source, uncond, cond] of each step
+
+
 @pytest.mark.parametrize(
     ("family", "form"),
     [("sd1", "safetensors"), ("sd1", "pth"), ("sd2", "safetensors"), ("sdxl", "diffusers")],
