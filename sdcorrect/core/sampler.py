@@ -10,7 +10,7 @@ run from the noisiest down.
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -19,7 +19,7 @@ from diffusers import DDIMScheduler, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor
 
 from sdcorrect.core.alignment import Alignment
-from sdcorrect.core.capture import Captured, capture
+from sdcorrect.core.capture import AllCaptured, Captured, capture
 from sdcorrect.core.control import Control
 from sdcorrect.core.inject import Branches, inject
 from sdcorrect.core.plan import Injection, Plan, in_window
@@ -74,8 +74,11 @@ def invert(
 def invert_one_step(
     unet: UNet2DConditionModel, x0: Tensor, null: Text, injections: tuple[Injection, ...]
 ) -> Captured:
-    """`A_k` and `S_k` of one evaluation on the clean latents; its noise prediction is not used."""
-    with capture(unet, injections) as captured:
+    """`A_k` and `S_k` of one evaluation on the clean latents.
+
+    Its noise prediction is not used, so it ends where the last of them is known.
+    """
+    with capture(unet, injections, then_stop=True) as captured, suppress(AllCaptured):
         unet(x0.to(unet.dtype), ONE_STEP, **null.arguments)
     return captured
 

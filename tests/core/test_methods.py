@@ -27,6 +27,7 @@ KINDS = (
     Injection("skip", (0, 4, 8)),
     Injection("resnet", (0, 4, 8)),
 )
+SIZE = (32, 32)  #: px
 ids = [injection.tensor for injection in KINDS]
 
 
@@ -47,15 +48,15 @@ def sample(
     words: str = "refine",
 ) -> Tensor:
     unet, scheduler = model.pipe.unet, model.scheduler
-    null = model.embed("")
+    null = model.text([""], SIZE)
     timesteps = timesteps_from(scheduler, steps, 1.0)
-    known = invert(unet, scheduler, x0, null, plan, timesteps, prompt=model.embed(source))
+    known = invert(unet, scheduler, x0, null, plan, timesteps, prompt=model.text([source], SIZE))
     return denoise(
         unet,
         scheduler,
         start(scheduler, x0, x0.flip(-1), known, plan, timesteps),
         timesteps,
-        cond=model.embed(prompt),
+        cond=model.text([prompt], SIZE),
         uncond=null,
         guidance_scale=guidance_scale,
         source=known,
@@ -97,7 +98,7 @@ def test_a_source_injected_into_itself_changes_nothing(
     model: Model, unet: UNet2DConditionModel, x0: Tensor, injection: Injection, beside: str
 ) -> None:
     branches = Branches.of(beside, guided=True)  # type: ignore[arg-type]
-    rows, text = (t.repeat(len(branches.donors), 1, 1) for t in (x0[0], model.embed(SOURCE)))
+    rows, text = (t.repeat(len(branches.donors), 1, 1) for t in (x0[0], model.embed(SOURCE).embeddings))
     rows = x0.repeat(len(branches.donors), 1, 1, 1)
     plain = unet(rows, 301, text).sample
     alignment = aligned(model, SOURCE, SOURCE)
@@ -112,7 +113,7 @@ def test_each_tensor_reaches_the_branches_it_is_for_and_no_others(
     model: Model, unet: UNet2DConditionModel, x0: Tensor, injection: Injection
 ) -> None:
     rows = torch.cat([x0, x0.flip(-1)] * 2)
-    text = torch.cat([model.embed(t) for t in ("", "", SOURCE, TARGET)])
+    text = torch.cat([model.embed(t).embeddings for t in ("", "", SOURCE, TARGET)])
     plain = unet(rows, 301, text).sample
     changed = {}
     for which in ("both", "cond"):
@@ -159,7 +160,7 @@ def test_masactrl_with_equal_prompts_is_the_inversions_own_reconstruction(
 def test_weight_blends_between_the_own_tensor_and_the_sources(
     unet: UNet2DConditionModel, model: Model, x0: Tensor
 ) -> None:
-    text = model.embed(SOURCE)
+    text = model.embed(SOURCE).embeddings
     for injection in (KINDS[0], KINDS[1], KINDS[3], KINDS[4]):
         blocks = tuple(block for block in injection.blocks if isinstance(block, int))[:1]
         whole = Injection(injection.tensor, blocks)
@@ -182,7 +183,7 @@ def test_weight_blends_between_the_own_tensor_and_the_sources(
 def test_small_enough_attention_alone_is_changed(
     unet: UNet2DConditionModel, model: Model, x0: Tensor
 ) -> None:
-    rows, text = torch.cat([x0, x0.flip(-1)]), model.embed(SOURCE).repeat(2, 1, 1)
+    rows, text = torch.cat([x0, x0.flip(-1)]), model.embed(SOURCE).embeddings.repeat(2, 1, 1)
     plain = unet(rows, 301, text).sample
     branches = Branches.of("inverted", guided=False)
     for block, tokens in ((3, 16), (8, 64)):
@@ -215,7 +216,7 @@ def test_guidance_of_one_is_no_guidance(model: Model, x0: Tensor) -> None:
 def test_deep_features_are_kept_between_steps_and_the_unet_is_restored(
     unet: UNet2DConditionModel, model: Model, x0: Tensor
 ) -> None:
-    text = model.embed(SOURCE)
+    text = model.embed(SOURCE).embeddings
     runs = []
     handle = unet.mid_block.resnets[0].register_forward_hook(lambda *_: runs.append("deep"))
     plain = unet(x0, 301, text).sample
