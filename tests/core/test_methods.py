@@ -19,6 +19,7 @@ from sdcorrect.models import Model
 from sdcorrect.recipes import BUILT_IN
 
 SOURCE, TARGET = "a church, flat design style", "a church, in 3d render style"
+SIZE = 64, 64  #: of the pictures, px
 ATTENTION = ("encoder.1", "encoder.4", MID, 3, 8)
 KINDS = (
     Injection("self-attention", ATTENTION),

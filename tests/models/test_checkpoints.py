@@ -70,6 +70,19 @@ def test_a_single_file_is_known_by_its_own_content(checkpoint: Where, tmp_path: 
     assert load_from(tmp_path / "other.safetensors", base_config=base).identity != first
 
 
+def test_what_a_single_file_takes_its_settings_from_decides_too(
+    checkpoint: Where, tmp_path: Path
+) -> None:
+    base = shutil.copytree(checkpoint("sd1", "folder"), tmp_path / "base")
+    file = checkpoint("sd1", "safetensors")
+    before = load_from(file, base_config=str(base)).decisive
+    (base / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    assert load_from(file, base_config=str(base)).decisive == before
+    scheduler = base / "scheduler" / "scheduler_config.json"
+    scheduler.write_text(scheduler.read_text().replace('"epsilon"', '"v_prediction"'))
+    assert load_from(file, base_config=str(base)).decisive != before
+
+
 def test_a_variant_of_a_folder_is_loaded_and_named(tmp_path: Path) -> None:
     folder = save_folder(tiny("sd1"), tmp_path / "both")
     halved = tiny("sd1")

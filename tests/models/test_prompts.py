@@ -1,5 +1,6 @@
 """Prompts: plain ones as diffusers reads them, weighted ones of any length."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,17 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import FAMILIES, Family
+from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from sdcorrect.errors import UsageError
 from sdcorrect.models import Model, load
 from sdcorrect.models.prompts import encode_plain, encode_weighted, parse_weights
+from sdcorrect.recipes import BUILT_IN
 from sdcorrect.settings import ModelSettings
+from sdcorrect.translate import Translator
 
 Where = Callable[[Family, str], Path]
 CPU = torch.device("cpu")
@@ -128,3 +133,32 @@ def test_a_learned_word_of_several_vectors_is_expanded(tmp_path: Path) -> None:
         load(ModelSettings(prompt_syntax="weighted", **settings)).embed("an <inked> cat").embeddings
     )
     torch.testing.assert_close(weighted, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_texts_of_another_length_in_the_batch_change_no_picture(
+    sdcorrect: Callable[..., Result], pictures: Path, tmp_path: Path
+) -> None:
+    rows = {"bicycle.png": "a (red:1.3) bicycle", "church.jpg": LONG, "sub/ghost.png": "a ghost"}
+
+    def run(out: str, *names: str) -> dict[str, bytes]:
+        listed = [json.dumps({"path": name, "prompt": rows[name]}) for name in names]
+        (pictures / f"{out}.jsonl").write_text("\n".join(listed))
+        quick = ("--steps", 2, "--strength", 1, "--batch-size", 2)
+        settings = ("--set", "size=32", "--set", "prompt_syntax=weighted")
+        result = sdcorrect(
+            "translate", pictures / f"{out}.jsonl", "-o", tmp_path / out, *quick, *settings
+        )
+        assert result.exit_code == 0, result.output
+        return {file.name: file.read_bytes() for file in (tmp_path / out).rglob("*.png")}
+
+    together = run("together", *rows)
+    assert len(together) == 3
+    for name in rows:
+        ((file, alone),) = run(Path(name).stem, name).items()
+        assert together[file] == alone
+
+
+def test_methods_that_align_words_refuse_weighted_prompts(weighted: Model) -> None:
+    translator = Translator(weighted, [BUILT_IN["p2p"]], steps=2, strength=1, guidance_scale=5)
+    with pytest.raises(UsageError, match="recipe p2p aligns the words of two plain prompts"):
+        translator.check_prompts("a cat", "a dog")
