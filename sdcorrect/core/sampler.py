@@ -16,7 +16,7 @@ from itertools import groupby
 
 import torch
 from diffusers import DDIMScheduler, SchedulerMixin, UNet2DConditionModel
-from torch import Tensor
+from torch import Generator, Tensor
 
 from sdcorrect.core.alignment import Alignment
 from sdcorrect.core.capture import AllCaptured, Captured, capture
@@ -24,7 +24,7 @@ from sdcorrect.core.control import Control
 from sdcorrect.core.inject import Branches, inject
 from sdcorrect.core.plan import Injection, Plan, in_window
 from sdcorrect.core.reuse import reusing
-from sdcorrect.core.schedule import inverse_of
+from sdcorrect.core.schedule import inverse_of, step_on
 from sdcorrect.core.text import Text
 from sdcorrect.errors import UsageError
 
@@ -158,6 +158,7 @@ def denoise(
     plan: Plan,
     alignment: Alignment | None = None,
     control: Control | None = None,
+    generators: Sequence[Generator] = (),
 ) -> Tensor:
     """Denoise with classifier-free guidance, the source's tensors put back in both branches.
 
@@ -165,6 +166,7 @@ def denoise(
     captured but runs along, on [source, uncond, cond]; where it is sampled beside the target, on
     [source uncond, uncond, source cond, cond]. Without guidance, which is a scale of up to 1, there
     are no unconditional rows. `control` adds its residuals in all of them but an inverted source's.
+    Solvers that draw noise as they go take each picture's from its own of `generators`.
     """
     total, batch, taken = len(timesteps), len(latents), timesteps.tolist()
     free = batch if plan.beside == "inverted" else 0  # rows that are inverted, not controlled
@@ -200,7 +202,7 @@ def denoise(
                     rows.insert(0, source.trajectory[int(t)])
                 *without, towards = evaluate(unet, rows, t, texts, control, free)
                 prediction = guide(without[-1], towards, guidance_scale) if guided else towards
-                latents = scheduler.step(prediction, t, latents).prev_sample
+                latents = step_on(scheduler, prediction, t, latents, generators)
     return latents[-batch:]
 
 
