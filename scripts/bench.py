@@ -1,10 +1,11 @@
 """Measure the cost of the correction: on the embedded model, and at the size of Stable Diffusion 1.5.
 
-    python scripts/bench.py [--json FILE] [--rounds N] [--skip-sd15 | --whole]
+    python scripts/bench.py [--json FILE] [--rounds N] [--skip-sd15]
 
 Reports the wall time `correct : sdedit` at 20 steps and strength 0.95, the share of wall time inside the
 networks for a folder of 64 pictures through the real runner, and, on a randomly initialised U-Net of
-SD 1.5's size at 256 px, what the recipes' U-Net calls cost, with the ratios that follow from them.
+SD 1.5's size at 256 px, what the recipes' U-Net calls cost, with the ratios that follow from them, and
+one whole run of either.
 """
 
 import argparse
@@ -126,12 +127,13 @@ def sd15_sized() -> Model:
 
 
 @torch.inference_mode()
-def at_sd15_size(rounds: int, whole: bool, size: int = 256) -> dict[str, float]:
-    """What a U-Net call costs by its rows, what follows for the recipes, and `whole` runs of two."""
+def at_sd15_size(rounds: int, size: int = 256) -> dict[str, float]:
+    """What a U-Net call costs by its rows, what follows for the recipes, and a whole run of two."""
     model = sd15_sized()
     unet, text = model.pipe.unet, model.text([""], (size, size))
     injections = BUILT_IN["correct"].plan(model.layout).injections
-    captured = invert_one_step(unet, torch.randn(1, 4, size // 8, size // 8), text, injections)
+    x0 = torch.randn(1, 4, size // 8, size // 8)
+    captured = invert_one_step(unet, x0, text, injections)
     branches = Branches.of("captured", guided=True)
 
     def call(rows: int, injections: tuple[Injection, ...] = ()) -> float:
@@ -142,8 +144,11 @@ def at_sd15_size(rounds: int, whole: bool, size: int = 256) -> dict[str, float]:
             return time.perf_counter() - began
 
     calls = {"1 row": (1, ()), "2 rows": (2, ()), "2 corrected": (2, injections), "3 rows": (3, ())}
-    taken: dict[str, list[float]] = {name: [] for name in calls}
+    taken: dict[str, list[float]] = {name: [] for name in ("inversion", *calls)}
     for _ in range(rounds):
+        began = time.perf_counter()
+        invert_one_step(unet, x0, text, injections)
+        taken["inversion"].append(time.perf_counter() - began)
         for name, arguments in calls.items():
             taken[name].append(call(*arguments))
     # the least: whatever else the machine does can only add
@@ -151,23 +156,19 @@ def at_sd15_size(rounds: int, whole: bool, size: int = 256) -> dict[str, float]:
     steps = effective_steps(STEPS, STRENGTH)
     costs = {
         "sdedit": steps * seconds["2 rows"],
-        "correct": seconds["1 row"] + steps * seconds["2 corrected"],
+        "correct": seconds["inversion"] + steps * seconds["2 corrected"],
         "pnp-50": 50 * seconds["1 row"] + 50 * seconds["3 rows"],
         "pnp": 999 * seconds["1 row"] + 50 * seconds["3 rows"],
     }
     for name, cost in seconds.items():
         say(f"sd15    a call of {name:<14} {cost:8.2f} s")
     for name, cost in costs.items():
-        say(
-            f"sd15    {name:<10} from its calls {cost:8.1f} s  {cost / costs['correct']:6.2f} of correct"
-        )
-    if whole:
-        picture = Image.open(EXAMPLES / "bicycle.png").convert("RGB").resize((size, size))
-        job = job_of(variants=["sdedit", "correct"])
-        for run in compare(model, job, [picture], repeats=1, base="sdedit", warm_up=False):
-            costs[f"{run.recipe}, whole"] = run.seconds
-            whole_run = f"{run.seconds:8.1f} s  {run.ratio:6.2f} of sdedit"
-            say(f"sd15    {run.recipe:<10} whole run      {whole_run}")
+        say(f"sd15    {name:<10} from its calls {cost:8.1f} s  {cost / costs['sdedit']:7.3f} of sdedit")
+    picture = Image.open(EXAMPLES / "bicycle.png").convert("RGB").resize((size, size))
+    job = job_of(variants=["sdedit", "correct"])
+    for run in compare(model, job, [picture], repeats=1, base="sdedit", warm_up=False):
+        costs[f"{run.recipe}, whole"] = run.seconds
+        say(f"sd15    {run.recipe:<10} whole run      {run.seconds:8.1f} s  {run.ratio:6.3f} of sdedit")
     return seconds | costs
 
 
@@ -178,12 +179,11 @@ def main() -> int:
     parser.add_argument(
         "--skip-sd15", action="store_true", help="leave out the minutes at SD 1.5's size"
     )
-    parser.add_argument("--whole", action="store_true", help="at that size, run whole recipes as well")
     arguments = parser.parse_args()
     quiet_libraries()
     figures: dict[str, Any] = {"mini": on_mini(arguments.rounds), "inside": through_the_runner()}
     if not arguments.skip_sd15:
-        figures["sd15"] = at_sd15_size(rounds=5, whole=arguments.whole)
+        figures["sd15"] = at_sd15_size(rounds=5)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
     return 0

@@ -46,7 +46,7 @@ class Stopwatch:
         with ExitStack() as stack:
             for network in networks:
                 stack.callback(network.register_forward_pre_hook(self._begin).remove)
-                stack.callback(network.register_forward_hook(self._end).remove)
+                stack.callback(network.register_forward_hook(self._end, always_call=True).remove)
             yield
 
     def _begin(self, *_: object) -> None:

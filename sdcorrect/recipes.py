@@ -162,7 +162,7 @@ class Recipe(_Frozen):
             raise ValueError("cross-attention is that of the source prompt: set source: sampled")
         if self.solver_steps and self.scheduler in (None, "ddim"):
             raise ValueError(
-                "solver_steps is for another solver than DDIM: set scheduler: dpm++ or unipc"
+                "solver_steps is for another solver than DDIM: set scheduler: dpm++, unipc or lcm"
             )
         if self.inversion == "full" and self.scheduler not in (None, "ddim"):
             raise ValueError("inversion: full goes along the steps of DDIM: leave scheduler out")

@@ -179,6 +179,7 @@ class Translator:
                     plan=method.plan,
                     alignment=alignment,
                     control=control,
+                    generators=model.generators_after_noise(seeds, size),
                 )
             rows = inversion_rows + model.evaluations - before
             with self._phase("decode"):

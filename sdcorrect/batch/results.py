@@ -17,7 +17,7 @@ from sdcorrect.errors import FilteredOut, PictureError
 from sdcorrect.translate import Translator
 
 #: What the web UIs call the schedulers.
-SAMPLERS = {"ddim": "DDIM", "dpm++": "DPM++ 2M", "unipc": "UniPC"}
+SAMPLERS = {"ddim": "DDIM", "dpm++": "DPM++ 2M", "unipc": "UniPC", "lcm": "LCM"}
 
 
 class Results:

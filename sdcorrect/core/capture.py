@@ -27,17 +27,25 @@ class Captured:
     self_attention_input: dict[Block, list[Tensor]] = field(default_factory=dict)
 
 
+class AllCaptured(Exception):
+    """Ends an evaluation in the middle: all that was asked for is captured."""
+
+
 @contextmanager
-def capture(unet: UNet2DConditionModel, injections: Collection[Injection]) -> Iterator[Captured]:
+def capture(
+    unet: UNet2DConditionModel, injections: Collection[Injection], *, then_stop: bool = False
+) -> Iterator[Captured]:
     """Record all that `injections` will put back from the next evaluation of `unet`.
 
-    The evaluation's own result is that of the unchanged U-Net.
+    The evaluation's own result is that of the unchanged U-Net; with `then_stop` there is none, but
+    AllCaptured as soon as the last tensor is captured.
 
     Raises:
         UsageError: a block that the U-Net lacks, or that has no self-attention.
         RuntimeError: a site is being captured or injected already.
     """
     captured = Captured()
+    awaited = _Awaited(then_stop)
     with ExitStack() as stack:
         mapped, keyed = blocks_of(injections, "self-attention"), blocks_of(injections, "key-value")
         captured.self_attention.update({name: [] for name in mapped})
@@ -46,12 +54,27 @@ def capture(unet: UNet2DConditionModel, injections: Collection[Injection]) -> It
             block = attention_block_at(unet, name)
             maps, inputs = captured.self_attention.get(name), captured.self_attention_input.get(name)
             for layer in block.self_attention:
-                stack.enter_context(block.attention_through(layer, _Recorder(maps, inputs)))
+                stack.enter_context(block.attention_through(layer, _Recorder(maps, inputs, awaited)))
         for name in blocks_of(injections, "skip"):
-            stack.enter_context(block_at(unet, name).skip_through(_Keeper(captured.skip, name)))
+            stack.enter_context(block_at(unet, name).skip_through(_Keeper(captured.skip, name, awaited)))
         for name in blocks_of(injections, "resnet"):
-            stack.enter_context(block_at(unet, name).resnet_through(_Keeper(captured.resnet, name)))
+            stack.enter_context(
+                block_at(unet, name).resnet_through(_Keeper(captured.resnet, name, awaited))
+            )
         yield captured
+
+
+@dataclass
+class _Awaited:
+    """The sites that have yet to be captured."""
+
+    stop: bool
+    sites: int = 0
+
+    def one_came(self) -> None:
+        self.sites -= 1
+        if self.stop and self.sites == 0:
+            raise AllCaptured
 
 
 @dataclass
@@ -60,9 +83,14 @@ class _Keeper:
 
     kept: dict[Block, Tensor]
     name: Block
+    awaited: _Awaited
+
+    def __post_init__(self) -> None:
+        self.awaited.sites += 1
 
     def __call__(self, tensor: Tensor) -> Tensor:
         self.kept[self.name] = tensor
+        self.awaited.one_came()
         return tensor
 
 
@@ -72,6 +100,10 @@ class _Recorder:
 
     maps: list[Tensor] | None
     inputs: list[Tensor] | None
+    awaited: _Awaited
+
+    def __post_init__(self) -> None:
+        self.awaited.sites += 1
 
     def __call__(self, layer: Attention, hidden_states: Tensor, **_: object) -> Tensor:
         probabilities = attention_probabilities(layer, hidden_states)
@@ -79,5 +111,6 @@ class _Recorder:
             self.maps.append(probabilities)
         if self.inputs is not None:
             self.inputs.append(hidden_states)
+        self.awaited.one_came()
         value = split_heads(layer.to_v(hidden_states), layer.heads)
         return merge_heads(layer, probabilities @ value)

@@ -16,8 +16,8 @@ TensorName = Literal["self-attention", "key-value", "cross-attention", "skip", "
 Block = int | str
 MID = "mid"
 
-#: DDIM, DPM-Solver++ 2M and UniPC.
-SchedulerName = Literal["ddim", "dpm++", "unipc"]
+#: DDIM, DPM-Solver++ 2M, UniPC, and the multistep sampling of latent consistency models.
+SchedulerName = Literal["ddim", "dpm++", "unipc", "lcm"]
 
 #: How the words of two prompts are told to be the same. replace: word for word, so both prompts have as
 #: many; refine: the words that both have, the others are new; reweight: as refine, some weighing more.

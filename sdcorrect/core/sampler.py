@@ -10,21 +10,21 @@ run from the noisiest down.
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 
 import torch
 from diffusers import DDIMScheduler, SchedulerMixin, UNet2DConditionModel
-from torch import Tensor
+from torch import Generator, Tensor
 
 from sdcorrect.core.alignment import Alignment
-from sdcorrect.core.capture import Captured, capture
+from sdcorrect.core.capture import AllCaptured, Captured, capture
 from sdcorrect.core.control import Control
 from sdcorrect.core.inject import Branches, inject
 from sdcorrect.core.plan import Injection, Plan, in_window
 from sdcorrect.core.reuse import reusing
-from sdcorrect.core.schedule import inverse_of
+from sdcorrect.core.schedule import inverse_of, step_on
 from sdcorrect.core.text import Text
 from sdcorrect.errors import UsageError
 
@@ -74,8 +74,11 @@ def invert(
 def invert_one_step(
     unet: UNet2DConditionModel, x0: Tensor, null: Text, injections: tuple[Injection, ...]
 ) -> Captured:
-    """`A_k` and `S_k` of one evaluation on the clean latents; its noise prediction is not used."""
-    with capture(unet, injections) as captured:
+    """`A_k` and `S_k` of one evaluation on the clean latents.
+
+    Its noise prediction is not used, so it ends where the last of them is known.
+    """
+    with capture(unet, injections, then_stop=True) as captured, suppress(AllCaptured):
         unet(x0.to(unet.dtype), ONE_STEP, **null.arguments)
     return captured
 
@@ -155,6 +158,7 @@ def denoise(
     plan: Plan,
     alignment: Alignment | None = None,
     control: Control | None = None,
+    generators: Sequence[Generator] = (),
 ) -> Tensor:
     """Denoise with classifier-free guidance, the source's tensors put back in both branches.
 
@@ -162,6 +166,7 @@ def denoise(
     captured but runs along, on [source, uncond, cond]; where it is sampled beside the target, on
     [source uncond, uncond, source cond, cond]. Without guidance, which is a scale of up to 1, there
     are no unconditional rows. `control` adds its residuals in all of them but an inverted source's.
+    Solvers that draw noise as they go take each picture's from its own of `generators`.
     """
     total, batch, taken = len(timesteps), len(latents), timesteps.tolist()
     free = batch if plan.beside == "inverted" else 0  # rows that are inverted, not controlled
@@ -197,7 +202,7 @@ def denoise(
                     rows.insert(0, source.trajectory[int(t)])
                 *without, towards = evaluate(unet, rows, t, texts, control, free)
                 prediction = guide(without[-1], towards, guidance_scale) if guided else towards
-                latents = scheduler.step(prediction, t, latents).prev_sample
+                latents = step_on(scheduler, prediction, t, latents, generators)
     return latents[-batch:]
 
 

@@ -1,18 +1,20 @@
 """The DDIM schedule of the paper, forward and backward, and faster solvers on the same betas."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffusers import (
     DDIMInverseScheduler,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    LCMScheduler,
     SchedulerMixin,
     UniPCMultistepScheduler,
 )
-from torch import Tensor
+from torch import Generator, Tensor
 
 from sdcorrect.core.plan import SchedulerName, effective_steps
+from sdcorrect.errors import UsageError
 
 #: The training schedule of Stable Diffusion 1.x.
 STABLE_DIFFUSION_BETAS = {
@@ -60,11 +62,18 @@ def solver_from(
     """The solver `name`, ready to step, and the timesteps that are computed, noisiest first.
 
     Every solver starts at the noise where `ddim` would, and goes from there in `solver_steps`, or in
-    as many as `ddim`. dpm++: DPM-Solver++ 2M (Lu et al., 2022); unipc: UniPC (Zhao et al., 2023).
+    as many as `ddim`. dpm++: DPM-Solver++ 2M (Lu et al., 2022); unipc: UniPC (Zhao et al., 2023);
+    lcm: latent consistency models (Luo et al., 2023), which start at the next noisier of the
+    timesteps that they were distilled on.
+
+    Raises:
+        UsageError: more steps than those models were distilled on at this strength.
     """
     timesteps = timesteps_from(ddim, steps, strength)
     if name == "ddim":
         return ddim, timesteps
+    if name == "lcm":
+        return _consistency(ddim, solver_steps or len(timesteps), strength)
     # The schedule is cut off where SDEdit starts: the solver's own spacing then divides what is left,
     # and its first step is its first, with no earlier one to remember.
     start = int(timesteps[0])
@@ -77,3 +86,27 @@ def solver_from(
     )
     solver.set_timesteps(solver_steps or len(timesteps))
     return solver, solver.timesteps
+
+
+def _consistency(ddim: DDIMScheduler, steps: int, strength: float) -> tuple[SchedulerMixin, Tensor]:
+    solver = LCMScheduler.from_config(ddim.config)
+    most = effective_steps(solver.config.original_inference_steps, strength)
+    if steps > most:
+        raise UsageError(
+            f"lcm takes at most {most} steps at strength {strength:g}, not {steps}; take fewer steps"
+        )
+    solver.set_timesteps(steps, strength=strength)
+    return solver, solver.timesteps
+
+
+def step_on(
+    scheduler: SchedulerMixin,
+    prediction: Tensor,
+    t: Tensor,
+    latents: Tensor,
+    generators: Sequence[Generator],
+) -> Tensor:
+    """`latents` one step on from `t`; what a solver draws for it comes from each picture's generator."""
+    drawing = {"generator": list(generators)} if isinstance(scheduler, LCMScheduler) else {}
+    latents = scheduler.step(prediction, t, latents, **drawing).prev_sample
+    return latents

@@ -201,12 +201,26 @@ class Model:
         Args:
             size: width and height of the pictures, px.
         """
+        posterior, start = self._draw([torch.Generator().manual_seed(seed) for seed in seeds], size)
+        return posterior, start.to(self.device)
+
+    def generators_after_noise(
+        self, seeds: Sequence[int], size: tuple[int, int]
+    ) -> list[torch.Generator]:
+        """Those that drew `noise`, for what a solver draws as it goes."""
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._draw(generators, size)
+        return generators
+
+    def _draw(
+        self, generators: Sequence[torch.Generator], size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
         width, height = (side // self.pipe.vae_scale_factor for side in size)
         shape = (self.pipe.vae.config.latent_channels, height, width)
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        posterior = torch.stack([torch.randn(shape, generator=g) for g in generators])
-        start = torch.stack([torch.randn(shape, generator=g) for g in generators])
-        return posterior, start.to(self.device)
+        posterior, start = (
+            torch.stack([torch.randn(shape, generator=g) for g in generators]) for _ in range(2)
+        )
+        return posterior, start
 
 
 def _between_0_and_1(images: Sequence[Image.Image]) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from sdcorrect.core.capture import Captured, capture
+from sdcorrect.core.capture import AllCaptured, Captured, capture
 from sdcorrect.core.inject import Branches, inject
 from sdcorrect.core.plan import Injection
 from sdcorrect.core.sites import attention_block_at, block_at, decoder_blocks
@@ -55,6 +55,27 @@ def test_capture_does_not_change_the_result(
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(2, 4, 64))
     assert captured.skip[0].shape == (2, 160, 4, 4)
     assert captured.skip[8].shape == (2, 48, 16, 16)
+
+
+def test_capture_may_end_the_evaluation_where_the_last_tensor_is_known(
+    unet: UNet2DConditionModel, rows: tuple[Tensor, int, Tensor]
+) -> None:
+    reached: list[int] = []
+    handles = [
+        block.resnet.register_forward_hook(lambda *_, number=block.name: reached.append(number))
+        for block in decoder_blocks(unet)
+    ]
+    with capture(unet, SOME) as whole:
+        evaluate(unet, rows)
+    reached.clear()
+    with capture(unet, SOME, then_stop=True) as captured, pytest.raises(AllCaptured):
+        evaluate(unet, rows)
+    for handle in handles:
+        handle.remove()
+    assert reached == [0, 1, 2, 3, 4]  # skips 4 and 5 come with their level, attention 4 is the last
+    for number, maps in whole.self_attention.items():
+        assert torch.equal(captured.self_attention[number][0], maps[0])
+    assert captured.skip.keys() == whole.skip.keys()
 
 
 def test_a_skip_is_the_output_of_the_mirrored_encoder_block(

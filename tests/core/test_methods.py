@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import LCMScheduler, StableDiffusionImg2ImgPipeline, UNet2DConditionModel
+from PIL import Image
 from torch import Tensor
 
 from sdcorrect.core.alignment import Alignment
@@ -12,7 +13,7 @@ from sdcorrect.core.capture import capture
 from sdcorrect.core.inject import Branches, inject
 from sdcorrect.core.plan import MID, Injection, Plan, Reuse, TensorName, Window, check_windows
 from sdcorrect.core.reuse import reusing
-from sdcorrect.core.sampler import denoise, invert, start
+from sdcorrect.core.sampler import Source, denoise, invert, start
 from sdcorrect.core.schedule import ddim_scheduler, solver_from, timesteps_from
 from sdcorrect.errors import UsageError
 from sdcorrect.models import Model
@@ -28,6 +29,7 @@ KINDS = (
     Injection("skip", (0, 4, 8)),
     Injection("resnet", (0, 4, 8)),
 )
+SIZE = (32, 32)  #: px
 ids = [injection.tensor for injection in KINDS]
 
 
@@ -251,6 +253,50 @@ def test_every_solver_starts_at_the_noise_of_ddim(name: str, x0: Tensor) -> None
         for t in timesteps:
             latents = solver.step(noise, t, latents).prev_sample
         assert relative(latents, x0) < 1e-3
+
+
+def test_consistency_sampling_is_that_of_the_img2img_pipeline_of_diffusers(
+    model: Model, icon: Image.Image
+) -> None:
+    scheduler = LCMScheduler.from_config(model.scheduler.config)
+    parts = {**model.pipe.components, "scheduler": scheduler}
+    pipe = StableDiffusionImg2ImgPipeline(**parts, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    expected = pipe(
+        TARGET,
+        image=icon,
+        strength=1.0,
+        num_inference_steps=4,
+        guidance_scale=3,
+        generator=torch.Generator().manual_seed(7),
+        output_type="latent",
+    ).images
+    posterior, noise = model.noise([7], icon.size)
+    clean = model.encode([icon], posterior)
+    solver, taken = solver_from("lcm", model.scheduler, 4, 1.0)
+    null, plan = model.text([""], icon.size), Plan()
+    source = Source(null)
+    ours = denoise(
+        model.pipe.unet,
+        solver,
+        start(solver, clean, noise, source, plan, taken),
+        taken,
+        cond=model.text([TARGET], icon.size),
+        uncond=null,
+        guidance_scale=3,
+        source=source,
+        plan=plan,
+        generators=model.generators_after_noise([7], icon.size),
+    )
+    assert relative(ours, expected) < 1e-4
+
+
+def test_consistency_models_start_where_they_were_distilled() -> None:
+    _, taken = solver_from("lcm", ddim_scheduler(), 20, 0.8, 4)
+    assert len(taken) == 4
+    assert taken[0] == 799  # the next noisier of 19, 39, ... after DDIM's 751
+    with pytest.raises(UsageError, match="lcm takes at most 25 steps at strength 0.5, not 30"):
+        solver_from("lcm", ddim_scheduler(), 60, 0.5)
 
 
 def timesteps(steps: int) -> Sequence[int]:
