@@ -66,6 +66,7 @@ class ModelSettings(Settings):
     textual_inversions: tuple[Annotated[TextualInversion, BeforeValidator(_path_alone)], ...] = ()
     controlnets: tuple[Annotated[ControlNet, BeforeValidator(_path_alone)], ...] = ()
     prompt_syntax: Literal["plain", "weighted"] = "plain"
+    safety_checker: bool = False  #: the checkpoint's own; what it flags fails, and is not saved
     device: str = "auto"
     dtype: DType = "auto"
     vae_dtype: DType = "auto"

@@ -34,6 +34,7 @@ class Translation:
 
     pictures: list[Image.Image | None]  #: None where the result was not finite
     evaluations: int  #: U-Net evaluations a picture, the inversion included
+    flagged: list[bool]  #: what the safety checker holds to be unsafe
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ class Translator:
             rows = inversion_rows + model.evaluations - before
             with self._phase("decode"):
                 pictures = model.decode(latents)
-            translations[name] = Translation(pictures, rows // len(images))
+            translations[name] = Translation(pictures, rows // len(images), model.flagged(pictures))
         return translations
 
     def count_chunks(self, prompt: str, negative_prompt: str, source_prompt: str | None) -> int:

@@ -14,6 +14,7 @@ from sdcorrect.batch.pictures import Picture
 from sdcorrect.errors import printable
 from sdcorrect.translate import Translator
 
+FLAGGED = "flagged by the safety checker, and not saved"
 OUT_OF_MEMORY = "out of memory with one picture at a time; choose a smaller size"
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ class Result:
     problem: str | None = None  #: why the image is not to be kept
     evaluations: int | None = None
     seconds: float = 0.0
+    flagged: bool = False  #: by the safety checker
 
 
 class Attempts:
@@ -61,7 +63,9 @@ class Attempts:
     def _kept(self, picture: Picture, variant: str, result: Result | None) -> Result:
         if result is None:
             return Result(problem=OUT_OF_MEMORY)
-        return self._retry_in_float32(picture, variant, result) if result.problem else result
+        if result.problem:
+            result = self._retry_in_float32(picture, variant, result)
+        return replace(result, problem=FLAGGED) if result.flagged else result
 
     def _attempt(
         self, pictures: Sequence[Picture], variants: tuple[str, ...], batch_size: int
@@ -86,8 +90,10 @@ class Attempts:
         seconds = (time.perf_counter() - began) / len(pictures) / len(variants)
         return {
             variant: [
-                Result(image, _problem(picture, image), translation.evaluations, seconds)
-                for picture, image in zip(pictures, translation.pictures, strict=False)
+                Result(image, _problem(picture, image), translation.evaluations, seconds, flag)
+                for picture, image, flag in zip(
+                    pictures, translation.pictures, translation.flagged, strict=False
+                )
             ]
             for variant, translation in translations.items()
         }

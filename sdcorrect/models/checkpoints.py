@@ -32,8 +32,10 @@ SINGLE_FILE_FAMILIES = {
     "conditioner.embedders.1.": "stabilityai/stable-diffusion-xl-base-1.0",
 }
 #: What is not loaded with a pipeline, and so not downloaded either.
-LEFT_OUT = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+SAFETY_CHECKER = {"safety_checker": None, "feature_extractor": None}
+LEFT_OUT = {**SAFETY_CHECKER, "image_encoder": None}
 CONFIG_FILES = ("*.json", "*.txt", "*.model")
+SAFETY_CHECKER_FILES = ("safety_checker/*.safetensors",)
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,8 @@ def _find(settings: ModelSettings, finder: Finder) -> Found:
             revision=settings.revision,
             variant=settings.variant,
             local_files_only=finder.cached_only,
-            **LEFT_OUT,
+            image_encoder=None,
+            **({} if settings.safety_checker else SAFETY_CHECKER),
         ),
         settings.revision,
     )
@@ -159,7 +162,8 @@ def _single_file(settings: ModelSettings, finder: Finder, found: Found) -> Check
     own_base = _base_of(settings.model, shapes)
     base = settings.base_config or own_base
     try:
-        config = finder.find("base_config", base, CONFIG_FILES)
+        files = CONFIG_FILES + (SAFETY_CHECKER_FILES if settings.safety_checker else ())
+        config = finder.find("base_config", base, files)
     except UsageError as error:
         raise UsageError(
             f"model {settings.model}: takes its tokenizer and settings from {base}; {error}"

@@ -14,11 +14,19 @@ from sdcorrect.models.checkpoints import Checkpoint, Pipeline, find_checkpoint, 
 from sdcorrect.models.controlnets import load_controlnets
 from sdcorrect.models.machine import choose_device, settle
 from sdcorrect.models.model import Model
+from sdcorrect.models.safety import add_safety_checker
 from sdcorrect.models.sources import Finder
 from sdcorrect.settings import ModelSettings
 
 #: Settings beside the files that decide what a picture becomes.
-COMPUTED = {"prompt_syntax", "prediction_type", "timestep_spacing", "vae_dtype", "vae_tiling"}
+COMPUTED = {
+    "prompt_syntax",
+    "prediction_type",
+    "timestep_spacing",
+    "vae_dtype",
+    "vae_tiling",
+    "safety_checker",
+}
 
 
 def find(settings: ModelSettings) -> tuple[Checkpoint, Adapters]:
@@ -41,6 +49,8 @@ def load(settings: ModelSettings) -> Model:
     checkpoint, adapters = find(settings)
     vae = adapters.vae and load_vae(adapters.vae, checkpoint.config, dtype)
     pipe = load_pipeline(checkpoint, dtype, variant=settings.variant, vae=vae)
+    if settings.safety_checker:
+        add_safety_checker(pipe, checkpoint)
     add_words(pipe, adapters.textual_inversions)
     lay_loras(pipe, adapters.loras)
     controlnets = load_controlnets(pipe, adapters.controlnets, dtype)

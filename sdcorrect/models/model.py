@@ -19,6 +19,7 @@ from sdcorrect.core.layout import UNetLayout
 from sdcorrect.core.text import Text
 from sdcorrect.models.checkpoints import Pipeline
 from sdcorrect.models.prompts import Encoding, count_chunks, encode_plain, encode_weighted
+from sdcorrect.models.safety import flagged
 
 
 @dataclass
@@ -191,6 +192,10 @@ class Model:
         finite = pixels.isfinite().flatten(1).all(dim=1).tolist()
         pictures = self.pipe.image_processor.postprocess(pixels.nan_to_num())
         return [p if good else None for p, good in zip(pictures, finite, strict=True)]
+
+    def flagged(self, pictures: Sequence[Image.Image | None]) -> list[bool]:
+        """Which of `pictures` the safety checker holds to be unsafe: none, where there is none."""
+        return flagged(self.pipe, pictures)
 
     def noise(self, seeds: Sequence[int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Noise for the posterior sample and for the start, each (seeds, 4, height / f, width / f).

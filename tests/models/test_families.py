@@ -159,9 +159,8 @@ def test_every_recipe_runs_on_every_family(checkpoint: Where, icon: Image.Image,
     assert results["correct"].evaluations == 1 + 2 * 2
 
 
-@pytest.mark.parametrize(
-    ("family", "form"), [("sd1", "safetensors"), ("sd2", "ckpt"), ("sdxl", "safetensors")]
-)
+@pytest.mark.parametrize("form", ["folder", "safetensors", "ckpt"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_folder_is_translated_in_float32_and_in_bfloat16(
     checkpoint: Where,
     sdcorrect: Callable[..., Result],
@@ -174,7 +173,7 @@ def test_a_folder_is_translated_in_float32_and_in_bfloat16(
     for dtype in ("float32", "bfloat16"):
         out = tmp_path / dtype
         arguments = ["-o", out, "-p", PROMPT, "--model", checkpoint(family, form), "--dtype", dtype]
-        base = f"base_config={checkpoint(family, 'folder')}"
+        base = "base_config=" + ("null" if form == "folder" else str(checkpoint(family, "folder")))
         result = sdcorrect(
             "translate", pictures, *arguments, "--steps", 2, "--set", base, "--set", "size=64"
         )

@@ -1,0 +1,52 @@
+"""The safety checker that comes with a checkpoint: it tells, and what comes of it is the caller's."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from diffusers import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+from PIL import Image
+from transformers import CLIPImageProcessor
+
+from sdcorrect.errors import UsageError
+from sdcorrect.models.checkpoints import Checkpoint, Pipeline
+
+
+def add_safety_checker(pipe: Pipeline, checkpoint: Checkpoint) -> None:
+    """Load the checker that lies beside the weights of `checkpoint` into `pipe`.
+
+    Raises:
+        UsageError: the family has none, or it is not there.
+    """
+    if not isinstance(pipe, StableDiffusionPipeline):
+        raise UsageError(f"safety_checker: {checkpoint.name} is an SDXL, which comes with none")
+    try:
+        checker = StableDiffusionSafetyChecker.from_pretrained(
+            checkpoint.config / "safety_checker", local_files_only=True, dtype=pipe.unet.dtype
+        )
+        extractor = CLIPImageProcessor.from_pretrained(
+            checkpoint.config / "feature_extractor", local_files_only=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"safety_checker: {checkpoint.config} holds none that loads: {reason}"
+        ) from None
+    pipe.register_modules(safety_checker=checker.eval(), feature_extractor=extractor)
+
+
+def flagged(pipe: Pipeline, pictures: Sequence[Image.Image | None]) -> list[bool]:
+    """Which of `pictures` the checker of `pipe` holds to be unsafe: none, where it has no checker."""
+    checker = pipe.components.get("safety_checker")
+    flags = [False] * len(pictures)
+    if checker is None:
+        return flags
+    for number, picture in enumerate(pictures):
+        if picture is not None:
+            pixels = pipe.feature_extractor(picture, return_tensors="pt").pixel_values
+            # it blackens what it flags: that copy is dropped
+            copy = np.asarray(picture, dtype=np.float32)[None] / 255
+            _, (flags[number],) = checker(
+                images=copy, clip_input=pixels.to(checker.device, checker.dtype)
+            )
+    return flags
