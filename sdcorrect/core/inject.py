@@ -8,7 +8,7 @@ from typing import Literal
 
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
-from torch import Tensor, empty_like, stack, unflatten
+from torch import Tensor, stack, unflatten
 from typing_extensions import Self
 
 from sdcorrect.core.alignment import Alignment
@@ -163,20 +163,18 @@ class _PutBack:
         if self.injection.weight < 1:
             own = attention_probabilities(layer, hidden_states)
             return merge_heads(layer, self._blend(captured, own) @ value)
-        # (branches, batch, heads, tokens, channels)
-        value = unflatten(value, 0, (len(self.donors), -1))
         rows = unflatten(hidden_states, 0, (len(self.donors), -1))
-        attended = empty_like(value)
-        for donor in dict.fromkeys(self.donors):
-            takers = [branch for branch, its in enumerate(self.donors) if its == donor]
-            if captured is not None and donor == CAPTURED:
-                probabilities = captured
-            else:
-                probabilities = attention_probabilities(layer, rows[donor])
-            # The branches that share A_k are, side by side, one matrix product.
-            beside = value[takers].permute(1, 2, 3, 0, 4).flatten(3)
-            shared = unflatten(probabilities @ beside, 3, (len(takers), -1))
-            attended[takers] = shared.permute(3, 0, 1, 2, 4)
+        maps = {
+            donor: captured
+            if captured is not None and donor == CAPTURED
+            else attention_probabilities(layer, rows[donor])
+            for donor in set(self.donors)
+        }
+        # Branches that share one A_k share it by broadcasting.
+        shared = len(maps) == 1
+        probabilities = maps[self.donors[0]] if shared else stack([maps[d] for d in self.donors])
+        # (branches, batch, heads, tokens, channels)
+        attended = probabilities @ unflatten(value, 0, (len(self.donors), -1))
         return merge_heads(layer, attended.flatten(0, 1))
 
     def _key_value(
