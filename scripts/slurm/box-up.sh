@@ -14,7 +14,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   # a run level of its own keeps the packages from starting their daemons
   export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
   apt-get update -qq
-  apt-get install -qq --no-install-recommends "${missing[@]}" >/dev/null
+  apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 case "$(getent ahostsv4 "$host")" in
   127.*) ;;
