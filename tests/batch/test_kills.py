@@ -57,7 +57,11 @@ def test_two_runs_at_once_leave_what_one_leaves(tmp_path: Path) -> None:
     second.name = "second"
     with first.running() as one:
         first.wait_for_lines(one, 1)
-        assert second.finish() == 1
+        os.kill(one.pid, signal.SIGSTOP)  # or it may be through before the second has started
+        try:
+            assert second.finish() == 1
+        finally:
+            os.kill(one.pid, signal.SIGCONT)
         one.join()
     assert one.exitcode == 0
     assert second.messages().startswith(f"error: output {second.out}: process {one.pid} on ")
