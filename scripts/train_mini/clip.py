@@ -11,9 +11,9 @@ from training import RUNS, Schedule, schedule_from_flags, train
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 from words import targets, vocabulary
 
-SCHEDULE = Schedule(steps=3000, batch=128, learning_rate=1e-3, weight_decay=0.1, ema=0.998)
+SCHEDULE = Schedule(steps=1500, batch=128, learning_rate=1e-3, weight_decay=0.1, ema=0.998)
 WIDTH, PROJECTION, IMAGE = 160, 128, 64
-WORDS_A_STEP = 256
+WORDS_A_STEP = 128
 
 
 def build(tokenizer: CLIPTokenizer) -> CLIPModel:

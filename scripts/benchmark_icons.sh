@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Translate the held-out icons between styles by every method and strength, and measure how near each
+# comes to the truth: scripts/benchmark_icons.sh [ICONS, 40 of the 120 by default]
+source "$(dirname "$0")/setup.sh"
+icons=${1:-40}
+out=out/benchmark
+assets=sdcorrect/assets/icons
+declare -A prompts=(
+  [flat]="in flat design style" [3d]="in 3d render style" [ink]="in black and white ink style"
+)
+# those that start from inverted latents of all steps know no strength
+with_strength='[sdedit, correct, correct-fast, ddim]'
+without='[pnp-50, pnp, p2p-refine, masactrl]'
+
+run() { # FROM TO STRENGTH VARIANTS FOLDER
+  local others=()
+  for style in "${!prompts[@]}"; do
+    if [ "$style" != "$2" ]; then others+=(--other-style "${prompts[$style]}"); fi
+  done
+  .venv/bin/sdcorrect translate "$assets/$1" -c configs/benchmark-icons.yaml -o "$5" --limit "$icons" \
+    -p "${prompts[$2]}" --set "source_prompt=${prompts[$1]}" --strength "$3" --set "variants=$4"
+  .venv/bin/sdcorrect evaluate "$5" --reference "$assets/$2" "${others[@]}"
+}
+
+for direction in "flat 3d" "3d flat" "flat ink" "ink 3d"; do
+  read -r from to <<<"$direction"
+  for strength in 0.3 0.5 0.6 0.7 0.8 0.95; do
+    run "$from" "$to" "$strength" "$with_strength" "$out/$from-to-$to/$strength"
+  done
+  run "$from" "$to" 1 "$without" "$out/$from-to-$to/inverted"
+done
+.venv/bin/python scripts/benchmark_table.py "$out"

@@ -1,0 +1,118 @@
+"""The benchmark's means as a Markdown table and as curves: benchmark_table.py OUT
+
+Reads every OUT/<direction>/<strength or inverted>/evaluation.json; writes table.md and curves.png there.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+DIRECTIONS = ("flat-to-3d", "3d-to-flat", "flat-to-ink", "ink-to-3d")
+#: Metric -> its head in the table.
+METRICS = {
+    "ssim_truth": "SSIM to the truth",
+    "psnr_truth": "PSNR to the truth, dB",
+    "structure_distance_truth": "structure distance to the truth",
+    "clip_image_truth": "CLIP image similarity to the truth",
+    "style_accuracy": "style accuracy",
+    "ssim": "SSIM to the source",
+}
+#: Okabe and Ito's colours, which everybody can tell apart.
+COLOURS = {
+    "sdedit": "#999999",
+    "correct": "#D55E00",
+    "correct-fast": "#E69F00",
+    "ddim": "#56B4E9",
+    "pnp-50": "#009E73",
+    "pnp": "#006D50",
+    "p2p-refine": "#0072B2",
+    "masactrl": "#CC79A7",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    direction: str
+    strength: str  #: or "inverted"
+    variant: str
+    pictures: int
+    metrics: dict[str, float]
+    against_base: dict[str, Any]
+
+
+def read(out: Path) -> Iterator[Result]:
+    for direction in DIRECTIONS:
+        for file in sorted((out / direction).glob("*/evaluation.json")):
+            for variant, found in json.loads(file.read_text())["variants"].items():
+                means = {name: mean["mean"] for name, mean in found["metrics"].items()}
+                yield Result(
+                    direction, file.parent.name, variant, found["pictures"], means, found["against_base"]
+                )
+
+
+def table(results: list[Result]) -> str:
+    """A row for each direction, strength and variant; p of the paired test against SDEdit."""
+    heads = ["direction", "strength", "recipe", *METRICS.values(), "p (SSIM to the truth, to `sdedit`)"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for r in results:
+        test = r.against_base.get("ssim_truth")
+        base = r.strength != "inverted"
+        p = "" if not (test and base) else "< 0.0001" if test["p"] < 1e-4 else f"{test['p']:.4f}"
+        numbers = [f"{r.metrics[name]:.3f}" for name in METRICS]
+        strength = "-" if r.strength == "inverted" else r.strength
+        lines.append("| " + " | ".join([r.direction, strength, f"`{r.variant}`", *numbers, p]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(results: list[Result], file: Path) -> None:
+    """Style against likeness to the truth: each curve goes over the strengths, from weak to strong."""
+    figure, panels = plt.subplots(2, len(DIRECTIONS), figsize=(16, 7.4), layout="constrained")
+    for column, direction in enumerate(DIRECTIONS):
+        for panel, metric in zip(panels[:, column], ("ssim_truth", "ssim"), strict=True):
+            for variant, colour in COLOURS.items():
+                own = [r for r in results if (r.direction, r.variant) == (direction, variant)]
+                points = [(r.metrics["clip_text"], r.metrics[metric]) for r in own]
+                if not points:
+                    continue
+                alone = own[0].strength == "inverted"
+                panel.plot(
+                    *zip(*points, strict=True),
+                    "D" if alone else "o-",
+                    color=colour,
+                    label=variant,
+                    linewidth=2.4 if variant == "correct" else 1.4,
+                    markersize=7 if alone else 4,
+                    zorder=3 if variant == "correct" else 2,
+                )
+            panel.grid(alpha=0.25)
+            panel.set_xlabel("CLIP similarity to the target style →")
+        panels[0, column].set_title(direction.replace("-", " "))
+    panels[0, 0].set_ylabel("SSIM to the true picture →")
+    panels[1, 0].set_ylabel("SSIM to the source →")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.savefig(file, dpi=110)
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit("usage: benchmark_table.py OUT")
+    out = Path(sys.argv[1])
+    results = list(read(out))
+    if not results:
+        sys.exit(f"{out}: there is no evaluation.json in it; run scripts/benchmark_icons.sh")
+    (out / "table.md").write_text(table(results))
+    draw(results, out / "curves.png")
+    sys.stdout.write(f"{len(results)} rows: {out / 'table.md'}, {out / 'curves.png'}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""No concept that is held out, nor one drawn like it, is trained on."""
+
+from pathlib import Path
+
+import data
+import numpy as np
+import pytest
+
+from sdcorrect.config import load_job
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("six-oclock", "eleven-thirty"),
+        ("man-mage", "woman-mage"),
+        ("mage", "man-mage"),
+        ("person-in-tuxedo", "man-in-tuxedo"),
+        ("keycap-5", "keycap-asterisk"),
+        ("closed-mailbox-with-lowered-flag", "open-mailbox-with-raised-flag"),
+        ("o-button-blood-type", "p-button"),
+        ("speak-no-evil-monkey", "see-no-evil-monkey"),
+        ("waxing-gibbous-moon", "first-quarter-moon"),
+    ],
+)
+def test_near_twins_are_one_family(one: str, other: str) -> None:
+    assert data.family(one) == data.family(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("six-oclock", "alarm-clock"), ("man-mage", "man-singer"), ("church", "school"), ("gear", "bear")],
+)
+def test_others_are_not(one: str, other: str) -> None:
+    assert data.family(one) != data.family(other)
+
+
+@pytest.fixture
+def icons(tmp_path: Path) -> data.Icons:
+    """The held-out concepts and a few others, each set drawing every concept in noise of its own."""
+    held_out = data.HELD_OUT.read_text().split()
+    names = [*held_out, "woman-mage", "seven-thirty", "llama", "ladder", "copy-of-church"]
+    random = np.random.default_rng(0)
+    sets = {name: random.integers(0, 256, (len(names), 64, 64, 3), np.uint8) for name in data.STYLES}
+    sets["noto"][-1] = sets["noto"][names.index("church")] // 2 * 2
+    np.savez(tmp_path / "icons.npz", names=np.array(names), **sets)
+    return data.Icons(tmp_path)
+
+
+def test_trains_on_neither_the_held_out_nor_their_twins_by_name_or_looks(icons: data.Icons) -> None:
+    assert [icons.names[i] for i in icons.trained_on] == ["llama", "ladder"]
+
+
+def test_holds_out_all_that_the_benchmark_translates(icons: data.Icons) -> None:
+    job = load_job(ROOT / "configs" / "benchmark-icons.yaml", {})
+    names = {file.stem for file in job.input.path.iterdir()}
+    assert names == {icons.names[i] for i in icons.held_out}
+    for style in ("3d", "ink"):
+        assert {file.stem for file in (job.input.path.parent / style).iterdir()} == names
+
+
+def test_examples_are_held_out() -> None:
+    examples = {file.stem for file in (ROOT / "sdcorrect" / "assets" / "pictures").iterdir()}
+    assert examples <= set(data.HELD_OUT.read_text().split())

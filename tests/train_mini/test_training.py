@@ -1,0 +1,100 @@
+"""The loop of the three stages: what is stopped goes on as if it had not been."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import clip
+import pytest
+import torch
+import training
+import unet
+import vae
+from torch import Generator, Tensor, nn
+
+SCHEDULE = training.Schedule(steps=6, batch=4, learning_rate=0.1, warm_up=2, ema=0.9)
+PICTURES = torch.rand(10, 3, generator=torch.Generator().manual_seed(1))
+
+
+def _loss(model: nn.Module) -> Callable[[Tensor, Generator], Tensor]:
+    def loss(indices: Tensor, generator: Generator) -> Tensor:
+        noise = torch.randn(len(indices), 3, generator=generator)
+        error: Tensor = model(PICTURES[indices] + noise).pow(2).mean()
+        return error
+
+    return loss
+
+
+def _trained(folder: Path, monkeypatch: pytest.MonkeyPatch, stops: list[int]) -> dict[str, Tensor]:
+    monkeypatch.setattr(training, "RUNS", folder)
+    monkeypatch.setattr(training, "EVERY", 2)
+    for stop in stops:
+        torch.manual_seed(0)
+        model = nn.Linear(3, 3)
+
+        def loss(indices: Tensor, generator: Generator, stop: int = stop) -> Tensor:
+            if generator.initial_seed() == stop:
+                raise KeyboardInterrupt
+            return _loss(model)(indices, generator)  # noqa: B023
+
+        try:
+            training.train("stage", model, SCHEDULE, len(PICTURES), loss, dict)
+        except KeyboardInterrupt:
+            continue
+    return model.state_dict()
+
+
+def test_stopped_and_started_again_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = SCHEDULE.steps
+    whole = _trained(tmp_path / "whole", monkeypatch, [never])
+    parts = _trained(tmp_path / "parts", monkeypatch, [3, 5, never])
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, parts[name])
+
+
+def test_prints_figures_of_the_averaged_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(training, "RUNS", tmp_path)
+    torch.manual_seed(0)
+    model = nn.Linear(3, 3)
+    seen = []
+
+    def figures() -> dict[str, float]:
+        seen.append(model.weight.detach().clone())
+        return {"figure": 0.5}
+
+    training.train("stage", model, SCHEDULE, len(PICTURES), _loss(model), figures)
+    assert "stage 6/6: loss" in capsys.readouterr().out
+    assert torch.equal(seen[-1], model.weight)
+
+
+def test_an_epoch_has_every_picture_once() -> None:
+    order = training.batches(12, 4, 0)
+    first, second = (torch.cat([next(order) for _ in range(3)]) for _ in range(2))
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(12))
+    assert not torch.equal(first, second)
+
+
+def test_networks_fit_each_other() -> None:
+    latents = vae.build().encode(torch.zeros(1, 3, 64, 64)).latent_dist.mean
+    network = unet.build(clip.WIDTH)
+    assert list(latents.shape[1:]) == [4, network.config.sample_size, network.config.sample_size]
+    text = torch.zeros(1, 24, clip.WIDTH)
+    assert network(latents, 1, text).sample.shape == latents.shape
+
+
+def test_contrast_is_least_where_only_what_is_alike_is_near() -> None:
+    alike = torch.tensor([[True, False], [False, True]])
+    assert clip.contrast(20 * torch.eye(2), alike) < 1e-6
+    assert clip.contrast(20 * (1 - torch.eye(2)), alike) > 10
+    both = torch.ones(2, 2, dtype=torch.bool)
+    assert clip.contrast(torch.zeros(2, 2), both) == pytest.approx(torch.log(torch.tensor(2.0)))
+
+
+def test_augmentations_keep_the_ground_white() -> None:
+    generator = torch.Generator().manual_seed(0)
+    white = torch.full((3, 3, 64, 64), 255, dtype=torch.uint8)
+    assert vae.augment(white, generator).eq(255).all()
+    assert torch.allclose(clip.augment(torch.ones(3, 3, 64, 64), generator), torch.ones(1))
