@@ -70,7 +70,7 @@ def train(
     """
     RUNS.mkdir(parents=True, exist_ok=True)
     file = RUNS / f"{stage}.pt"
-    parameters = list(model.parameters())
+    parameters = [weights for weights in model.parameters() if weights.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters,
         schedule.learning_rate,

@@ -45,5 +45,5 @@ def targets(texts: list[str], width: int, axes_from: int) -> Tensor:
     """(texts, width): the meanings on the main axes of the first `axes_from` texts, of unit length."""
     found = meanings(texts)
     mean = found[:axes_from].mean(0)
-    _, _, axes = torch.pca_lowrank(found[:axes_from] - mean, q=width, center=False)
-    return normalize((found - mean) @ axes, dim=-1)
+    _, _, axes = torch.linalg.svd(found[:axes_from] - mean, full_matrices=False)
+    return normalize((found - mean) @ axes[:width].T, dim=-1)
