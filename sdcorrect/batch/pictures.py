@@ -4,13 +4,15 @@ import hashlib
 import io
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from sdcorrect.batch.inputs import Item
-from sdcorrect.config import Input
+from sdcorrect.batch.records import Record
+from sdcorrect.config import Input, Job
 from sdcorrect.errors import FilteredOut, PictureError
 
 Resize = Literal["fit", "crop", "none"]
@@ -63,13 +65,11 @@ class Sizing:
                     f"{width}x{height} px: a side is under {self.multiple} px, the least that the model "
                     "takes; use resize: fit or crop"
                 )
-            left, top = (side % self.multiple // 2 for side in image.size)
-            kept = (side // self.multiple * self.multiple for side in image.size)
-            right, bottom = (start + side for start, side in zip((left, top), kept, strict=True))
-            return image.crop((left, top, right, bottom))
+            kept = width - width % self.multiple, height - height % self.multiple
+            return brought_to(image, self.resize, kept)
         if self.resize == "crop":
             side = self._rounded(self.size)
-            return ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
+            return brought_to(image, self.resize, (side, side))
         scale = self.size / max(image.size)
         stretch = self.multiple / (scale * min(image.size))
         if stretch > MAX_STRETCH:
@@ -78,10 +78,20 @@ class Sizing:
                 f"{stretch:.0f} times; use resize: crop, or leave it out with input.max_aspect"
             )
         fitted = self._rounded(width * scale), self._rounded(height * scale)
-        return image.resize(fitted, Image.Resampling.LANCZOS)
+        return brought_to(image, self.resize, fitted)
 
     def _rounded(self, side: float) -> int:
         return max(1, round(side / self.multiple)) * self.multiple
+
+
+def brought_to(image: Image.Image, resize: Resize, size: tuple[int, int]) -> Image.Image:
+    """`image` at the width and height of `size`, px, as `Sizing.apply` brings it there."""
+    if resize == "fit":
+        return image.resize(size, Image.Resampling.LANCZOS)
+    if resize == "crop":
+        return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+    left, top = ((side - kept) // 2 for side, kept in zip(image.size, size, strict=True))
+    return image.crop((left, top, left + size[0], top + size[1]))
 
 
 def read_picture(item: Item, sizing: Sizing, limits: Input) -> Picture:
@@ -94,7 +104,7 @@ def read_picture(item: Item, sizing: Sizing, limits: Input) -> Picture:
         PictureError: it cannot be read as a picture, is larger than `limits` allow, or its size does
             not fit.
     """
-    data = _read(item, limits)
+    data = _read(item.source, limits)
     sha256 = hashlib.sha256(data).hexdigest()
     try:
         if item.problem:
@@ -105,10 +115,23 @@ def read_picture(item: Item, sizing: Sizing, limits: Input) -> Picture:
         raise
 
 
-def _read(item: Item, limits: Input) -> bytes:
+def read_again(source: Path, record: Record, job: Job) -> Image.Image:
+    """The picture of `record` as it went into the model: at its output's size, pixel on pixel.
+
+    Raises:
+        PictureError: it cannot be read any more, or is another picture by now.
+    """
+    data = _read(source, job.input)
+    if hashlib.sha256(data).hexdigest() != record.input.sha256:
+        raise PictureError("is another picture by now")
+    image = _decode(data, job.input)
+    return brought_to(image, job.resize, record.size or image.size)
+
+
+def _read(source: Path, limits: Input) -> bytes:
     most = limits.max_pixels * SAMPLE_BYTES + METADATA_BYTES
     try:
-        about = item.source.stat()
+        about = source.stat()
         if not stat.S_ISREG(about.st_mode):
             raise PictureError("cannot be read: it is not a file")
         if about.st_size > most:
@@ -116,7 +139,7 @@ def _read(item: Item, limits: Input) -> bytes:
                 f"its file has {about.st_size:,} bytes, more than a picture of "
                 f"{limits.max_pixels:,} px; raise input.max_pixels"
             )
-        return item.source.read_bytes()
+        return source.read_bytes()
     except OSError as error:
         raise PictureError(f"cannot be read: {error.strerror}") from None
 

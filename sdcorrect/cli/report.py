@@ -1,0 +1,73 @@
+"""`sdcorrect report`: a page, and a contact sheet, that show what became of a job's pictures."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import track
+
+from sdcorrect.cli.console import Debug, app, err, errors_for_people, out
+from sdcorrect.cli.folder import Out
+from sdcorrect.errors import UsageError, printable
+
+
+@app.command()
+def report(
+    folder: Out,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page; OUT/report.html without it.")
+    ] = None,
+    embed: Annotated[
+        bool,
+        typer.Option(
+            "--embed", help="Put the pictures into the page, large PNGs as WebP."
+        ),
+    ] = False,
+    grid: Annotated[
+        Path | None, typer.Option("--grid", metavar="PNG", help="Draw a contact sheet too.")
+    ] = None,
+    columns: Annotated[
+        int | None, typer.Option("--columns", min=1, help="Pictures in a row of the sheet.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Show a job's pictures beside their sources, on one HTML page that needs no network."""
+    with errors_for_people(debug):
+        page = _named(output or folder / "report.html", "--output", ".html")
+        sheet = grid and _named(grid, "--grid", ".png")
+        try:
+            from sdcorrect.view.cards import Cards, lost_sources
+            from sdcorrect.view.gallery import read_gallery
+            from sdcorrect.view.report import write_report
+            from sdcorrect.view.sheet import write_sheet
+        except ImportError as error:
+            raise UsageError(
+                f"a report needs {error.name}, which is not installed: pip install 'sdcorrect[view]'"
+            ) from None
+        gallery = read_gallery(folder, limit)
+        cards = list(
+            track(
+                Cards(gallery, page.parent, embed=embed),
+                description="reading pictures",
+                total=len(gallery.entries),
+                console=err,
+                transient=True,
+                disable=not err.is_terminal,
+            )
+        )
+        for warning in (*gallery.warnings, *lost_sources(cards)):
+            err.print(f"[yellow]warning:[/] {escape(warning)}")
+        write_report(gallery, cards, page)
+        size = page.stat().st_size / 1e6
+        out.print(f"{printable(page)}: {len(cards)} pictures, {size:.1f} MB", soft_wrap=True)
+        if sheet:
+            write_sheet(gallery, sheet, columns)
+            out.print(f"{printable(sheet)}: a contact sheet", soft_wrap=True)
+
+
+def _named(file: Path, option: str, suffix: str) -> Path:
+    if file.suffix.lower() != suffix:
+        raise UsageError(f"{option} {printable(file)}: give a name that ends in {suffix}")
+    return file

@@ -1,0 +1,63 @@
+"""What `sdcorrect evaluate` measured, as far as it lies beside the pictures."""
+
+import csv
+import io
+import math
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+from sdcorrect.errors import UsageError, printable
+
+#: The columns that say what a row is of; all others are metrics.
+KEYS = ["variant", "path"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    metrics: tuple[str, ...] = ()
+    #: by picture and variant, a value for each metric; None where it has none
+    values: dict[tuple[str, str], tuple[float | None, ...]] = field(default_factory=dict)
+    written: datetime = datetime.max.replace(tzinfo=timezone.utc)
+
+
+def read_scores(file: Path) -> Scores:
+    """The metrics of an `evaluation.csv`: none where there is no such file.
+
+    Raises:
+        UsageError: it cannot be read, or is not as `sdcorrect evaluate` writes it.
+    """
+    try:
+        text = file.read_bytes().decode()
+    except FileNotFoundError:
+        return Scores()
+    except OSError as error:
+        raise UsageError(f"{printable(file)}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise _broken(file, "it is not UTF-8 text") from None
+    if not text.endswith("\n"):
+        raise _broken(file, "its last line is torn")
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = next(rows, [])
+        if header[:2] != KEYS:
+            raise _broken(file, f"its first columns should be variant, path, not {header[:2]}")
+        values = {}
+        for row in rows:
+            if len(row) != len(header):
+                raise _broken(file, f"line {rows.line_num} has {len(row)} of {len(header)} columns")
+            variant, path, *cells = row
+            values[path, variant] = tuple(map(_number, cells))
+    except (csv.Error, ValueError) as error:
+        raise _broken(file, f"line {rows.line_num}: {error}") from None
+    written = datetime.fromtimestamp(file.stat().st_mtime, timezone.utc)
+    return Scores(tuple(header[2:]), values, written)
+
+
+def _number(cell: str) -> float | None:
+    value = float(cell or "nan")
+    return value if math.isfinite(value) else None
+
+
+def _broken(file: Path, problem: str) -> UsageError:
+    return UsageError(f"{printable(file)}: {problem}; run sdcorrect evaluate again, or remove it")
