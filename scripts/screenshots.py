@@ -1,6 +1,6 @@
-"""Take a picture of an HTML page with Debian's Chromium: screenshots.py PAGE.html PNG.
+"""Take a picture of an HTML page in Chromium, which scripts/setup-browser.sh installs.
 
-    python scripts/screenshots.py out/quickstart/report.html .github/report.png --dark --open
+    .venv/bin/python scripts/screenshots.py out/quickstart/report.html .github/report.png
 """
 
 import argparse
@@ -8,4 +8,29 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from tests.browser import ARGUMENTS, CHROMIUM
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("page", type=Path)
+    parser.add_argument("png", type=Path)
+    parser.add_argument("--dark", action="store_true")
+    parser.add_argument("--size", type=int, nargs=2, default=(1280, 860), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--full", action="store_true", help="the whole page, however high it is")
+    parser.add_argument("--click", metavar="SELECTOR", help="what to press first, such as '.card >> nth=3'")
+    given = parser.parse_args()
+    width, height = given.size
+    with sync_playwright() as playwright:
+        arguments = ["--disable-gpu", "--disable-quic"]
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=arguments)
+        page = browser.new_page(
+            viewport={"width": width, "height": height}, color_scheme="dark" if given.dark else "light"
+        )
+        page.goto(given.page.resolve().as_uri(), wait_until="networkidle")
+        if given.click:
+            page.locator(given.click).click()
+        page.screenshot(path=given.png, full_page=given.full)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Set up and run the checks and tests; --all runs the slow suites too, other words go to pytest.
 source "$(dirname "$0")/setup.sh"
+bash scripts/setup-browser.sh
 marker=(-m "not slow")
 if [ "${1:-}" = --all ]; then
   shift

@@ -11,8 +11,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from sdcorrect.batch.inputs import Item
-from sdcorrect.batch.records import Record
-from sdcorrect.config import Input, Job
+from sdcorrect.config import Input
 from sdcorrect.errors import FilteredOut, PictureError
 
 Resize = Literal["fit", "crop", "none"]
@@ -65,11 +64,12 @@ class Sizing:
                     f"{width}x{height} px: a side is under {self.multiple} px, the least that the model "
                     "takes; use resize: fit or crop"
                 )
-            kept = width - width % self.multiple, height - height % self.multiple
-            return brought_to(image, self.resize, kept)
+            return fitted(
+                image, "none", (width - width % self.multiple, height - height % self.multiple)
+            )
         if self.resize == "crop":
             side = self._rounded(self.size)
-            return brought_to(image, self.resize, (side, side))
+            return fitted(image, "crop", (side, side))
         scale = self.size / max(image.size)
         stretch = self.multiple / (scale * min(image.size))
         if stretch > MAX_STRETCH:
@@ -77,19 +77,18 @@ class Sizing:
                 f"{width}x{height} px: at {self.size} px its shorter side would be stretched "
                 f"{stretch:.0f} times; use resize: crop, or leave it out with input.max_aspect"
             )
-        fitted = self._rounded(width * scale), self._rounded(height * scale)
-        return brought_to(image, self.resize, fitted)
+        return fitted(image, "fit", (self._rounded(width * scale), self._rounded(height * scale)))
 
     def _rounded(self, side: float) -> int:
         return max(1, round(side / self.multiple)) * self.multiple
 
 
-def brought_to(image: Image.Image, resize: Resize, size: tuple[int, int]) -> Image.Image:
-    """`image` at the width and height of `size`, px, as `Sizing.apply` brings it there."""
-    if resize == "fit":
-        return image.resize(size, Image.Resampling.LANCZOS)
+def fitted(image: Image.Image, resize: Resize, size: tuple[int, int]) -> Image.Image:
+    """`image` brought to `size`, width and height in px, in the way of `resize`."""
     if resize == "crop":
         return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+    if resize == "fit":
+        return image.resize(size, Image.Resampling.LANCZOS)
     left, top = ((side - kept) // 2 for side, kept in zip(image.size, size, strict=True))
     return image.crop((left, top, left + size[0], top + size[1]))
 
@@ -115,23 +114,20 @@ def read_picture(item: Item, sizing: Sizing, limits: Input) -> Picture:
         raise
 
 
-def read_again(source: Path, record: Record, job: Job) -> Image.Image:
-    """The picture of `record` as it went into the model: at its output's size, pixel on pixel.
+def read_image(file: Path, limits: Input) -> tuple[Image.Image, str]:
+    """The picture of a file as `read_picture` decodes it, at its own size, and the file's SHA-256.
 
     Raises:
-        PictureError: it cannot be read any more, or is another picture by now.
+        PictureError: it cannot be read as a picture, or `limits` do not let it in.
     """
-    data = _read(source, job.input)
-    if hashlib.sha256(data).hexdigest() != record.input.sha256:
-        raise PictureError("is another picture by now")
-    image = _decode(data, job.input)
-    return brought_to(image, job.resize, record.size or image.size)
+    data = _read(file, limits)
+    return _decode(data, limits), hashlib.sha256(data).hexdigest()
 
 
-def _read(source: Path, limits: Input) -> bytes:
+def _read(file: Path, limits: Input) -> bytes:
     most = limits.max_pixels * SAMPLE_BYTES + METADATA_BYTES
     try:
-        about = source.stat()
+        about = file.stat()
         if not stat.S_ISREG(about.st_mode):
             raise PictureError("cannot be read: it is not a file")
         if about.st_size > most:
@@ -139,7 +135,7 @@ def _read(source: Path, limits: Input) -> bytes:
                 f"its file has {about.st_size:,} bytes, more than a picture of "
                 f"{limits.max_pixels:,} px; raise input.max_pixels"
             )
-        return source.read_bytes()
+        return file.read_bytes()
     except OSError as error:
         raise PictureError(f"cannot be read: {error.strerror}") from None
 

@@ -70,7 +70,7 @@ def survey(out: Path) -> Survey:
 
 
 def job_of(out: Path) -> tuple[JobFile, Job]:
-    """The folder's `job.json`, and its job with `out` as its output: the folder may have been moved.
+    """What `job.json` says, and its job as it is where the folder is now.
 
     Raises:
         UsageError: the folder is none of `sdcorrect translate`.

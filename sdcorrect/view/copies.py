@@ -14,7 +14,7 @@ from uuid import uuid4
 from PIL import Image
 
 from sdcorrect.batch.files import write_atomically
-from sdcorrect.batch.pictures import read_again
+from sdcorrect.batch.pictures import fitted, read_image
 from sdcorrect.batch.records import Record
 from sdcorrect.config import Job
 from sdcorrect.errors import PictureError
@@ -49,17 +49,23 @@ class Copies:
         self.folder = out / "report"
 
     def of_source(self, source: Path | None, record: Record) -> Copy | None:
-        """The source as it went into the model; None where it is gone and was never copied.
+        """The source as it went into the model, at its outputs' size; `record` is of one that has one.
+
+        None where it is gone and was never copied.
 
         Raises:
             PictureError: it cannot be read any more, or is another picture by now.
             SdcorrectError: the folder cannot be written.
         """
+        assert record.size
         full = self._file(record.input.sha256, self.job.resize, record.size)
         if not full.is_file():
             if source is None:
                 return None
-            self._write(full, read_again(source, record, self.job))
+            image, sha256 = read_image(source, self.job.input)
+            if sha256 != record.input.sha256:
+                raise PictureError("is another picture by now")
+            self._write(full, fitted(image, self.job.resize, record.size))
         return self._with_thumbnail(full, record)
 
     def of_output(self, record: Record) -> Copy:

@@ -28,13 +28,12 @@ def read_scores(file: Path) -> Scores:
         UsageError: it cannot be read, or is not as `sdcorrect evaluate` writes it.
     """
     try:
-        text = file.read_bytes().decode()
+        # names that are no UTF-8 keep their bytes, as in the records
+        text = file.read_bytes().decode(errors="surrogateescape")
     except FileNotFoundError:
         return Scores()
     except OSError as error:
         raise UsageError(f"{printable(file)}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise _broken(file, "it is not UTF-8 text") from None
     if not text.endswith("\n"):
         raise _broken(file, "its last line is torn")
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
