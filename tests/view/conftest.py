@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from typer.testing import CliRunner
 
 from sdcorrect.batch.ledger import latest_records
@@ -19,6 +19,8 @@ EXAMPLES = Path(__file__).parents[2] / "sdcorrect" / "assets" / "pictures"
 #: A path that would end the script it stands in, and mark up the page that shows it as it is.
 HOSTILE = """<img src=x onerror="document.title='run'">'&amp; #1?%41/</script><b>.png"""
 NAMES = ["bicycle.png", "church.png", "ghost.png", "tent.png"]
+#: How long a page may take to answer on a busy machine, ms.
+PATIENCE = 60_000
 QUICK = ("-p", "in 3d render style", "--steps", "2", "--strength", "1", "--set", "size=32")
 
 
@@ -87,6 +89,7 @@ def multiply(folder: Folder, count: int) -> None:
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         arguments = ["--disable-gpu", "--disable-quic"]
+        expect.set_options(timeout=PATIENCE)
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=arguments)
         yield browser
         browser.close()
@@ -108,7 +111,7 @@ def opened(browser: Browser) -> Iterator[Callable[..., Opened]]:
 
     def run(file: Path, width: int = 1280, **options: object) -> Opened:
         page = browser.new_page(viewport={"width": width, "height": 800}, **options)
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(PATIENCE)
         result = Opened(page)
         all_opened.append(result)
         page.on("request", lambda request: result.requests.append(request.url))
