@@ -1,6 +1,6 @@
 """Take a picture of an HTML page in Chromium, which scripts/setup-browser.sh installs.
 
-    .venv/bin/python scripts/screenshots.py out/quickstart/report.html .github/report.png
+.venv/bin/python scripts/screenshots.py out/quickstart/report.html .github/report.png
 """
 
 import argparse
@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--dark", action="store_true")
     parser.add_argument("--size", type=int, nargs=2, default=(1280, 860), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--full", action="store_true", help="the whole page, however high it is")
-    parser.add_argument("--click", metavar="SELECTOR", help="what to press first, such as '.card >> nth=3'")
+    parser.add_argument("--click", metavar="SELECTOR", help="press this first: '.card >> nth=3'")
     given = parser.parse_args()
     width, height = given.size
     with sync_playwright() as playwright:

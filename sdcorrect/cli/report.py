@@ -20,9 +20,7 @@ def report(
     ] = None,
     embed: Annotated[
         bool,
-        typer.Option(
-            "--embed", help="Put the pictures into the page, large PNGs as WebP."
-        ),
+        typer.Option("--embed", help="Put the pictures into the page, large PNGs as WebP."),
     ] = False,
     grid: Annotated[
         Path | None, typer.Option("--grid", metavar="PNG", help="Draw a contact sheet too.")

@@ -21,7 +21,9 @@ def names(page: Page) -> list[str]:
 
 
 def loaded(images: Locator) -> bool:
-    return images.evaluate_all("async images => (await Promise.all(images.map(i => i.decode()))).length > 0")
+    return images.evaluate_all(
+        "async images => (await Promise.all(images.map(i => i.decode()))).length > 0"
+    )
 
 
 def divider_at(page: Page) -> str:
@@ -94,7 +96,10 @@ def test_any_two_are_compared_at_full_size(page: Page) -> None:
         image = dialog.get_by_role("img", name=f"church.png, {name}")
         assert image.get_attribute("src") == f"{name}/church.png"
         assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") == 32
-    assert dialog.locator("tbody tr").first.locator("th, td").all_text_contents()[:2] == ["sdedit", "done"]
+    assert dialog.locator("tbody tr").first.locator("th, td").all_text_contents()[:2] == [
+        "sdedit",
+        "done",
+    ]
     assert "0.9" in dialog.locator("tbody tr").first.text_content()
 
 
@@ -231,9 +236,7 @@ def test_it_asks_for_its_folders_pictures_and_nothing_else(
     assert len(result.requests) == 1 + 3 * 5
 
 
-def test_embedded_it_is_one_file(
-    folder: Folder, report: Report, opened: Open, tmp_path: Path
-) -> None:
+def test_embedded_it_is_one_file(folder: Folder, report: Report, opened: Open, tmp_path: Path) -> None:
     alone = tmp_path / "alone" / "mailed.html"
     report("--embed", "-o", alone)
     shutil.rmtree(folder.out)
