@@ -111,7 +111,7 @@ class Cards:
             picture = Shown(problem="its file is not there any more")
         elif record:
             picture = Shown(problem=record.error)
-        return Side(state, picture, record and record.seconds, output.scores)
+        return Side(state, picture, record.seconds if record else None, output.scores)
 
     def _shown(self, copy: Copy | None) -> Shown:
         if copy is None:
