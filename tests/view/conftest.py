@@ -1,38 +1,21 @@
 """Real output folders, and a real Chromium that their pages are opened in."""
 
-import csv
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from click.testing import Result
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from pages import HOSTILE, NAMES, Folder, Opened
+from playwright.sync_api import Browser, expect, sync_playwright
 from typer.testing import CliRunner
 
-from sdcorrect.batch.ledger import latest_records
 from sdcorrect.cli import app
 
 EXAMPLES = Path(__file__).parents[2] / "sdcorrect" / "assets" / "pictures"
-#: A path that would end the script it stands in, and mark up the page that shows it as it is.
-HOSTILE = """<img src=x onerror="document.title='run'">'&amp; #1?%41/</script><b>.png"""
-NAMES = ["bicycle.png", "church.png", "ghost.png", "tent.png"]
 #: How long a page may take to answer on a busy machine, ms.
 PATIENCE = 60_000
 QUICK = ("-p", "in 3d render style", "--steps", "2", "--strength", "1", "--set", "size=32")
-
-
-@dataclass
-class Folder:
-    """An output folder and the pictures it was made of."""
-
-    out: Path
-    pictures: Path
-
-    @property
-    def page(self) -> Path:
-        return self.out / "report.html"
 
 
 @pytest.fixture(scope="session")
@@ -56,34 +39,6 @@ def folder(_translated: Folder, tmp_path: Path) -> Folder:
     return Folder(shutil.copytree(_translated.out, tmp_path / "out"), _translated.pictures)
 
 
-def write_evaluation(out: Path, values: dict[tuple[str, str], tuple[object, ...]]) -> None:
-    """An `evaluation.csv` of the metrics ssim and lpips, by picture and variant."""
-    with (out / "evaluation.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("variant", "path", "ssim", "lpips"))
-        writer.writerows((variant, path, *row) for (path, variant), row in values.items())
-
-
-def multiply(folder: Folder, count: int) -> None:
-    """Record `count` more pictures, all alike, as the job would have."""
-    record = latest_records(folder.out)["church.png", "sdedit"]
-    lines = []
-    for number in range(count):
-        name = f"more/{number:05}.png"
-        for variant in ("sdedit", "correct"):
-            path = folder.out / variant / name
-            path.parent.mkdir(exist_ok=True)
-            path.hardlink_to(folder.out / variant / "church.png")
-            update = {
-                "input": record.input.model_copy(update={"path": name}),
-                "output": record.output.model_copy(update={"path": f"{variant}/{name}"}),
-                "variant": variant,
-            }
-            lines.append(record.model_copy(update=update).as_json())
-    with (folder.out / "records" / "0-of-1.jsonl").open("ab") as stream:
-        stream.writelines(lines)
-
-
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
@@ -92,15 +47,6 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=arguments)
         yield browser
         browser.close()
-
-
-@dataclass
-class Opened:
-    """A page in the browser, with all that it asked for and complained of."""
-
-    page: Page
-    requests: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from conftest import HOSTILE, Folder, write_evaluation
+from pages import HOSTILE, Folder, write_evaluation
 from PIL import Image
 
 from sdcorrect.batch.ledger import latest_records

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from click.testing import Result
-from conftest import HOSTILE, NAMES, Folder, Opened, multiply, write_evaluation
+from pages import HOSTILE, NAMES, Folder, Opened, multiply, write_evaluation
 from playwright.sync_api import Locator, Page, expect
 
 Open = Callable[..., Opened]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import Result
-from conftest import Folder
+from pages import Folder
 from PIL import Image
 
 from sdcorrect.errors import UsageError
