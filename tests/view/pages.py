@@ -4,6 +4,7 @@ import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
 from sdcorrect.batch.ledger import latest_records
@@ -60,3 +61,14 @@ def multiply(folder: Folder, count: int) -> None:
             lines.append(record.model_copy(update=update).as_json())
     with (folder.out / "records" / "0-of-1.jsonl").open("ab") as stream:
         stream.writelines(lines)
+
+
+def serious(page: Page) -> list[str]:
+    """What axe finds on the page as it is that is serious or critical, with the element."""
+    violations = Axe().run(page).response["violations"]
+    return [
+        f"{violation['id']}: {node['html']}"
+        for violation in violations
+        if violation["impact"] in {"serious", "critical"}
+        for node in violation["nodes"]
+    ]

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from click.testing import Result
-from pages import HOSTILE, NAMES, Folder, Opened, multiply, write_evaluation
+from pages import HOSTILE, NAMES, Folder, Opened, multiply, serious, write_evaluation
 from playwright.sync_api import Locator, Page, expect
 
 Open = Callable[..., Opened]
@@ -213,16 +212,6 @@ def test_axe_finds_nothing_serious(page: Page, folder: Folder, opened: Open, sch
     page.get_by_role("searchbox").fill("")
     page.locator(".card").nth(1).click()
     assert serious(page) == []
-
-
-def serious(page: Page) -> list[str]:
-    violations = Axe().run(page).response["violations"]
-    return [
-        f"{violation['id']}: {node['html']}"
-        for violation in violations
-        if violation["impact"] in {"serious", "critical"}
-        for node in violation["nodes"]
-    ]
 
 
 def test_it_asks_for_its_folders_pictures_and_nothing_else(

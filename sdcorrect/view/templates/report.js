@@ -183,7 +183,7 @@ list.addEventListener("click", (event) => {
   const card = event.target.closest(".card");
   if (!card) return;
   const side = event.target.closest(".tile")?.dataset.side;
-  open(Number(card.dataset.index), side);
+  openViewer(Number(card.dataset.index), side);
 });
 
 // The viewer: any two of source and variants, one over the other
@@ -198,7 +198,7 @@ function fillSides() {
   byId("left").value = SOURCE;
 }
 
-function open(index, side) {
+function openViewer(index, side) {
   const last = state.shown.at(-1);
   if (side !== undefined) byId("right").value = side;
   else if (byId("right").value === SOURCE && last !== undefined) byId("right").value = last;
