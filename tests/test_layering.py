@@ -15,7 +15,8 @@ LAYERS = [
     {"recipes", "settings"},
     {"config", "models", "hints"},
     {"translate"},
-    {"batch", "bench", "doctor", "evaluate", "view"},
+    {"batch", "bench", "doctor"},
+    {"evaluate", "view"},
     {"cli"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}

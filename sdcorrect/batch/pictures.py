@@ -4,6 +4,7 @@ import hashlib
 import io
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -63,13 +64,12 @@ class Sizing:
                     f"{width}x{height} px: a side is under {self.multiple} px, the least that the model "
                     "takes; use resize: fit or crop"
                 )
-            left, top = (side % self.multiple // 2 for side in image.size)
-            kept = (side // self.multiple * self.multiple for side in image.size)
-            right, bottom = (start + side for start, side in zip((left, top), kept, strict=True))
-            return image.crop((left, top, right, bottom))
+            return fitted(
+                image, "none", (width - width % self.multiple, height - height % self.multiple)
+            )
         if self.resize == "crop":
             side = self._rounded(self.size)
-            return ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
+            return fitted(image, "crop", (side, side))
         scale = self.size / max(image.size)
         stretch = self.multiple / (scale * min(image.size))
         if stretch > MAX_STRETCH:
@@ -77,11 +77,20 @@ class Sizing:
                 f"{width}x{height} px: at {self.size} px its shorter side would be stretched "
                 f"{stretch:.0f} times; use resize: crop, or leave it out with input.max_aspect"
             )
-        fitted = self._rounded(width * scale), self._rounded(height * scale)
-        return image.resize(fitted, Image.Resampling.LANCZOS)
+        return fitted(image, "fit", (self._rounded(width * scale), self._rounded(height * scale)))
 
     def _rounded(self, side: float) -> int:
         return max(1, round(side / self.multiple)) * self.multiple
+
+
+def fitted(image: Image.Image, resize: Resize, size: tuple[int, int]) -> Image.Image:
+    """`image` brought to `size`, width and height in px, in the way of `resize`."""
+    if resize == "crop":
+        return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+    if resize == "fit":
+        return image.resize(size, Image.Resampling.LANCZOS)
+    left, top = ((side - kept) // 2 for side, kept in zip(image.size, size, strict=True))
+    return image.crop((left, top, left + size[0], top + size[1]))
 
 
 def read_picture(item: Item, sizing: Sizing, limits: Input) -> Picture:
@@ -94,7 +103,7 @@ def read_picture(item: Item, sizing: Sizing, limits: Input) -> Picture:
         PictureError: it cannot be read as a picture, is larger than `limits` allow, or its size does
             not fit.
     """
-    data = _read(item, limits)
+    data = _read(item.source, limits)
     sha256 = hashlib.sha256(data).hexdigest()
     try:
         if item.problem:
@@ -105,10 +114,20 @@ def read_picture(item: Item, sizing: Sizing, limits: Input) -> Picture:
         raise
 
 
-def _read(item: Item, limits: Input) -> bytes:
+def read_image(file: Path, limits: Input) -> tuple[Image.Image, str]:
+    """The picture of a file as `read_picture` decodes it, at its own size, and the file's SHA-256.
+
+    Raises:
+        PictureError: it cannot be read as a picture, or `limits` do not let it in.
+    """
+    data = _read(file, limits)
+    return _decode(data, limits), hashlib.sha256(data).hexdigest()
+
+
+def _read(file: Path, limits: Input) -> bytes:
     most = limits.max_pixels * SAMPLE_BYTES + METADATA_BYTES
     try:
-        about = item.source.stat()
+        about = file.stat()
         if not stat.S_ISREG(about.st_mode):
             raise PictureError("cannot be read: it is not a file")
         if about.st_size > most:
@@ -116,7 +135,7 @@ def _read(item: Item, limits: Input) -> bytes:
                 f"its file has {about.st_size:,} bytes, more than a picture of "
                 f"{limits.max_pixels:,} px; raise input.max_pixels"
             )
-        return item.source.read_bytes()
+        return file.read_bytes()
     except OSError as error:
         raise PictureError(f"cannot be read: {error.strerror}") from None
 

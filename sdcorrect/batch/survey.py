@@ -12,6 +12,7 @@ from sdcorrect.batch.inputs import find_items
 from sdcorrect.batch.ledger import latest_records, read_job, read_summaries, write_job
 from sdcorrect.batch.records import Evaluations, JobFile, Record, Summary
 from sdcorrect.batch.shards import Shard
+from sdcorrect.config import Job
 from sdcorrect.errors import SdcorrectError, UsageError, printable
 
 #: How many of the missing pictures a message names.
@@ -50,12 +51,7 @@ def survey(out: Path) -> Survey:
     Raises:
         UsageError: the folder is none of `sdcorrect translate`, or the job's input is gone.
     """
-    job_file = read_job(out)
-    if job_file is None:
-        raise UsageError(f"{printable(out)}: no job.json; give an output folder of sdcorrect translate")
-    # the folder may have been moved since
-    output = job_file.job.output.model_copy(update={"path": out})
-    job = job_file.job.model_copy(update={"output": output})
+    job_file, job = job_of(out)
     shards = [Shard(index, job_file.num_shards) for index in range(job_file.num_shards)]
     found = Survey(job_file, {str(shard): Progress() for shard in shards})
     records = latest_records(out)
@@ -71,6 +67,19 @@ def survey(out: Path) -> Survey:
             if record.status == "failed":
                 found.failures.append(record)
     return found
+
+
+def job_of(out: Path) -> tuple[JobFile, Job]:
+    """What `job.json` says, and its job as it is where the folder is now.
+
+    Raises:
+        UsageError: the folder is none of `sdcorrect translate`.
+    """
+    job_file = read_job(out)
+    if job_file is None:
+        raise UsageError(f"{printable(out)}: no job.json; give an output folder of sdcorrect translate")
+    output = job_file.job.output.model_copy(update={"path": out})
+    return job_file, job_file.job.model_copy(update={"output": output})
 
 
 def _stands(record: Record, out: Path, mark: str) -> bool:
