@@ -130,6 +130,3 @@ class JobFile(Written):
     unet_evaluations: dict[str, Evaluations] = {}
     seconds: dict[str, float] = {}
     shards: tuple[Summary, ...] = ()
-
-
-SCHEMAS: dict[str, type[Written]] = {"job": JobFile, "record": Record}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
 from rich.markup import escape
 from rich.table import Column, Table
 
@@ -13,8 +14,8 @@ from sdcorrect.cli.progress import progress_bar
 from sdcorrect.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from sdcorrect.evaluate import Evaluation, Row, Run
-    from sdcorrect.evaluate.results import Comparison, Mean
+    from sdcorrect.evaluate.results import Comparison, Evaluation, Mean, Row
+    from sdcorrect.evaluate.run import Run
 
 
 @app.command()
@@ -96,7 +97,8 @@ def evaluate(
     """Measure what a job made, against its sources, its prompts and the truth."""
     with errors_for_people(debug):
         _check_extra()
-        from sdcorrect.evaluate import CSV_NAME, JSON_NAME, Request, Run, write_csv, write_json
+        from sdcorrect.evaluate.results import CSV_NAME, JSON_NAME, write_csv, write_json
+        from sdcorrect.evaluate.run import Request, Run
         from sdcorrect.models import quiet_libraries
 
         quiet_libraries()
@@ -161,11 +163,11 @@ def _follow(run: "Run") -> "list[Row]":
 
 def _show(evaluation: "Evaluation") -> None:
     base = escape(evaluation.base)
-    table = Table(
-        "", *(_numbers(head) for head in ("mean", "95 % interval", f"to {base}", "better", "p"))
-    )
+    heads = ("mean", "95 % interval", f"to {base}", "better", "p")
+    numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
+    table = Table(Column("", overflow="fold"), *numbers, box=box.SIMPLE_HEAD, pad_edge=False)
     for name, info in evaluation.metrics.items():
-        table.add_row(f"[bold]{name}[/], {info.better} is better")
+        table.add_row(f"[bold]{name}[/]", "↑" if info.better == "higher" else "↓")
         for variant, result in evaluation.variants.items():
             mean, against = result.metrics[name], result.against_base.get(name)
             table.add_row(f"  {escape(variant)}", *_cells(mean), *_compared(against, mean))
@@ -174,8 +176,9 @@ def _show(evaluation: "Evaluation") -> None:
     counts = {variant: result.pictures for variant, result in evaluation.variants.items()}
     told = ", ".join(f"{count} pictures of {variant}" for variant, count in counts.items())
     out.print(
-        f"profile {evaluation.profile}; {told}. Differences are to {evaluation.base} on the pictures of "
-        "both; better: in how many of them; p: Wilcoxon's signed-rank test, two-sided.",
+        f"profile {evaluation.profile}; {told}. ↑ higher is better, ↓ lower. Differences are to "
+        f"{evaluation.base} on the pictures of both; better: in how many of them; p: Wilcoxon's "
+        "signed-rank test, two-sided.",
         soft_wrap=True,
         markup=False,
     )
@@ -187,14 +190,10 @@ def _show(evaluation: "Evaluation") -> None:
         err.print(f"[yellow]note:[/] {escape(notice)}")
 
 
-def _numbers(head: str) -> Column:
-    return Column(head, justify="right", no_wrap=True)
-
-
 def _cells(mean: "Mean") -> tuple[str, str]:
     if mean.low is None:
         return _number(mean.mean, mean), "-"
-    return _number(mean.mean, mean), f"{_number(mean.low, mean)} to {_number(mean.high, mean)}"
+    return _number(mean.mean, mean), f"{_number(mean.low, mean)}..{_number(mean.high, mean)}"
 
 
 def _compared(against: "Comparison | None", mean: "Mean") -> tuple[str, str, str]:
@@ -209,4 +208,4 @@ def _number(value: float | None, mean: "Mean", sign: str = "") -> str:
     if value is None:
         return "-"
     magnitude = math.floor(math.log10(abs(mean.mean))) if mean.mean else 0
-    return f"{value:{sign}.{min(max(3 - magnitude, 0), 6)}f}"
+    return f"{value:{sign}.{min(max(3 - magnitude, 0), 5)}f}"
