@@ -56,7 +56,7 @@ def folders(_translated: Folders) -> Folders:
     """The pictures and what was made of them, as new: tests may change both."""
     for folder, kept in zip(_translated, _kept(_translated), strict=True):
         if kept.is_dir():
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(kept, folder)
         else:
             shutil.copytree(folder, kept)
