@@ -47,6 +47,7 @@ def test_imports_point_down(file: Path) -> None:
     "arguments",
     [
         ["--help"],
+        ["translate", "--help"],
         ["evaluate", "--help"],
         ["schema", "evaluation"],
         ["validate", "configs/quickstart.yaml"],
