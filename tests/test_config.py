@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from sdcorrect.batch.inputs import find_items
 from sdcorrect.config import Job, load_job, parse_set
 from sdcorrect.errors import UsageError
 from sdcorrect.recipes import BUILT_IN
@@ -134,3 +135,26 @@ def test_yaml_runs_no_code(tmp_path: Path) -> None:
 def test_set_takes_key_and_value(assignment: str) -> None:
     with pytest.raises(UsageError, match="--set"):
         parse_set([assignment])
+
+
+@pytest.mark.parametrize("name", ["coco", "imagenet", "imagenet-r"])
+def test_the_papers_datasets_are_filtered_as_its_code_does(name: str) -> None:
+    job = load_job(CONFIGS / f"paper-{name}.yaml", {})
+    assert (job.input.min_side, job.input.max_side, job.resize) == (300, 550, "none")
+    assert (job.strength, job.steps, job.guidance_scale) == (0.95, 20, 7.5)
+    variants = [recipe.name for recipe in job.recipes]
+    assert variants[:2] == ["sdedit", "correct"] and "pnp" in variants
+    text = (CONFIGS / f"paper-{name}.yaml").read_text()
+    assert f"sdcorrect translate -c configs/paper-{name}.yaml" in text
+    assert f"sdcorrect evaluate out/paper-{name} --profile paper --style" in text
+
+
+def test_the_papers_imagenet_r_has_no_video_games(tmp_path: Path) -> None:
+    job = load_job(CONFIGS / "paper-imagenet-r.yaml", {})
+    folder = tmp_path / "imagenet-r" / "n01443537"
+    folder.mkdir(parents=True)
+    for picture in ("art_0.jpg", "toy_1.jpg", "videogame_2.jpg"):
+        (folder / picture).touch()
+    pattern = tmp_path / "imagenet-r" / Path(*job.input.path.parts[-2:])
+    found = find_items(load_job(None, {**FLAGS, "input.path": str(pattern)}))
+    assert sorted(item.source.name for item in found) == ["art_0.jpg", "toy_1.jpg"]

@@ -45,7 +45,14 @@ def test_imports_point_down(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["translate", "--help"], ["validate", "configs/quickstart.yaml"], ["recipes"]],
+    [
+        ["--help"],
+        ["translate", "--help"],
+        ["evaluate", "--help"],
+        ["schema", "evaluation"],
+        ["validate", "configs/quickstart.yaml"],
+        ["recipes"],
+    ],
 )
 def test_what_answers_at_once_imports_no_torch(arguments: list[str]) -> None:
     script = (

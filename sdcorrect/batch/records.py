@@ -22,7 +22,9 @@ _NOT_DECISIVE = {"source", "key", "problem"}
 Status = Literal["done", "failed", "filtered"]
 
 
-class _Written(BaseModel):
+class Written(BaseModel):
+    """What is read back must be just what was written."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def as_json(self, indent: int | None = None) -> bytes:
@@ -30,16 +32,16 @@ class _Written(BaseModel):
         return json.dumps(self.model_dump(mode="json"), indent=indent).encode() + b"\n"
 
 
-class InputFile(_Written):
+class InputFile(Written):
     path: str = Field(description="relative to the input folder; bytes that are no UTF-8 are escaped")
     sha256: str | None = Field(description="of the file's content; null where it cannot be read")
 
 
-class OutputFile(_Written):
+class OutputFile(Written):
     path: str = Field(description="relative to the output folder")
 
 
-class Record(_Written):
+class Record(Written):
     """What came of one picture in one variant: a line of `records/<shard>.jsonl`.
 
     Where several lines are of the same picture and variant, the one that finished last counts.
@@ -62,7 +64,7 @@ class Record(_Written):
     finished: datetime
 
 
-class Fingerprint(_Written):
+class Fingerprint(Written):
     """All settings that decide what pictures become: an output folder has pictures of one such set."""
 
     settings: dict[str, Any]
@@ -86,17 +88,17 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-class ModelInfo(_Written):
+class ModelInfo(Written):
     name: str
     identity: str = Field(description="SHA-256 of its files, or the revision of a hub id")
 
 
-class Evaluations(_Written):
+class Evaluations(Written):
     per_picture: int
     total: int
 
 
-class Summary(_Written):
+class Summary(Written):
     """Where a shard was computed and how long it took: `records/<shard>.json`."""
 
     shard: str
@@ -107,7 +109,7 @@ class Summary(_Written):
     seconds: dict[str, float] = Field(description="by phase, over all runs that ended in good order")
 
 
-class JobFile(_Written):
+class JobFile(Written):
     """`job.json`: the job as it was resolved, and what came of it.
 
     Counts, evaluations and seconds of a job in shards are those of the last `sdcorrect merge`.
@@ -128,6 +130,3 @@ class JobFile(_Written):
     unet_evaluations: dict[str, Evaluations] = {}
     seconds: dict[str, float] = {}
     shards: tuple[Summary, ...] = ()
-
-
-SCHEMAS: dict[str, type[_Written]] = {"job": JobFile, "record": Record}

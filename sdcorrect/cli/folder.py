@@ -53,17 +53,27 @@ def merge(folder: Out, debug: Debug = False) -> None:
 class Schema(str, Enum):
     job = "job"
     record = "record"
+    evaluation = "evaluation"
 
 
 @app.command()
 def schema(
-    of: Annotated[Schema, typer.Argument(metavar="[job|record]", help="job.json, or a record.")] = (
-        Schema.job
-    ),
+    of: Annotated[
+        Schema,
+        typer.Argument(
+            metavar="[job|record|evaluation]", help="job.json, a record, or evaluation.json."
+        ),
+    ] = Schema.job,
 ) -> None:
-    """Print the JSON Schema of job.json, or of a line of records/*.jsonl."""
-    from sdcorrect.batch.records import SCHEMAS
+    """Print the JSON Schema of job.json, of a line of records/*.jsonl, or of evaluation.json."""
+    from sdcorrect.batch.records import JobFile, Record, Written
+    from sdcorrect.evaluate.results import Evaluation
 
-    content = SCHEMAS[of.value].model_json_schema(mode="serialization")
+    models: dict[Schema, type[Written]] = {
+        Schema.job: JobFile,
+        Schema.record: Record,
+        Schema.evaluation: Evaluation,
+    }
+    content = models[of].model_json_schema(mode="serialization")
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     out.print(json.dumps({**dialect, **content}, indent=2), soft_wrap=True, markup=False)

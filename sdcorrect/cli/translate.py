@@ -2,21 +2,11 @@
 
 import json
 import os
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-)
 from rich.table import Table
-from rich.text import Text
 
 from sdcorrect.cli.console import (
     SOME_FAILED,
@@ -27,6 +17,7 @@ from sdcorrect.cli.console import (
     out,
     print_failures,
 )
+from sdcorrect.cli.progress import progress_bar
 from sdcorrect.cli.signals import Stop, stop_on_signals
 from sdcorrect.config import Job, load_job, parse_set
 from sdcorrect.errors import printable
@@ -164,27 +155,11 @@ def _translate(
         raise typer.Exit(SOME_FAILED)
 
 
-class _Remaining(ProgressColumn):
-    """The time left at the mean rate so far: pictures come by the batch, so a recent rate is none."""
-
-    def render(self, task: Task) -> Text:
-        if not task.completed or task.elapsed is None:
-            return Text("-:--:--")
-        seconds = task.elapsed * (task.remaining or 0) / task.completed
-        return Text(str(timedelta(seconds=round(seconds))))
-
-
 def _follow(run: "Run") -> list["Record"]:
     """Work through `run` under a progress bar, or in plain lines where nobody watches; its failures."""
     failures = []
     total = len(run.items) * len(run.tally)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Remaining(),
-    )
-    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+    with progress_bar() as progress:
         task = progress.add_task("translating", total=total)
         for done, record in enumerate(run.records(), 1):
             progress.update(task, completed=done)

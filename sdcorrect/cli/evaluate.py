@@ -1,0 +1,211 @@
+"""`sdcorrect evaluate`: measure what a job made."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.markup import escape
+from rich.table import Column, Table
+
+from sdcorrect.cli.console import Debug, app, err, errors_for_people, out
+from sdcorrect.cli.progress import progress_bar
+from sdcorrect.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from sdcorrect.evaluate.results import Comparison, Evaluation, Mean, Row
+    from sdcorrect.evaluate.run import Run
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="An output folder.")],
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", metavar="FOLDER", help="True pictures, at the same relative paths."),
+    ] = None,
+    profile: Annotated[
+        str, typer.Option("--profile", help="Whose definitions: default, paper or pie-bench.")
+    ] = "default",
+    metrics: Annotated[
+        str | None,
+        typer.Option("--metrics", help="Which, with commas between.", show_default="the profile's"),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="Others are compared with this variant.", show_default="the first"),
+    ] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            "--clip",
+            help="mini, a folder or a hub id.",
+            show_default="the profile's, mini for jobs on mini, else CLIP ViT-L/14",
+        ),
+    ] = None,
+    structure: Annotated[
+        str | None,
+        typer.Option(
+            "--structure",
+            help="Of what structure distance takes its features: mini, a folder or hub id, ViT or CLIP.",
+            show_default="the profile's, the CLIP for jobs on mini, else DINO ViT-B/8",
+        ),
+    ] = None,
+    style: Annotated[
+        str | None, typer.Option("--style", help="What stands before the captions; paper.")
+    ] = None,
+    captions: Annotated[
+        str | None,
+        typer.Option(
+            "--captions",
+            help="A COCO file, or blip to have them written; paper.",
+            show_default="the job's",
+        ),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            "--masks",
+            help="Edit masks: a folder, white where the edit is, or mapping_file.json; pie-bench.",
+        ),
+    ] = None,
+    other_style: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--other-style",
+            metavar="PROMPT",
+            help="Measure style_accuracy too: is the output nearer to its own prompt than to these?",
+        ),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", help="Each picture's values.", show_default="OUT/evaluation.csv"),
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", help="Means and tests.", show_default="OUT/evaluation.json")
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Pictures at a time in a network.")
+    ] = 16,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Use the weights that are here; ask no hub.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Measure what a job made, against its sources, its prompts and the truth."""
+    with errors_for_people(debug):
+        _check_extra()
+        from sdcorrect.evaluate.results import CSV_NAME, JSON_NAME, write_csv, write_json
+        from sdcorrect.evaluate.run import Request, Run
+        from sdcorrect.models import quiet_libraries
+
+        quiet_libraries()
+        request = Request(
+            folder,
+            profile,
+            [name.strip() for name in metrics.split(",")] if metrics else None,
+            base,
+            reference,
+            masks,
+            captions,
+            style,
+            other_style or (),
+            clip,
+            structure,
+            device,
+            batch_size,
+            offline,
+        )
+        with err.status("looking at what there is"):
+            run = Run(request)
+        rows = _follow(run)
+        with err.status("reckoning up"):
+            evaluation = run.evaluation(rows)
+        csv_file, json_file = csv or folder / CSV_NAME, json or folder / JSON_NAME
+        write_csv(rows, list(evaluation.metrics), csv_file)
+        write_json(evaluation, json_file)
+        _show(evaluation)
+        out.print(
+            f"each picture: {printable(csv_file)}  means and tests: {printable(json_file)}",
+            soft_wrap=True,
+            markup=False,
+        )
+
+
+def _check_extra() -> None:
+    """Raises UsageError where what only this command needs is not installed."""
+    from importlib.util import find_spec
+
+    missing = [name for name in ("scipy", "skimage", "torchmetrics") if find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"evaluate needs {', '.join(missing)}; get it with `pip install 'sdcorrect[evaluate]'`"
+        )
+
+
+def _follow(run: "Run") -> "list[Row]":
+    rows: list[Row] = []
+    measured = told = 0
+    with progress_bar() as progress:
+        task = progress.add_task("measuring", total=run.pictures)
+        for batch in run.rows():
+            rows += batch
+            measured += len({row.path for row in batch})
+            progress.update(task, completed=measured)
+            # where nobody watches, a line for every tenth
+            if not err.is_terminal and 10 * measured // run.pictures > told:
+                told = 10 * measured // run.pictures
+                err.print(f"{measured}/{run.pictures} pictures measured")
+    return rows
+
+
+def _show(evaluation: "Evaluation") -> None:
+    base = escape(evaluation.base)
+    heads = ("mean", "95 % interval", f"to {base}", "better", "p")
+    numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
+    table = Table(Column("", overflow="fold"), *numbers, box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, info in evaluation.metrics.items():
+        table.add_row(f"[bold]{name}[/]", "↑" if info.better == "higher" else "↓")
+        for variant, result in evaluation.variants.items():
+            mean, against = result.metrics[name], result.against_base.get(name)
+            table.add_row(f"  {escape(variant)}", *_cells(mean), *_compared(against, mean))
+        table.add_section()
+    out.print(table)
+    counts = {variant: result.pictures for variant, result in evaluation.variants.items()}
+    told = ", ".join(f"{count} pictures of {variant}" for variant, count in counts.items())
+    out.print(
+        f"profile {evaluation.profile}; {told}. ↑ higher is better, ↓ lower. Differences are to "
+        f"{evaluation.base} on the pictures of both; better: in how many of them; p: Wilcoxon's "
+        "signed-rank test, two-sided.",
+        soft_wrap=True,
+        markup=False,
+    )
+    for variant, result in evaluation.variants.items():
+        left = {"failed": result.failed, "left out": result.filtered, "to do": result.remaining}
+        if words := ", ".join(f"{count} {what}" for what, count in left.items() if count):
+            err.print(f"[yellow]not measured:[/] {escape(variant)}: {words}")
+    for notice in evaluation.notices:
+        err.print(f"[yellow]note:[/] {escape(notice)}")
+
+
+def _cells(mean: "Mean") -> tuple[str, str]:
+    if mean.low is None:
+        return _number(mean.mean, mean), "-"
+    return _number(mean.mean, mean), f"{_number(mean.low, mean)}..{_number(mean.high, mean)}"
+
+
+def _compared(against: "Comparison | None", mean: "Mean") -> tuple[str, str, str]:
+    if against is None or against.better is None or against.p is None:
+        return "-", "-", "-"
+    p = "< 0.0001" if against.p < 1e-4 else f"{against.p:.4f}"
+    return _number(against.difference, mean, "+"), f"{against.better:.0%}", p
+
+
+def _number(value: float | None, mean: "Mean", sign: str = "") -> str:
+    """`value` with as many digits as give `mean` four that count."""
+    if value is None:
+        return "-"
+    magnitude = math.floor(math.log10(abs(mean.mean))) if mean.mean else 0
+    return f"{value:{sign}.{min(max(3 - magnitude, 0), 5)}f}"

@@ -1,0 +1,69 @@
+"""The networks behind the metrics: find their weights, or say which command fetches them."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from transformers import AutoConfig, PretrainedConfig
+
+from sdcorrect.errors import UsageError
+from sdcorrect.models.checkpoints import MINI
+from sdcorrect.models.sources import HUB_ID, Finder, Found
+
+MINI_CLIP = MINI / "clip"
+FILES = ("*.json", "*.txt", "model.safetensors")
+
+T = TypeVar("T")
+
+
+def find_weights(what: str, name: str, finder: Finder) -> Found:
+    """The folder `name`, the hub's repository `name`, or the CLIP that comes with the embedded model.
+
+    Raises:
+        UsageError: it is not there; the message has the command that would fetch it.
+    """
+    path = str(MINI_CLIP) if name == "mini" else name
+    try:
+        return finder.find(what, path, FILES)
+    except UsageError as error:
+        if not HUB_ID.fullmatch(path):
+            raise
+        reason = str(error).partition("; run `")[0]
+        files = " ".join(f"--include '{pattern}'" for pattern in FILES)
+        raise UsageError(f"{reason}; fetch it with `hf download {name} {files}`") from None
+
+
+def read_config(what: str, name: str, folder: Path, kinds: tuple[str, ...]) -> PretrainedConfig:
+    """The configuration of a network that is one of `kinds`, as transformers calls them.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{what} {name}: is no model that loads: {_short(error)}") from None
+    if config.model_type not in kinds:
+        raise UsageError(f"{what} {name}: is a {config.model_type}; expected a {' or a '.join(kinds)}")
+    return config
+
+
+def load_network(what: str, name: str, kind: type[T], folder: Path, **options: Any) -> T:
+    """Load a transformers model whole, in float32: what it measures is to be the same everywhere.
+
+    Raises:
+        UsageError: it is broken, or weights are missing from it.
+    """
+    try:
+        network, about = kind.from_pretrained(  # type: ignore[attr-defined]
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{what} {name}: cannot be loaded: {_short(error)}") from None
+    if about["missing_keys"]:
+        raise UsageError(f"{what} {name}: weights are missing: {sorted(about['missing_keys'])[0]}, ...")
+    return network.eval()
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

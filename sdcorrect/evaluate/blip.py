@@ -1,0 +1,44 @@
+"""BLIP writes the captions that no one else has."""
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from transformers import AutoTokenizer, BlipForConditionalGeneration
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+from sdcorrect.errors import UsageError
+from sdcorrect.evaluate.backbones import find_weights, load_network, read_config
+from sdcorrect.models.sources import Finder
+
+BLIP = "Salesforce/blip-image-captioning-large"
+TOKENS = 20  #: of a caption at most, as transformers had it when the paper was written
+
+
+class Blip:
+    """The captions of pictures, as the code of Yuan et al. 2025 has them written.
+
+    Raises:
+        UsageError: the weights are not there, or are none of BLIP.
+    """
+
+    def __init__(self, name: str, *, device: torch.device, finder: Finder) -> None:
+        found = find_weights("blip", name, finder)
+        read_config("blip", name, found.path, ("blip",))
+        self.name = name
+        self.identity = found.identity
+        network = load_network("blip", name, BlipForConditionalGeneration, found.path)
+        self._network = network.to(device)
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(found.path, local_files_only=True)
+            self._processor = BlipImageProcessorPil.from_pretrained(found.path, local_files_only=True)
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UsageError(f"blip {name}: tokenizer or preprocessor is missing: {reason}") from None
+
+    @torch.inference_mode()
+    def __call__(self, pictures: Sequence[Image.Image]) -> list[str]:
+        pixels = self._processor(list(pictures), return_tensors="pt").pixel_values
+        tokens = self._network.generate(pixels.to(self._network.device), max_length=TOKENS)
+        captions: list[str] = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return captions

@@ -1,0 +1,84 @@
+"""CLIP: pictures and texts in one space, whose angles say how alike they are."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import CLIPModel, CLIPTokenizer
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from sdcorrect.errors import UsageError
+from sdcorrect.evaluate.backbones import find_weights, load_network, read_config
+from sdcorrect.models.sources import Finder
+
+KEPT_TEXTS = 1024  #: embeddings of texts that many pictures may share
+
+
+class Clip:
+    """Any CLIP of transformers: `mini`, a folder or a hub id.
+
+    Raises:
+        UsageError: it is not there, or is no CLIP.
+    """
+
+    def __init__(
+        self, name: str = "mini", *, device: torch.device | None = None, finder: Finder | None = None
+    ) -> None:
+        found = find_weights("clip", name, finder or Finder())
+        read_config("clip", name, found.path, ("clip",))
+        self.name = name
+        self.identity = found.identity
+        self.device = device or torch.device("cpu")
+        self.network = load_network("clip", name, CLIPModel, found.path).to(self.device)
+        try:
+            self.tokenizer = CLIPTokenizer.from_pretrained(found.path, local_files_only=True)
+            # the one of Pillow, as the public evaluations have it; others differ in the last digits
+            self.processor = CLIPImageProcessorPil.from_pretrained(found.path, local_files_only=True)
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UsageError(f"clip {name}: tokenizer or preprocessor is missing: {reason}") from None
+        self.length = self.network.config.text_config.max_position_embeddings  #: in tokens
+        self.cut = 0  #: how many texts were longer
+        self._text = lru_cache(KEPT_TEXTS)(self._encode)
+
+    @torch.inference_mode()
+    def images(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Unit vectors, (pictures, width)."""
+        pixels = self.processor(list(pictures), return_tensors="pt").pixel_values
+        features = self.network.get_image_features(pixel_values=pixels.to(self.device))
+        return normalize(features.pooler_output, dim=-1)
+
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors, (texts, width). Of longer texts only what CLIP reads counts."""
+        return torch.stack([self._text(text) for text in texts])
+
+    @torch.inference_mode()
+    def _encode(self, text: str) -> Tensor:
+        tokens = self.tokenizer(text, return_tensors="pt").input_ids
+        if tokens.shape[1] > self.length:
+            self.cut += 1
+            options = {"truncation": True, "max_length": self.length}
+            tokens = self.tokenizer(text, return_tensors="pt", **options).input_ids
+        features = self.network.get_text_features(input_ids=tokens.to(self.device))
+        return normalize(features.pooler_output, dim=-1)[0]
+
+
+def nearest_styles(clip: Clip, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[int]:
+    """For each picture the position of that of `prompts` that CLIP holds nearest to it."""
+    nearest: list[int] = (clip.images(pictures) @ clip.texts(prompts).T).argmax(dim=1).tolist()
+    return nearest
+
+
+def style_accuracy(
+    clip: Clip, pictures: Sequence[Image.Image], prompts: Sequence[str], target: str
+) -> float:
+    """The share of `pictures` that CLIP holds nearer to `target` than to any other of `prompts`.
+
+    Raises:
+        ValueError: `target` is none of them.
+    """
+    nearest = nearest_styles(clip, pictures, prompts)
+    return nearest.count(list(prompts).index(target)) / len(nearest)

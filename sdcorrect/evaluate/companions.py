@@ -1,0 +1,140 @@
+"""What lies beside a job for each of its pictures: the truth, the edit mask, the caption."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from posixpath import splitext
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from sdcorrect.batch.captions import PromptFiller
+from sdcorrect.batch.inputs import Item
+from sdcorrect.batch.names import SUFFIXES
+from sdcorrect.batch.survey import NAMED
+from sdcorrect.batch.walk import ANYWHERE, walk
+from sdcorrect.config import Input
+from sdcorrect.errors import PictureError, UsageError, printable
+from sdcorrect.evaluate.translated import Translated
+
+PIE_BENCH_SIDE = 512  #: of PIE-Bench's pictures, px
+
+
+def find_pictures(option: str, folder: Path, translated: Translated) -> dict[str, Path]:
+    """For each picture that is done, the one of the same relative path in `folder`, by any suffix.
+
+    Raises:
+        UsageError: there is no such folder, none for some of the pictures, or several for one.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{option} {printable(folder)}: there is no such folder")
+    by_stem: dict[str, list[str]] = {}
+    for path in walk(folder, ANYWHERE, translated.job.output.path):
+        stem, suffix = splitext(path)
+        if suffix.lower() in SUFFIXES:
+            by_stem.setdefault(stem, []).append(path)
+    found: dict[str, Path] = {}
+    missing = []
+    for entry in translated.entries:
+        own = _relative_path(entry.item)
+        there = by_stem.get(splitext(own)[0], [])
+        if len(there) > 1 and own not in there:
+            raise UsageError(
+                f"{option} {printable(folder)}: {', '.join(map(printable, sorted(there)))} are all of "
+                f"{printable(own)}; keep one"
+            )
+        if there:
+            found[entry.item.key] = folder / (own if own in there else there[0])
+        else:
+            missing.append(own)
+    _refuse_missing(
+        f"{option} {printable(folder)}", "picture", missing, translated, "add what is missing"
+    )
+    return found
+
+
+def find_masks(given: Path, translated: Translated) -> dict[str, Image.Image | Path]:
+    """The edit masks, white where the edit is: a folder of pictures, or PIE-Bench's mapping file.
+
+    Raises:
+        UsageError: neither of these, or none for some of the pictures.
+    """
+    if given.suffix.lower() != ".json":
+        return dict(find_pictures("--masks", given, translated))
+    masks = _read_mapping(given)
+    paths = {entry.item.key: splitext(_relative_path(entry.item))[0] for entry in translated.entries}
+    missing = [key for key, path in paths.items() if path not in masks]
+    _refuse_missing(f"--masks {printable(given)}", "mask", missing, translated, "add what is missing")
+    return {key: masks[path] for key, path in paths.items()}
+
+
+class _Annotation(BaseModel):
+    image_path: str
+    mask: list[int]
+
+
+def _read_mapping(file: Path) -> dict[str, Image.Image]:
+    try:
+        content = TypeAdapter(dict[str, _Annotation]).validate_json(file.read_bytes())
+    except OSError as error:
+        raise UsageError(f"--masks {printable(file)}: cannot be read: {error.strerror}") from None
+    except ValidationError as errors:
+        first = errors.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "as a whole"
+        raise UsageError(
+            f"--masks {printable(file)}: not PIE-Bench's mapping file: {where}: {first['msg']}"
+        ) from None
+    return {splitext(a.image_path)[0]: decode_mask(a.mask) for a in content.values()}
+
+
+def decode_mask(runs: Sequence[int]) -> Image.Image:
+    """A mask of PIE-Bench: starts and lengths of runs, row by row; its border always belongs to it."""
+    flat = np.zeros(PIE_BENCH_SIDE**2, dtype=np.uint8)
+    for start, length in zip(runs[::2], runs[1::2], strict=True):
+        flat[start : start + length] = 255
+    mask = flat.reshape(PIE_BENCH_SIDE, PIE_BENCH_SIDE)
+    mask[[0, -1]] = mask[:, [0, -1]] = 255
+    return Image.fromarray(mask)
+
+
+def find_captions(file: Path | None, translated: Translated) -> dict[str, str]:
+    """The captions: of the COCO file `file`, or those that the job itself has.
+
+    Raises:
+        UsageError: some pictures have none, or the file is none of captions.
+    """
+    settings: Input = translated.job.input
+    if file is not None:
+        settings = settings.model_copy(update={"captions": file})
+    filler = PromptFiller(settings)
+    captions = {}
+    reasons = []
+    for entry in translated.entries:
+        try:
+            captions[entry.item.key] = filler.fill("{caption}", entry.item.source, entry.item.key)
+        except PictureError:
+            reasons.append(entry.item.key)
+    place = printable(settings.captions) if settings.captions else "the .txt files beside the pictures"
+    advice = "add them, give a COCO file with --captions, or let BLIP write them, --captions blip"
+    _refuse_missing(f"captions, {place}", "caption", reasons, translated, advice)
+    return captions
+
+
+def _relative_path(item: Item) -> str:
+    """Where a picture is below the input folder; of one that is not below it, where its output is."""
+    if os.path.isabs(item.key) or ".." in Path(item.key).parts:
+        return item.output.as_posix()
+    return Path(item.key).with_name(item.source.name).as_posix()  # the key of a second one ends in #2
+
+
+def _refuse_missing(
+    where: str, what: str, missing: Sequence[str], translated: Translated, advice: str
+) -> None:
+    if missing:
+        names = ", ".join(map(printable, missing[:NAMED]))
+        more = ", ..." if len(missing) > NAMED else ""
+        raise UsageError(
+            f"{where}: no {what} for {len(missing)} of {len(translated.entries)} pictures "
+            f"({names}{more}); {advice}"
+        )

@@ -1,0 +1,113 @@
+"""What `sdcorrect evaluate` writes: a table of every picture, and what it comes to."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from sdcorrect.batch.files import write_atomically
+from sdcorrect.batch.records import Written
+from sdcorrect.evaluate.profiles import Against, Region
+
+CSV_NAME, JSON_NAME = "evaluation.csv", "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one picture in one variant; NaN where a region is empty."""
+
+    variant: str
+    path: str
+    values: dict[str, float]
+
+
+class MetricInfo(Written):
+    definition: str
+    better: Literal["higher", "lower"]
+    against: Against
+    region: Region
+
+
+class Mean(Written):
+    n: int = Field(description="pictures that count")
+    mean: float | None
+    low: float | None = Field(description="of the 95 % bootstrap interval of the mean")
+    high: float | None
+    not_finite: int = Field(
+        description="pictures that do not count: equal to what they are compared with (PSNR), or "
+        "without the region that is measured"
+    )
+
+
+class Comparison(Written):
+    """A variant against the base, picture by picture."""
+
+    n: int = Field(description="pictures that both have")
+    difference: float | None = Field(description="mean of variant minus base")
+    low: float | None = Field(description="of the 95 % bootstrap interval of the difference")
+    high: float | None
+    better: float | None = Field(description="share of pictures in which the variant is the better one")
+    p: float | None = Field(description="Wilcoxon's signed-rank test, two-sided, not corrected")
+
+
+class VariantResult(Written):
+    pictures: int = Field(description="that are done and were measured")
+    failed: int
+    filtered: int = Field(description="left out by the job's own filters")
+    remaining: int = Field(description="not translated yet")
+    metrics: dict[str, Mean]
+    against_base: dict[str, Comparison] = Field(description="by metric; empty for the base itself")
+
+
+class Network(Written):
+    name: str
+    identity: str = Field(description="SHA-256 of its files, or the revision of a hub id")
+
+
+class Evaluation(Written):
+    """`evaluation.json`: what the values in `evaluation.csv` come to."""
+
+    sdcorrect: str = Field(description="the version that wrote this")
+    written: datetime
+    profile: str
+    metrics: dict[str, MetricInfo] = Field(description="by column of evaluation.csv")
+    base: str = Field(description="the variant that the others are compared with")
+    variants: dict[str, VariantResult]
+    reference: str | None = Field(description="the folder of true pictures")
+    networks: dict[str, Network] = Field(description="clip, structure, blip: those that measured")
+    style: str | None = Field(description="what stood before the captions")
+    other_styles: tuple[str, ...] = Field(description="what style accuracy told the prompt from")
+    notices: tuple[str, ...] = Field(description="what did not count, in words")
+
+
+def write_json(evaluation: Evaluation, file: Path) -> None:
+    """Raises SdcorrectError where the file cannot be written."""
+    _write(file, evaluation.as_json(indent=2))
+
+
+def write_csv(rows: Iterable[Row], metrics: Sequence[str], file: Path) -> None:
+    """A line for each picture and variant: variant, path, then the metrics.
+
+    Empty where a metric has no value; `inf` where PSNR is infinite.
+
+    Raises:
+        SdcorrectError: the file cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("variant", "path", *metrics))
+    for row in rows:
+        values = (row.values[name] for name in metrics)
+        writer.writerow((row.variant, row.path, *("" if v != v else f"{v:.6g}" for v in values)))
+    # names that are no UTF-8 keep their bytes
+    _write(file, text.getvalue().encode(errors="surrogateescape"))
+
+
+def _write(file: Path, content: bytes) -> None:
+    temporary = file.with_name(f".{file.name}.tmp")
+    write_atomically(file, lambda stream: stream.write(content), temporary=temporary)

@@ -1,0 +1,107 @@
+"""One picture with all that is made of it and compared with it, decoded and of one size."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sdcorrect.batch.pictures import Resize, fitted, read_image
+from sdcorrect.config import Input
+from sdcorrect.errors import PictureError, UsageError, printable
+from sdcorrect.evaluate.translated import Entry, Translated
+
+
+@dataclass(frozen=True)
+class Sample:
+    """All pictures are RGB, and as large as the source was when it was translated."""
+
+    entry: Entry
+    source: Image.Image
+    outputs: Mapping[str, Image.Image]  #: by variant
+    truth: Image.Image | None = None
+    mask: NDArray[np.bool_] | None = None  #: (height, width), true where the edit is
+    caption: str | None = None
+
+
+@dataclass(frozen=True)
+class SampleReader:
+    """Reads the pictures of `translated`, and by key what goes with each."""
+
+    translated: Translated
+    truths: Mapping[str, Path] = field(default_factory=dict)
+    masks: Mapping[str, Image.Image | Path] = field(default_factory=dict)
+    captions: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, entry: Entry) -> Sample:
+        """Raises UsageError where a picture cannot be read, has changed since, or has another size."""
+        key = entry.item.key
+        image, sha256 = self._read("source", entry.item.source)
+        if sha256 != entry.sha256:
+            raise UsageError(
+                f"source {printable(entry.item.source)}: has changed since it was translated; "
+                "run sdcorrect translate again"
+            )
+        truth = mask = None
+        if key in self.truths:
+            truth = self._like_source("reference", self.truths[key], image, entry)
+        if key in self.masks:
+            mask = (
+                np.asarray(self._like_source("mask", self.masks[key], image, entry).convert("L")) > 127
+            )
+        return Sample(
+            entry,
+            fitted(image, self._resize, entry.size),
+            {variant: self._output(path, entry) for variant, path in entry.outputs.items()},
+            truth,
+            mask,
+            self.captions.get(key),
+        )
+
+    @property
+    def _resize(self) -> Resize:
+        return self.translated.job.resize
+
+    def _output(self, path: Path, entry: Entry) -> Image.Image:
+        image, _ = self._read("output", path)
+        if image.size != entry.size:
+            raise UsageError(
+                f"output {printable(path)}: is {_px(image.size)}, and {_px(entry.size)} by its record: "
+                "something has changed it; delete it and run sdcorrect translate again"
+            )
+        return image
+
+    def _like_source(
+        self, what: str, given: Path | Image.Image, source: Image.Image, entry: Entry
+    ) -> Image.Image:
+        """`given` as large as the output: as it is, or fitted as the source was, whose shape it has."""
+        image = given if isinstance(given, Image.Image) else self._read(what, given)[0]
+        if image.size == entry.size:
+            return image
+        if not self._has_shape(image.size, source.size):
+            name = printable(given if isinstance(given, Path) else entry.item.key)
+            raise UsageError(
+                f"{what} {name}: is {_px(image.size)}, its output {_px(entry.size)} and its source "
+                f"{_px(source.size)}; give one of a size with either"
+            )
+        return fitted(image, self._resize, entry.size)
+
+    def _has_shape(self, size: tuple[int, int], source: tuple[int, int]) -> bool:
+        if self._resize == "none":
+            return size == source
+        (width, height), (source_width, source_height) = size, source
+        # as near as whole pixels can be
+        return abs(width * source_height - height * source_width) <= max(source)
+
+    def _read(self, what: str, path: Path) -> tuple[Image.Image, str]:
+        limits = Input(path=path, max_pixels=self.translated.job.input.max_pixels)
+        try:
+            return read_image(path, limits)
+        except PictureError as error:
+            raise UsageError(f"{what} {printable(path)}: {error}") from None
+
+
+def _px(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]} px"

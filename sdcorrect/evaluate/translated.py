@@ -1,0 +1,115 @@
+"""What an output folder's records say of its pictures (imports no torch)."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sdcorrect.batch.inputs import Item, find_items
+from sdcorrect.batch.ledger import latest_records
+from sdcorrect.batch.names import SUFFIXES
+from sdcorrect.batch.records import JobFile, Record
+from sdcorrect.batch.survey import NAMED, Progress, job_of
+from sdcorrect.batch.walk import ANYWHERE, walk
+from sdcorrect.config import Job
+from sdcorrect.errors import UsageError, printable
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One picture, and what was made of it."""
+
+    item: Item
+    sha256: str | None  #: of the source when it was translated
+    size: tuple[int, int]  #: width and height as translated, px
+    prompt: str
+    outputs: Mapping[str, Path]  #: by variant
+
+
+@dataclass
+class Translated:
+    """The pictures of an output folder that are done, and how many are not."""
+
+    job_file: JobFile
+    job: Job
+    progress: dict[str, Progress]  #: by variant
+    entries: list[Entry] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)  #: recorded, and no longer among the inputs
+
+
+def find_translated(out: Path) -> Translated:
+    """Read the records of `out` and find the files that they tell of.
+
+    Raises:
+        UsageError: the folder is none of `sdcorrect translate`, its input is gone, it has no records,
+            outputs without a record, or records whose output is not there, or nothing is done.
+    """
+    job_file, job = job_of(out)
+    records = latest_records(out)
+    if not records:
+        raise UsageError(
+            f"{printable(out)}: there are no records of its pictures (records/*.jsonl), "
+            "which tell what each was made of; run sdcorrect translate into it again"
+        )
+    variants = tuple(job_file.fingerprint.variants)
+    _refuse_unrecorded(out, variants, records.values())
+    found = Translated(job_file, job, {variant: Progress() for variant in variants})
+    items = {item.key: item for item in find_items(job)}
+    found.gone = sorted({key for key, _ in records} - items.keys())
+    missing: list[str] = []
+    for item in items.values():
+        done: dict[str, Record] = {}
+        for variant, progress in found.progress.items():
+            record = records.get((item.key, variant))
+            if record is None or record.fingerprint != job_file.fingerprint.mark(item, variant):
+                progress.remaining += 1
+                continue
+            setattr(progress, record.status, getattr(progress, record.status) + 1)
+            if record.output is not None:
+                done[variant] = record
+                if not (out / record.output.path).is_file():
+                    missing.append(record.output.path)
+        if done:
+            found.entries.append(_entry(out, item, done))
+    if missing:
+        raise UsageError(
+            f"{printable(out)}: {_count(missing)} of the records {named(missing)} "
+            "not there; run sdcorrect translate again to make what is missing"
+        )
+    if not found.entries:
+        totals = [f"{p.failed} failed, {p.remaining} to do" for p in found.progress.values()]
+        raise UsageError(f"{printable(out)}: no picture is done ({totals[0]}); nothing to evaluate")
+    return found
+
+
+def _entry(out: Path, item: Item, done: Mapping[str, Record]) -> Entry:
+    first = next(iter(done.values()))
+    outputs = {variant: out / record.output.path for variant, record in done.items() if record.output}
+    return Entry(item, first.input.sha256, first.size or (0, 0), first.prompt, outputs)
+
+
+def _refuse_unrecorded(out: Path, variants: Iterable[str], records: Iterable[Record]) -> None:
+    recorded = {record.output.path for record in records if record.output}
+    unrecorded = [
+        f"{variant}/{path}"
+        for variant in variants
+        if (out / variant).is_dir()
+        for path in walk(out / variant, ANYWHERE, out / "records")
+        if Path(path).suffix.lower() in SUFFIXES and f"{variant}/{path}" not in recorded
+    ]
+    if unrecorded:
+        raise UsageError(
+            f"{printable(out)}: {_count(unrecorded)} in it {named(unrecorded)} without a record; "
+            "take out what sdcorrect translate did not make, or run it again"
+        )
+
+
+def _count(names: list[str]) -> str:
+    return f"{len(names)} output{'s' if len(names) > 1 else ''}"
+
+
+def named(names: Iterable[str]) -> str:
+    """The first few of `names` in brackets, and the verb that follows them."""
+    every = sorted(names)
+    more = ", ..." if len(every) > NAMED else ""
+    verb = "are" if len(every) > 1 else "is"
+    return f"({', '.join(map(printable, every[:NAMED]))}{more}) {verb}"
