@@ -1,14 +1,14 @@
 """BLIP writes the captions that no one else has."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from PIL import Image
 from transformers import AutoTokenizer, BlipForConditionalGeneration
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from sdcorrect.errors import UsageError
-from sdcorrect.evaluate.backbones import find_weights, load_network, read_config
+from sdcorrect.evaluate.backbones import find_weights, load_network, load_reader, read_config
 from sdcorrect.models.sources import Finder
 
 BLIP = "Salesforce/blip-image-captioning-large"
@@ -29,12 +29,8 @@ class Blip:
         self.identity = found.identity
         network = load_network("blip", name, BlipForConditionalGeneration, found.path)
         self._network = network.to(device)
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(found.path, local_files_only=True)
-            self._processor = BlipImageProcessorPil.from_pretrained(found.path, local_files_only=True)
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UsageError(f"blip {name}: tokenizer or preprocessor is missing: {reason}") from None
+        self._tokenizer: Any = load_reader("blip", name, AutoTokenizer, found.path)
+        self._processor = load_reader("blip", name, BlipImageProcessorPil, found.path)
 
     @torch.inference_mode()
     def __call__(self, pictures: Sequence[Image.Image]) -> list[str]:

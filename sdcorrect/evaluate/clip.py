@@ -10,8 +10,7 @@ from torch.nn.functional import normalize
 from transformers import CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from sdcorrect.errors import UsageError
-from sdcorrect.evaluate.backbones import find_weights, load_network, read_config
+from sdcorrect.evaluate.backbones import find_weights, load_network, load_reader, read_config
 from sdcorrect.models.sources import Finder
 
 KEPT_TEXTS = 1024  #: embeddings of texts that many pictures may share
@@ -33,13 +32,9 @@ class Clip:
         self.identity = found.identity
         self.device = device or torch.device("cpu")
         self.network = load_network("clip", name, CLIPModel, found.path).to(self.device)
-        try:
-            self.tokenizer = CLIPTokenizer.from_pretrained(found.path, local_files_only=True)
-            # the one of Pillow, as the public evaluations have it; others differ in the last digits
-            self.processor = CLIPImageProcessorPil.from_pretrained(found.path, local_files_only=True)
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UsageError(f"clip {name}: tokenizer or preprocessor is missing: {reason}") from None
+        self.tokenizer = load_reader("clip", name, CLIPTokenizer, found.path)
+        # the one of Pillow, as the public evaluations have it; others differ in the last digits
+        self.processor = load_reader("clip", name, CLIPImageProcessorPil, found.path)
         self.length = self.network.config.text_config.max_position_embeddings  #: in tokens
         self.cut = 0  #: how many texts were longer
         self._text = lru_cache(KEPT_TEXTS)(self._encode)

@@ -7,16 +7,14 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, mse_loss, normalize
 from transformers import CLIPModel, ViTModel
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from sdcorrect.evaluate.backbones import find_weights, load_network, read_config
+from sdcorrect.evaluate.backbones import find_weights, load_network, load_reader, read_config
 from sdcorrect.evaluate.pixels import to_tensor
 from sdcorrect.models.sources import Finder
 
-#: The means and deviations of RGB in [0, 1] that the networks were trained with.
-NORMS = {
-    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-    "vit": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-}
+#: The mean and deviation of RGB in [0, 1] of ImageNet, as PIE-Bench has them for DINO.
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 #: A longer side may have so much of the network's own side; PIE-Bench: 480 of 224 px.
 LONGEST = 480 / 224
 
@@ -35,18 +33,20 @@ class Structure:
         self, name: str, *, device: torch.device, finder: Finder | None = None, raw: bool = False
     ) -> None:
         found = find_weights("structure", name, finder or Finder())
-        config = read_config("structure", name, found.path, tuple(NORMS))
+        config = read_config("structure", name, found.path, ("clip", "vit"))
         if config.model_type == "clip":
             network = load_network("structure", name, CLIPModel, found.path).vision_model
+            processor = load_reader("structure", name, CLIPImageProcessorPil, found.path)
+            norm = processor.image_mean, processor.image_std
         else:
+            norm = IMAGENET
             network = load_network("structure", name, ViTModel, found.path, add_pooling_layer=False)
         self.name = name
         self.identity = found.identity
         self.device = device
         self.raw = raw
         self.side: int = network.config.image_size
-        mean, deviation = (torch.tensor(norm, device=device) for norm in NORMS[config.model_type])
-        self._mean, self._deviation = mean[:, None, None], deviation[:, None, None]
+        self._mean, self._deviation = (torch.tensor(n, device=device)[:, None, None] for n in norm)
         self._network = network.to(device)
         self._keys: list[Tensor] = []
         _last_keys(network).register_forward_hook(lambda *hooked: self._keys.append(hooked[-1]))
