@@ -1,7 +1,20 @@
 """Attention of a diffusers layer written out, so that its parts can be kept and replaced."""
 
+from typing import Protocol, runtime_checkable
+
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, unflatten
+
+
+@runtime_checkable
+class TellsItsAttention(Protocol):
+    """What computes a self-attention layer by probabilities that may not be those of its input."""
+
+    def probabilities(self, layer: Attention, hidden_states: Tensor) -> Tensor | None:
+        """(branches, pictures, heads, tokens, tokens); branches that share them are one.
+
+        None where they are those of its input.
+        """
 
 
 def attention_probabilities(

@@ -114,3 +114,7 @@ class _Recorder:
         self.awaited.one_came()
         value = split_heads(layer.to_v(hidden_states), layer.heads)
         return merge_heads(layer, probabilities @ value)
+
+    def probabilities(self, _layer: Attention, _hidden_states: Tensor) -> Tensor | None:
+        """Those that were kept, (1, pictures, heads, tokens, tokens)."""
+        return self.maps[-1][None] if self.maps else None

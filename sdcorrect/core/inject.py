@@ -1,6 +1,6 @@
 """Put the source's tensors back while the U-Net denoises (METHOD, step 4)."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -89,6 +89,33 @@ def inject(
         yield
 
 
+#: (layer, hidden_states) -> what each branch attends by
+_Probabilities = Callable[[Attention, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class _WhereSmall:
+    """A layer changed where it has at most so many tokens as the injection says, as it was above."""
+
+    attend: Processor
+    unchanged: Processor
+    limit: int | None
+    told: _Probabilities | None  #: of self-attention
+
+    def __call__(
+        self, layer: Attention, hidden_states: Tensor, *args: Tensor, **kwargs: Tensor
+    ) -> Tensor:
+        chosen = self.attend if self._applies(hidden_states) else self.unchanged
+        return chosen(layer, hidden_states, *args, **kwargs)
+
+    def probabilities(self, layer: Attention, hidden_states: Tensor) -> Tensor | None:
+        """What self-attention that is changed attends by; see TellsItsAttention."""
+        return self.told(layer, hidden_states) if self.told and self._applies(hidden_states) else None
+
+    def _applies(self, hidden_states: Tensor) -> bool:
+        return self.limit is None or hidden_states.shape[1] <= self.limit
+
+
 @dataclass(frozen=True)
 class _PutBack:
     """One injection, ready to be entered at each of its blocks."""
@@ -111,30 +138,26 @@ class _PutBack:
                 maps = self.captured.self_attention[name] if self.captured else None
                 block = attention_block_at(unet, name)
                 for i, layer in enumerate(block.self_attention):
-                    attend = partial(self._self_attention, maps[i] if maps else None)
-                    yield block.attention_through(layer, self._where_small(layer, attend))
+                    told = partial(self._source_probabilities, maps[i] if maps else None)
+                    attend = partial(self._self_attention, told)
+                    yield block.attention_through(layer, self._where_small(layer, attend, told))
             case "key-value":
                 inputs = self.captured.self_attention_input[name] if self.captured else None
                 block = attention_block_at(unet, name)
                 for i, layer in enumerate(block.self_attention):
-                    attend = partial(self._key_value, layer.processor, inputs[i] if inputs else None)
-                    yield block.attention_through(layer, self._where_small(layer, attend))
+                    captured = inputs[i] if inputs else None
+                    attend = partial(self._key_value, layer.processor, captured)
+                    told = partial(self._key_probabilities, captured)
+                    yield block.attention_through(layer, self._where_small(layer, attend, told))
             case "cross-attention":
                 block = attention_block_at(unet, name)
                 for layer in block.cross_attention:
                     yield block.attention_through(layer, self._where_small(layer, self._cross_attention))
 
-    def _where_small(self, layer: Attention, changed: Processor) -> Processor:
-        """`changed` at up to so many tokens as the injection says, the layer's own processor above."""
-        limit, unchanged = self.injection.max_tokens, layer.processor
-        if limit is None:
-            return changed
-
-        def attend(layer: Attention, hidden_states: Tensor, *args: Tensor, **kwargs: Tensor) -> Tensor:
-            chosen = changed if hidden_states.shape[1] <= limit else unchanged
-            return chosen(layer, hidden_states, *args, **kwargs)
-
-        return attend
+    def _where_small(
+        self, layer: Attention, attend: Processor, told: _Probabilities | None = None
+    ) -> _WhereSmall:
+        return _WhereSmall(attend, layer.processor, self.injection.max_tokens, told)
 
     def _blend(self, captured: Tensor | None, own: Tensor) -> Tensor:
         """The source's tensor for every branch of `own`, (branches * batch, ...) (features)."""
@@ -153,16 +176,24 @@ class _PutBack:
         return self._blend(captured, own - residual) + residual
 
     def _self_attention(
-        self, captured: Tensor | None, layer: Attention, hidden_states: Tensor, **_: object
+        self, told: _Probabilities, layer: Attention, hidden_states: Tensor, **_: object
     ) -> Tensor:
-        """Self-attention whose softmax(QK^T) is the source's `A_k`: it returns `A_k V` (correlations).
+        """Self-attention by the source's `A_k`: it returns `A_k V` (correlations)."""
+        value = split_heads(layer.to_v(hidden_states), layer.heads)
+        # (branches, pictures, heads, tokens, channels)
+        attended = told(layer, hidden_states) @ unflatten(value, 0, (len(self.donors), -1))
+        return merge_heads(layer, attended.flatten(0, 1))
+
+    def _source_probabilities(
+        self, captured: Tensor | None, layer: Attention, hidden_states: Tensor
+    ) -> Tensor:
+        """`A_k` of each branch, (branches, batch, heads, tokens, tokens); those that share it are one.
 
         Q and K are computed for the source alone, and not at all where `A_k` was captured.
         """
-        value = split_heads(layer.to_v(hidden_states), layer.heads)
         if self.injection.weight < 1:
-            own = attention_probabilities(layer, hidden_states)
-            return merge_heads(layer, self._blend(captured, own) @ value)
+            blended = self._blend(captured, attention_probabilities(layer, hidden_states))
+            return unflatten(blended, 0, (len(self.donors), -1))
         rows = unflatten(hidden_states, 0, (len(self.donors), -1))
         maps = {
             donor: captured
@@ -172,10 +203,7 @@ class _PutBack:
         }
         # Branches that share one A_k share it by broadcasting.
         shared = len(maps) == 1
-        probabilities = maps[self.donors[0]] if shared else stack([maps[d] for d in self.donors])
-        # (branches, batch, heads, tokens, channels)
-        attended = probabilities @ unflatten(value, 0, (len(self.donors), -1))
-        return merge_heads(layer, attended.flatten(0, 1))
+        return maps[self.donors[0]][None] if shared else stack([maps[d] for d in self.donors])
 
     def _key_value(
         self,
@@ -191,6 +219,13 @@ class _PutBack:
         """
         source = self._blend(captured, hidden_states)
         return processor(layer, hidden_states, encoder_hidden_states=source)
+
+    def _key_probabilities(
+        self, captured: Tensor | None, layer: Attention, hidden_states: Tensor
+    ) -> Tensor:
+        source = self._blend(captured, hidden_states)
+        probabilities = attention_probabilities(layer, hidden_states, source)
+        return unflatten(probabilities, 0, (len(self.donors), -1))
 
     def _cross_attention(
         self, layer: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor, **_: object

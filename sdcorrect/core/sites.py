@@ -60,7 +60,8 @@ class DecoderBlock(AttentionBlock):
             return args, {**kwargs, "res_hidden_states_tuple": tuple(skips)}
 
         with occupy(self.up_block, self.skip_index, f"the skip of decoder block {self.name}"):
-            handle = self.up_block.register_forward_pre_hook(hook, with_kwargs=True)
+            # before the hooks of those who observe, whom it shows what is used
+            handle = self.up_block.register_forward_pre_hook(hook, prepend=True, with_kwargs=True)
             try:
                 yield
             finally:
@@ -74,7 +75,7 @@ class DecoderBlock(AttentionBlock):
             return function(hidden_states)
 
         with occupy(self.resnet, "conv2", f"the resnet of decoder block {self.name}"):
-            handle = self.resnet.get_submodule("conv2").register_forward_hook(hook)
+            handle = self.resnet.get_submodule("conv2").register_forward_hook(hook, prepend=True)
             try:
                 yield
             finally:
