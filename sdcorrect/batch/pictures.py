@@ -34,6 +34,7 @@ class Picture:
     item: Item
     sha256: str
     image: Image.Image  #: RGB
+    whole: tuple[int, int]  #: width and height, px, upright and before it was sized
     hints: tuple[Image.Image, ...] = ()  #: RGB, of the same size, one for each ControlNet
 
 
@@ -64,9 +65,7 @@ class Sizing:
                     f"{width}x{height} px: a side is under {self.multiple} px, the least that the model "
                     "takes; use resize: fit or crop"
                 )
-            return fitted(
-                image, "none", (width - width % self.multiple, height - height % self.multiple)
-            )
+            return fitted(image, "none", self.kept(image.size))
         if self.resize == "crop":
             side = self._rounded(self.size)
             return fitted(image, "crop", (side, side))
@@ -78,6 +77,17 @@ class Sizing:
                 f"{stretch:.0f} times; use resize: crop, or leave it out with input.max_aspect"
             )
         return fitted(image, "fit", (self._rounded(width * scale), self._rounded(height * scale)))
+
+    def kept(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height, px, of the middle of a picture of `size` that `apply` keeps."""
+        match self.resize:
+            case "fit":
+                return size
+            case "crop":
+                return min(size), min(size)
+            case "none":
+                width, height = (side // self.multiple * self.multiple for side in size)
+                return width, height
 
     def _rounded(self, side: float) -> int:
         return max(1, round(side / self.multiple)) * self.multiple
@@ -108,7 +118,8 @@ def read_picture(item: Item, sizing: Sizing, limits: Input) -> Picture:
     try:
         if item.problem:
             raise PictureError(item.problem)
-        return Picture(item, sha256, sizing.apply(_decode(data, limits)))
+        image = _decode(data, limits)
+        return Picture(item, sha256, sizing.apply(image), image.size)
     except PictureError as error:
         error.sha256 = sha256
         raise

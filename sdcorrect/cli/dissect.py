@@ -1,0 +1,245 @@
+"""`sdcorrect dissect`: what SDEdit's noise does to the decoder, and what the correction makes of it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from sdcorrect.cli.console import SOME_FAILED, Debug, app, err, errors_for_people, out
+from sdcorrect.config import LIST_SUFFIXES, Job, load_job, parse_set
+from sdcorrect.errors import PictureError, SdcorrectError, UsageError, printable
+from sdcorrect.recipes import FIRST
+
+if TYPE_CHECKING:
+    from sdcorrect.core.plan import Block
+    from sdcorrect.view.dissect.about import Means, Settings
+    from sdcorrect.view.dissect.session import Session
+
+
+@app.command()
+def dissect(
+    input_: Annotated[
+        Path, typer.Argument(metavar="IMAGE", help="A picture; or a folder, a pattern or a list.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The folder.", show_default="out/dissect/<stem>"),
+    ] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to turn it into.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", help="mini, a diffusers folder, a .safetensors or .ckpt file, or a hub id."
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method", help="A recipe with a one-step inversion.", show_default="the job's, or correct"
+        ),
+    ] = None,
+    strength: Annotated[
+        float | None, typer.Option("--strength", help="How far to go from the source, 0 to 1.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Sampling steps at strength 1.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option("--guidance", help="The scale of classifier-free guidance.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Another seed, other noise.")] = None,
+    size: Annotated[
+        int | None, typer.Option("--size", help="The longer side, px.", show_default="the model's own")
+    ] = None,
+    blocks: Annotated[
+        str | None,
+        typer.Option(
+            "--blocks",
+            help="Decoder blocks as recipes name them, such as 3,4 or second-attention.",
+            show_default=f"{FIRST}; of a folder, all",
+        ),
+    ] = None,
+    timesteps: Annotated[
+        str | None,
+        typer.Option(
+            "--timesteps",
+            help="Which to draw, such as 751,401,51.",
+            show_default="three, evenly spaced",
+        ),
+    ] = None,
+    point: Annotated[
+        str | None,
+        typer.Option(
+            "--point",
+            metavar="X,Y",
+            help="Draw the attention of this point: px, or fractions such as 0.5,0.5.",
+            show_default="the middle",
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="auto, float32, float16, bfloat16.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Only the first so many.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="A job, a YAML file.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for translate.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Compare attention and features of SDEdit and of the correction with the clean picture's.
+
+    Of a picture: a figure, a page and all scores. Of a folder: a table of the mean scores by block.
+    """
+    flags = {
+        "prompt": prompt,
+        "model": model,
+        "method": method,
+        "variants": None if method is None else (),
+        "strength": strength,
+        "steps": steps,
+        "guidance_scale": guidance,
+        "seed": seed,
+        "size": size,
+        "device": device,
+        "dtype": dtype,
+        "limit": limit,
+    }
+    with errors_for_people(debug):
+        folder = output or Path("out", "dissect", input_.stem or "pictures")
+        paths = {"input.path": str(input_), "output.path": str(folder)}
+        given = {key: value for key, value in flags.items() if value is not None}
+        job = load_job(config, {**parse_set(set_ or []), **given, **paths})
+        drawn_timesteps = _numbers(timesteps)
+        one = input_.is_file() and input_.suffix.lower() not in LIST_SUFFIXES
+        if not one and (point or timesteps):
+            raise UsageError(
+                "--point, --timesteps: choose what is drawn of one picture; several have a table alone"
+            )
+        session = _open(job, blocks or (FIRST if one else None))
+        if one:
+            _dissect_one(session, folder, drawn_timesteps, point or "0.5,0.5")
+        else:
+            _dissect_all(session, folder)
+
+
+def _numbers(text: str | None) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise UsageError(
+            f"--timesteps {text}: expected whole numbers with commas between, such as 751,401,51"
+        ) from None
+
+
+def _open(job: Job, blocks: str | None) -> "Session":
+    try:
+        from sdcorrect.view.dissect.session import Session
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"a dissection needs {error.name}, which is not installed: pip install 'sdcorrect[view]'"
+        ) from None
+    from sdcorrect.models import load, quiet_libraries
+
+    quiet_libraries()
+    with err.status(f"loading {job.model}"):
+        return Session(job, load(job), blocks)
+
+
+def _dissect_one(session: "Session", folder: Path, timesteps: list[int], point: str) -> None:
+    from sdcorrect.view.dissect.about import means_of, picture_json
+    from sdcorrect.view.dissect.draw import figure
+    from sdcorrect.view.dissect.page import page
+
+    (item,) = session.items
+    try:
+        picture = session.read(item)
+        drawn = session.choose_drawn(picture, timesteps, point)
+        with err.status(f"dissecting {printable(item.key)}"):
+            subject, dissection = session.dissect(picture, drawn)
+    except PictureError as error:
+        raise SdcorrectError(f"{printable(item.key)}: {error}") from None
+    settings = session.settings
+    title = f"{printable(item.key)}: {item.prompt}"
+    contents = {
+        "dissect.png": figure(settings, dissection, drawn, title),
+        "dissect.html": page(settings, subject, dissection, drawn).encode(),
+        "dissect.json": _json(picture_json(settings, subject, dissection)),
+    }
+    _write(folder, contents)
+    out.print(_table(settings, means_of(dissection)))
+    steps = len(dissection.timesteps)
+    out.print(f"discrepancy from the inversion, mean over {steps} steps", soft_wrap=True)
+    out.print(f"{printable(folder)}/: {' '.join(contents)}", soft_wrap=True, markup=False)
+
+
+def _dissect_all(session: "Session", folder: Path) -> None:
+    from sdcorrect.view.dissect.about import folder_json, means_of, over_pictures
+
+    means, failures = {}, {}
+    timesteps: list[int] = []
+    for item in track(
+        session.items,
+        description="dissecting",
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    ):
+        try:
+            subject, dissection = session.dissect(session.read(item))
+        except PictureError as error:
+            failures[item.key] = str(error)
+            continue
+        means[subject], timesteps = means_of(dissection), dissection.timesteps
+    for path, reason in failures.items():
+        err.print(f"[red]failed:[/] {escape(printable(path))}: {escape(reason)}")
+    if not means:
+        raise SdcorrectError(f"none of {len(failures)} pictures could be dissected")
+    content = folder_json(session.settings, timesteps, means, failures)
+    _write(folder, {"dissect.json": _json(content)})
+    out.print(_table(session.settings, over_pictures([*means.values()])))
+    out.print(
+        f"discrepancy from the inversion, mean over {len(means)} pictures and {len(timesteps)} steps",
+        soft_wrap=True,
+    )
+    out.print(f"{printable(folder / 'dissect.json')}: the same of each picture", soft_wrap=True)
+    if failures:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, indent=2).encode() + b"\n"
+
+
+def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
+    from sdcorrect.batch.files import write_atomically
+
+    for name, content in contents.items():
+
+        def write(stream: IO[bytes], content: bytes = content) -> None:
+            stream.write(content)
+
+        write_atomically(folder / name, write, temporary=folder / f"{name}.tmp")
+
+
+def _table(settings: "Settings", means: "Mapping[Block, Means]") -> Table:
+    """Blocks by what differs there; what the method puts back is marked."""
+    table = Table("block")
+    columns = [
+        (tensor, condition)
+        for tensor, scores in next(iter(means.values())).items()
+        for condition in scores
+    ]
+    for tensor, condition in columns:
+        table.add_column(f"{tensor}\n{settings.names[condition]}", justify="right")
+    for block, of_block in means.items():
+        cells = []
+        for tensor, condition in columns:
+            put_back = condition == "correction" and tensor in settings.put_back.get(block, ())
+            score = f"{of_block[tensor][condition]:.3f}"
+            cells.append(f"[bold]put back {score}[/]" if put_back else score)
+        table.add_row(str(block), *cells)
+    return table

@@ -1,0 +1,1 @@
+"""See what SDEdit's noise does to the decoder, and what the correction makes of it."""

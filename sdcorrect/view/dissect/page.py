@@ -1,0 +1,96 @@
+"""A dissection as one HTML file that needs nothing else."""
+
+import base64
+import io
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from sdcorrect import __version__
+from sdcorrect.core.plan import Block
+from sdcorrect.view.dissect.about import UNITS, Settings, Subject, means_of
+from sdcorrect.view.dissect.draw import ROWS, curves, marked, peak_of, pictures_of
+from sdcorrect.view.dissect.measure import COMPARED
+from sdcorrect.view.dissect.run import CONDITIONS, Condition, Dissection, Drawn
+
+LIGHT_INK, DARK_INK = "#1b1b1f", "#e6e6ea"
+
+
+class Cell(NamedTuple):
+    """A map with its alternative text."""
+
+    uri: str
+    alt: str
+
+
+class Column(NamedTuple):
+    condition: Condition | None  #: None is the inversion
+    name: str
+    timestep: int
+    cells: list[Cell]
+
+
+def page(settings: Settings, subject: Subject, dissection: Dissection, drawn: Drawn) -> str:
+    """The page; every image is in it."""
+    environment = Environment(
+        loader=PackageLoader("sdcorrect.view"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    names = settings.names
+    return environment.get_template("dissect.html.j2").render(
+        version=__version__,
+        settings=settings,
+        subject=subject,
+        grids=dissection.grids,
+        timesteps=dissection.timesteps,
+        conditions=CONDITIONS,
+        tensors=COMPARED,
+        names=names,
+        units=UNITS,
+        rows=[name.replace("\n", " ") for name, _ in ROWS],
+        means=means_of(dissection),
+        source=_uri(marked(dissection.source, drawn.point)),
+        results={c: _uri(dissection.results[c]) for c in CONDITIONS},
+        curves={ink: _svg_uri(curves(dissection, names, ink)) for ink in (LIGHT_INK, DARK_INK)},
+        inks=(LIGHT_INK, DARK_INK),
+        columns={block: [*_columns(settings, dissection, drawn, block)] for block in dissection.grids},
+    )
+
+
+def _columns(settings: Settings, dissection: Dissection, drawn: Drawn, block: Block) -> Iterator[Column]:
+    peak, source = peak_of(drawn, block), dissection.source
+
+    def cells(maps_name: str, images: list[Image.Image], scores: list[str]) -> list[Cell]:
+        return [
+            Cell(_uri(image), f"{name}, block {block}, {maps_name}{score}".replace("\n", " "))
+            for image, (name, _), score in zip(images, ROWS, scores, strict=True)
+        ]
+
+    images = pictures_of(drawn.inversion[block], source, drawn, peak)
+    yield Column(None, "inversion", 1, cells("inversion", images, [""] * len(ROWS)))
+    for condition in CONDITIONS:
+        name = settings.names[condition]
+        for step, t in enumerate(dissection.timesteps):
+            if t not in drawn.timesteps:
+                continue
+            images = pictures_of(drawn.maps[condition, t][block], source, drawn, peak)
+            scores = [
+                f", discrepancy {dissection.scores[condition][tensor][block][step]:.3f}"
+                for _, tensor in ROWS
+            ]
+            yield Column(condition, name, t, cells(f"{name} at timestep {t}", images, scores))
+
+
+def _uri(image: Image.Image) -> str:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def _svg_uri(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
