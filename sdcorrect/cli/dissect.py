@@ -171,8 +171,7 @@ def _dissect_one(session: "Session", folder: Path, timesteps: list[int], point: 
     }
     _write(folder, contents)
     out.print(_table(settings, means_of(dissection)))
-    steps = len(dissection.timesteps)
-    out.print(f"discrepancy from the inversion, mean over {steps} steps", soft_wrap=True)
+    _explain(settings, f"{len(dissection.timesteps)} steps")
     out.print(f"{printable(folder)}/: {' '.join(contents)}", soft_wrap=True, markup=False)
 
 
@@ -201,10 +200,7 @@ def _dissect_all(session: "Session", folder: Path) -> None:
     content = folder_json(session.settings, timesteps, means, failures)
     _write(folder, {"dissect.json": _json(content)})
     out.print(_table(session.settings, over_pictures([*means.values()])))
-    out.print(
-        f"discrepancy from the inversion, mean over {len(means)} pictures and {len(timesteps)} steps",
-        soft_wrap=True,
-    )
+    _explain(session.settings, f"{len(means)} pictures and {len(timesteps)} steps")
     out.print(f"{printable(folder / 'dissect.json')}: the same of each picture", soft_wrap=True)
     if failures:
         raise typer.Exit(SOME_FAILED)
@@ -234,12 +230,20 @@ def _table(settings: "Settings", means: "Mapping[Block, Means]") -> Table:
         for condition in scores
     ]
     for tensor, condition in columns:
-        table.add_column(f"{tensor}\n{settings.names[condition]}", justify="right")
+        title = f"{tensor.removeprefix('self-')}\n{escape(settings.names[condition])}"
+        table.add_column(title, justify="right", no_wrap=True)
     for block, of_block in means.items():
         cells = []
         for tensor, condition in columns:
             put_back = condition == "correction" and tensor in settings.put_back.get(block, ())
             score = f"{of_block[tensor][condition]:.3f}"
-            cells.append(f"[bold]put back {score}[/]" if put_back else score)
+            cells.append(f"[bold]{score} *[/]" if put_back else score)
         table.add_row(str(block), *cells)
     return table
+
+
+def _explain(settings: "Settings", over: str) -> None:
+    out.print(f"discrepancy from the inversion, mean over {over}:", soft_wrap=True)
+    out.print("Jensen-Shannon divergence of attention in bits, cosine distance of features")
+    if settings.put_back:
+        out.print(f"* put back by {settings.method}", soft_wrap=True, markup=False)
