@@ -24,16 +24,17 @@ COLOURS: dict[Condition, str] = {"sdedit": "#D55E00", "correction": "#0072B2"}
 CLUSTER_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442")
 MARKERS = "os^Dv<>Ph*Xd"
 MEASURES: dict[TensorName, str] = {
-    "self-attention": "Jensen-Shannon divergence, bits",
+    "self-attention": "JS divergence, bits",
     "skip": "cosine distance",
     "resnet": "cosine distance",
 }
 SHORT: dict[TensorName, str] = {"self-attention": "JSD", "skip": "cos", "resnet": "cos"}
+OVER = "attention\nof the point"  #: the row that lies over the picture
 #: The rows of a block: their name, and the tensor that they are of.
 ROWS: tuple[tuple[str, TensorName], ...] = (
     ("attention\nPCA", "self-attention"),
     ("attention\nk-means", "self-attention"),
-    ("attention\nof the point", "self-attention"),
+    (OVER, "self-attention"),
     ("skip\nPCA", "skip"),
     ("skip\nk-means", "skip"),
 )

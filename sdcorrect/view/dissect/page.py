@@ -11,7 +11,7 @@ from PIL import Image
 from sdcorrect import __version__
 from sdcorrect.core.plan import Block
 from sdcorrect.view.dissect.about import UNITS, Settings, Subject, means_of
-from sdcorrect.view.dissect.draw import ROWS, curves, marked, peak_of, pictures_of
+from sdcorrect.view.dissect.draw import OVER, ROWS, curves, marked, peak_of, pictures_of
 from sdcorrect.view.dissect.measure import COMPARED
 from sdcorrect.view.dissect.run import CONDITIONS, Condition, Dissection, Drawn
 
@@ -52,7 +52,8 @@ def page(settings: Settings, subject: Subject, dissection: Dissection, drawn: Dr
         tensors=COMPARED,
         names=names,
         units=UNITS,
-        rows=[name.replace("\n", " ") for name, _ in ROWS],
+        rows=[name for name, _ in ROWS],
+        over=OVER,
         means=means_of(dissection),
         source=_uri(marked(dissection.source, drawn.point)),
         results={c: _uri(dissection.results[c]) for c in CONDITIONS},
