@@ -3,9 +3,9 @@
     python scripts/discrepancy_icons.py FOLDER [--limit 40] [--output out/discrepancy]
 
 Dissects the pictures of FOLDER at several strengths, and writes `discrepancy.png` and `.json`: the mean
-divergence of self-attention from the inversion's by block and strength, under SDEdit and under the
-correction, and Spearman's rank correlation between a picture's divergence under SDEdit and its loss of
-structure, 1 - SSIM to the source, at each strength.
+divergence of self-attention from the inversion's by block and strength, with standard errors, under
+SDEdit and under the correction; and Spearman's rank correlation between a picture's divergence under
+SDEdit and its loss of structure, 1 - SSIM to the source, at each strength.
 """
 
 import argparse
@@ -100,7 +100,7 @@ def draw(rows: Sequence[Row], names: dict[Condition, str], rho: dict[float, floa
         draw_blocks(axes, rows, condition)
         axes.set_title(names[condition], fontsize=10)
         axes.set_xlabel("strength")
-    left.set_ylabel("JSD of self-attention from\nthe inversion's, bits")
+    left.set_ylabel("mean JSD of self-attention from\nthe inversion's, bits")
     left.set_ylim(bottom=0)
     middle.legend(fontsize=8, frameon=False, ncols=2)
     draw_scatter(right, rows, rho)

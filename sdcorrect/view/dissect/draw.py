@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterator
 from itertools import cycle
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
@@ -21,6 +21,17 @@ from sdcorrect.view.dissect.run import CONDITIONS, Condition, Dissection, Drawn
 
 #: Okabe and Ito's colours, told apart with any colour vision.
 COLOURS: dict[Condition, str] = {"sdedit": "#D55E00", "correction": "#0072B2"}
+
+
+class Inks(NamedTuple):
+    """What curves are drawn in: text and frames in one, each condition in its own."""
+
+    text: str
+    of: dict[Condition, str]
+
+
+ON_WHITE = Inks("#1b1b1f", COLOURS)
+ON_BLACK = Inks("#e6e6ea", {"sdedit": "#ff9550", "correction": "#6cc0f5"})
 CLUSTER_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442")
 MARKERS = "os^Dv<>Ph*Xd"
 MEASURES: dict[TensorName, str] = {
@@ -102,20 +113,18 @@ def marked(source: Image.Image, point: tuple[float, float]) -> Image.Image:
     return image
 
 
-def plot_curves(axes: Axes, dissection: Dissection, tensor: TensorName) -> None:
+def plot_curves(axes: Axes, dissection: Dissection, tensor: TensorName, inks: Inks) -> None:
     """The discrepancy of one tensor over the timesteps, a line for each condition and block."""
     for condition in CONDITIONS:
-        for (block, scores), marker in zip(
-            dissection.scores[condition][tensor].items(), cycle(MARKERS), strict=False
-        ):
+        by_block = dissection.scores[condition][tensor].values()
+        for scores, marker in zip(by_block, cycle(MARKERS), strict=False):
             axes.plot(
                 dissection.timesteps,
                 scores,
-                color=COLOURS[condition],
+                color=inks.of[condition],
                 marker=marker,
                 markersize=4,
                 linewidth=1.2,
-                label=f"{condition} {block}",
                 clip_on=False,
             )
     axes.set_title(tensor, fontsize=9)
@@ -128,28 +137,35 @@ def plot_curves(axes: Axes, dissection: Dissection, tensor: TensorName) -> None:
     axes.grid(alpha=0.25, linewidth=0.6)
 
 
-def legend_of(dissection: Dissection, names: dict[Condition, str], ink: str) -> list[Line2D]:
+def legend_of(dissection: Dissection, names: dict[Condition, str], inks: Inks) -> list[Line2D]:
     """What colours and markers of the curves mean."""
-    conditions = [Line2D([], [], color=COLOURS[c], linewidth=2, label=names[c]) for c in CONDITIONS]
+    conditions = [Line2D([], [], color=inks.of[c], linewidth=2, label=names[c]) for c in CONDITIONS]
     blocks = [
-        Line2D([], [], color=ink, marker=marker, linestyle="", markersize=5, label=f"block {block}")
+        Line2D(
+            [], [], color=inks.text, marker=marker, linestyle="", markersize=5, label=f"block {block}"
+        )
         for block, marker in zip(dissection.grids, cycle(MARKERS), strict=False)
     ]
     return [*conditions, *blocks]
 
 
-def curves(dissection: Dissection, names: dict[Condition, str], ink: str) -> bytes:
-    """The curves alone, an SVG with text and frames in the colour `ink` on nothing."""
+def curves(dissection: Dissection, names: dict[Condition, str], inks: Inks) -> bytes:
+    """The curves alone, an SVG with text and frames on nothing."""
     sheet = Figure(figsize=(10, 3.1), layout="constrained")
     for axes, tensor in zip(sheet.subplots(1, len(COMPARED)), COMPARED, strict=True):
-        plot_curves(axes, dissection, tensor)
+        plot_curves(axes, dissection, tensor, inks)
         for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
-            text.set_color(ink)
-        axes.tick_params(colors=ink)
-        axes.spines[:].set_color(ink)
-    handles = legend_of(dissection, names, ink)
+            text.set_color(inks.text)
+        axes.tick_params(colors=inks.text)
+        axes.spines[:].set_color(inks.text)
+    handles = legend_of(dissection, names, inks)
     sheet.legend(
-        handles=handles, loc="outside lower center", ncols=6, fontsize=8, frameon=False, labelcolor=ink
+        handles=handles,
+        loc="outside lower center",
+        ncols=6,
+        fontsize=8,
+        frameon=False,
+        labelcolor=inks.text,
     )
     return _saved(sheet, "svg", transparent=True)
 
@@ -199,7 +215,7 @@ class _Sheet:
         for name, image in shown.items():
             self._show(image, (left, top, width, self.picture_height), name, 8)
             left += width + 0.3
-        handles = legend_of(self.dissection, self.names, "black")
+        handles = legend_of(self.dissection, self.names, ON_WHITE)
         for some in (handles[: len(CONDITIONS)], handles[len(CONDITIONS) :]):
             self.sheet.legend(
                 handles=some,
@@ -217,7 +233,7 @@ class _Sheet:
         width = (WIDTH - RIGHT - left - 2 * between) / len(COMPARED)
         for i, tensor in enumerate(COMPARED):
             axes = self._axes(left + i * (width + between), top, width, 1.35)
-            plot_curves(axes, self.dissection, tensor)
+            plot_curves(axes, self.dissection, tensor, ON_WHITE)
 
     def _block(self, block: Block, top: float) -> float:
         """Draw one block's maps from `top` on; where they end."""

@@ -11,11 +11,18 @@ from PIL import Image
 from sdcorrect import __version__
 from sdcorrect.core.plan import Block
 from sdcorrect.view.dissect.about import UNITS, Settings, Subject, means_of
-from sdcorrect.view.dissect.draw import OVER, ROWS, curves, marked, peak_of, pictures_of
+from sdcorrect.view.dissect.draw import (
+    ON_BLACK,
+    ON_WHITE,
+    OVER,
+    ROWS,
+    curves,
+    marked,
+    peak_of,
+    pictures_of,
+)
 from sdcorrect.view.dissect.measure import COMPARED
 from sdcorrect.view.dissect.run import CONDITIONS, Condition, Dissection, Drawn
-
-LIGHT_INK, DARK_INK = "#1b1b1f", "#e6e6ea"
 
 
 class Cell(NamedTuple):
@@ -57,8 +64,8 @@ def page(settings: Settings, subject: Subject, dissection: Dissection, drawn: Dr
         means=means_of(dissection),
         source=_uri(marked(dissection.source, drawn.point)),
         results={c: _uri(dissection.results[c]) for c in CONDITIONS},
-        curves={ink: _svg_uri(curves(dissection, names, ink)) for ink in (LIGHT_INK, DARK_INK)},
-        inks=(LIGHT_INK, DARK_INK),
+        curves_on_white=_svg_uri(curves(dissection, names, ON_WHITE)),
+        curves_on_black=_svg_uri(curves(dissection, names, ON_BLACK)),
         columns={block: [*_columns(settings, dissection, drawn, block)] for block in dissection.grids},
     )
 
