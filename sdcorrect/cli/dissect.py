@@ -109,7 +109,8 @@ def dissect(
         "limit": limit,
     }
     with errors_for_people(debug):
-        folder = output or Path("out", "dissect", input_.stem or "pictures")
+        stem = input_.resolve().stem
+        folder = output or Path("out", "dissect", "pictures" if set(stem) & set("*?[") else stem)
         paths = {"input.path": str(input_), "output.path": str(folder)}
         given = {key: value for key, value in flags.items() if value is not None}
         job = load_job(config, {**parse_set(set_ or []), **given, **paths})

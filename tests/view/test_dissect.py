@@ -207,7 +207,7 @@ def test_a_picture_becomes_a_figure_a_page_and_json(quick: Run, pictures: Path, 
 
 
 def test_names_and_prompts_are_text_in_the_page(quick: Run, pictures: Path, tmp_path: Path) -> None:
-    name = "<script>alert('a')<script>&\"$x^2$.jpg"
+    name = "<script>alert('a')<script>&\"$x^2$\udcff.jpg"
     (pictures / "church.jpg").rename(pictures / name)
     result = quick(pictures / name, "-p", "<b>bold</b>")
     assert result.exit_code == 0, result.stderr

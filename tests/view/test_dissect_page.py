@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 from pages import Opened, serious
+from typer.testing import CliRunner
 
 from sdcorrect.cli import app
 

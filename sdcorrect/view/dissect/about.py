@@ -56,11 +56,10 @@ class Subject:
 
 def put_back_by(plan: Plan) -> dict[Block, list[TensorName]]:
     """By block, the tensors that `plan` puts back there."""
-    by_block: dict[Block, list[TensorName]] = {}
-    for injection in plan.injections:
-        for block in injection.blocks:
-            by_block.setdefault(block, []).append(injection.tensor)
-    return by_block
+    return {
+        block: list(dict.fromkeys(i.tensor for i in plan.injections if block in i.blocks))
+        for block in dict.fromkeys(block for i in plan.injections for block in i.blocks)
+    }
 
 
 def means_of(dissection: Dissection) -> dict[Block, Means]:

@@ -1,5 +1,6 @@
 """How far what the decoder used is from what it saw of the clean picture."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -32,7 +33,7 @@ def discrepancies(ours: Observation, inversion: Observation) -> dict[TensorName,
     }
     for tensor, scores in compared.items():
         for block, score in scores.items():
-            if score != score:
+            if math.isnan(score):
                 raise PictureError(
                     f"{tensor} of block {block} is not finite at timestep {ours.timestep}; "
                     "compute with --dtype float32"
@@ -62,7 +63,7 @@ def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
     """
     mean = (p + q) / 2
     nats = torch.special.entr(mean) - (torch.special.entr(p) + torch.special.entr(q)) / 2
-    return nats.sum(dim=-1).clamp(min=0) / torch.log(torch.tensor(2.0))
+    return nats.sum(dim=-1).clamp(min=0) / math.log(2)
 
 
 def cosine_distance(ours: Tensor, theirs: Tensor) -> float:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from sdcorrect import __version__
 from sdcorrect.core.plan import Block
+from sdcorrect.errors import printable
 from sdcorrect.view.dissect.about import UNITS, Settings, Subject, means_of
 from sdcorrect.view.dissect.draw import (
     ON_BLACK,
@@ -51,6 +52,7 @@ def page(settings: Settings, subject: Subject, dissection: Dissection, drawn: Dr
     names = settings.names
     return environment.get_template("dissect.html.j2").render(
         version=__version__,
+        name=printable(subject.path),
         settings=settings,
         subject=subject,
         grids=dissection.grids,
