@@ -17,18 +17,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import sem, spearmanr
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from sdcorrect.config import load_job
 from sdcorrect.core.plan import Block
 from sdcorrect.errors import PictureError, SdcorrectError
+from sdcorrect.evaluate.pixels import ssim, to_tensor
 from sdcorrect.models import Model, load, quiet_libraries
 from sdcorrect.view.dissect.about import means_of
 from sdcorrect.view.dissect.draw import MARKERS
@@ -55,11 +54,8 @@ def say(text: str) -> None:
 
 
 def loss_of_structure(result: Image.Image, source: Image.Image) -> float:
-    pixels = (
-        torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
-        for image in (result, source)
-    )
-    return 1 - float(structural_similarity_index_measure(*pixels, data_range=1.0))
+    cpu = torch.device("cpu")
+    return 1 - ssim(to_tensor(result, cpu), to_tensor(source, cpu))
 
 
 def rows_at(settings: dict[str, Any], strength: float, model: Model) -> list[Row]:
