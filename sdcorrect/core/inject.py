@@ -8,7 +8,7 @@ from typing import Literal
 
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
-from torch import Tensor, stack, unflatten
+from torch import Tensor, einsum, stack, unflatten
 from typing_extensions import Self
 
 from sdcorrect.core.alignment import Alignment
@@ -170,11 +170,13 @@ class _PutBack:
             else attention_probabilities(layer, rows[donor])
             for donor in set(self.donors)
         }
-        # Branches that share one A_k share it by broadcasting.
-        shared = len(maps) == 1
-        probabilities = maps[self.donors[0]] if shared else stack([maps[d] for d in self.donors])
         # (branches, batch, heads, tokens, channels)
-        attended = probabilities @ unflatten(value, 0, (len(self.donors), -1))
+        values = unflatten(value, 0, (len(self.donors), -1))
+        if len(maps) == 1:
+            # one A_k for all branches: one product as wide as they are many, with no copy of A_k
+            attended = einsum("bhqk,rbhkc->rbhqc", maps[self.donors[0]], values)
+        else:
+            attended = stack([maps[donor] for donor in self.donors]) @ values
         return merge_heads(layer, attended.flatten(0, 1))
 
     def _key_value(

@@ -20,6 +20,30 @@ _occupied: WeakKeyDictionary[nn.Module, set[object]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
+class _Quick:
+    """A processor whose signature is quick to read: diffusers reads it before every call.
+
+    That of a partial or a function takes longer to read than small attention takes to compute.
+    """
+
+    processor: Processor
+
+    def __call__(
+        self,
+        layer: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        return self.processor(
+            layer,
+            hidden_states,
+            encoder_hidden_states=encoder_hidden_states,
+            attention_mask=attention_mask,
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class AttentionBlock:
     """Transformer layers, each with self-attention and then cross-attention; none at some levels."""
 
@@ -32,7 +56,7 @@ class AttentionBlock:
         """Compute `attention`, a layer of this block, by `processor`."""
         original = attention.processor
         with occupy(attention, "processor", f"the attention of block {self.name}"):
-            attention.set_processor(processor)
+            attention.set_processor(_Quick(processor))
             try:
                 yield
             finally:
