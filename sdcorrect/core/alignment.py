@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from sdcorrect.core.plan import Words
+from sdcorrect.core.plan import Words, check_word_for_word
 from sdcorrect.errors import UsageError
 
 
@@ -76,11 +76,7 @@ def replaced(source: Prompt, target: Prompt, length: int) -> tuple[Tensor, Tenso
     Raises:
         UsageError: the prompts have different numbers of words.
     """
-    if len(source.words) != len(target.words):
-        raise UsageError(
-            f"prompts cannot be aligned word for word: {source.text!r} has {len(source.words)} words, "
-            f"{target.text!r} has {len(target.words)}; give as many, or use p2p-refine"
-        )
+    check_word_for_word(source.text, target.text)
     swapped = [
         (theirs, ours)
         for theirs, ours, was, now in zip(
