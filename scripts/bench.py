@@ -155,7 +155,8 @@ class Call:
 
     def __str__(self) -> str:
         tensors = ", ".join(injection.tensor for injection in self.injections)
-        return f"{len(self.branches.donors)} rows" + (f" with {tensors}" if tensors else "")
+        rows = len(self.branches.donors)
+        return f"{rows} row{'s' * (rows > 1)}" + (f" with {tensors}" if tensors else "")
 
 
 def calls_of(method: Method, model: Model) -> Counter[Call]:

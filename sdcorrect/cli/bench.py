@@ -97,11 +97,11 @@ def _table(costs: "list[Cost]", base: str) -> Table:
     table = Table(
         "recipe",
         "runs",
-        "U-Net evaluations",
-        "seconds a picture",
-        f"times {base} (middle half)",
-        "outside the model",
-        "peak memory, MiB",
+        "evaluations",
+        "seconds",
+        f"times {base}, middle half",
+        "outside model",
+        "peak MiB",
     )
     for cost in costs:
         table.add_row(

@@ -1,6 +1,6 @@
 """Block -> the modules of a diffusers U-Net, found by name and loud when absent."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -17,6 +17,8 @@ Processor = Callable[..., Tensor]
 
 #: Sites that are changed right now, so that a second change on top of the first is refused.
 _occupied: WeakKeyDictionary[nn.Module, set[object]] = WeakKeyDictionary()
+#: The blocks of the U-Nets that were looked through.
+_found: WeakKeyDictionary[nn.Module, Mapping[Block, "AttentionBlock"]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,18 +154,25 @@ def _layers(module: nn.Module, i: int) -> tuple[tuple[Attention, ...], tuple[Att
     return tuple(layer.attn1 for layer in layers), tuple(layer.attn2 for layer in layers)
 
 
+def _blocks_by_name(unet: UNet2DConditionModel) -> Mapping[Block, AttentionBlock]:
+    """All blocks of `unet` but those of the encoder without attention, looked for once."""
+    if unet not in _found:
+        blocks = (*decoder_blocks(unet), *other_attention_blocks(unet))
+        _found[unet] = {block.name: block for block in blocks}
+    return _found[unet]
+
+
 def block_at(unet: UNet2DConditionModel, number: Block) -> DecoderBlock:
     """Decoder block `number` of `unet`.
 
     Raises:
         UsageError: the U-Net has no such block.
     """
-    blocks = decoder_blocks(unet)
-    if not isinstance(number, int) or not 0 <= number < len(blocks):
-        raise UsageError(
-            f"decoder block {number}: this U-Net has blocks 0 to {len(blocks) - 1}, no others"
-        )
-    return blocks[number]
+    block = _blocks_by_name(unet).get(number)
+    if not isinstance(block, DecoderBlock):
+        last = len(decoder_blocks(unet)) - 1
+        raise UsageError(f"decoder block {number}: this U-Net has blocks 0 to {last}, no others")
+    return block
 
 
 def attention_block_at(unet: UNet2DConditionModel, name: Block) -> AttentionBlock:
@@ -172,10 +181,7 @@ def attention_block_at(unet: UNet2DConditionModel, name: Block) -> AttentionBloc
     Raises:
         UsageError: the U-Net has no such block, or that block has no attention.
     """
-    others = {block.name: block for block in other_attention_blocks(unet)}
-    if isinstance(name, str) and name in others:
-        return others[name]
-    block = block_at(unet, name)
+    block = _blocks_by_name(unet).get(name) or block_at(unet, name)
     if not block.self_attention:
         having = ", ".join(str(b.name) for b in decoder_blocks(unet) if b.self_attention)
         raise UsageError(
