@@ -2,13 +2,14 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
@@ -18,17 +19,34 @@ from sdcorrect.hints import canny
 from sdcorrect.models import Model
 from sdcorrect.translate import Translator
 
+#: In a round, recipes that take at most one in so many of the seconds of the dearest run so often.
+OFTEN = 10
+
 
 @dataclass(frozen=True)
 class Cost:
-    """What one recipe costs a picture: medians over the repetitions."""
+    """What one recipe costs a picture: medians over its runs."""
 
     recipe: str
+    runs: int
     seconds: float
     evaluations: int  #: of the U-Net, the inversion included
     ratio: float  #: its seconds to those of the base
+    ratio_low: float  #: half of the runs' ratios lie from here ...
+    ratio_high: float  #: ... to here
     outside_model: float  #: the share of the time outside U-Net, VAE and text encoder
     peak_memory_mib: float | None  #: None where the system does not tell
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of a recipe took a picture."""
+
+    recipe: str
+    seconds: float
+    evaluations: int
+    outside_model: float
+    peak_memory_mib: float | None
 
 
 @dataclass
@@ -72,9 +90,10 @@ def compare(
     base: str,
     warm_up: bool = True,
 ) -> list[Cost]:
-    """Run the recipes of `job` in turn, `repeats` times; a warm-up is a round that is not counted.
+    """Run the recipes of `job` in turn, in `repeats` rounds, after a warm-up that is not counted.
 
-    Each recipe runs alone: nothing is shared between them. `base` is what ratios are to.
+    Each recipe runs alone: nothing is shared between them. `base` is what ratios are to: a run's is to
+    the runs of `base` right before and after it, so that what slows the machine for a while slows both.
 
     Raises:
         UsageError: a recipe does not fit the model or the job.
@@ -93,32 +112,47 @@ def compare(
     }
     for translator in translators.values():
         translator.check_prompts(job.prompt, job.source_prompt)
-    runs: dict[str, list[Mapping[str, Any]]] = {name: [] for name in translators}
-    for counted in [False] * warm_up + [True] * repeats:
-        for name, translator in translators.items():
-            run = _run(translator, name, job, pictures)
-            if counted:
-                runs[name].append(run)
-
-    def middle(name: str, what: str) -> float:
-        return median(run[what] for run in runs[name])
-
-    return [
-        Cost(
-            name,
-            middle(name, "seconds"),
-            runs[name][0]["evaluations"],
-            middle(name, "seconds") / middle(base, "seconds"),
-            middle(name, "outside"),
-            max((run["memory"] for run in runs[name] if run["memory"] is not None), default=None),
-        )
-        for name in translators
-    ]
+    names = sorted(translators, key=lambda name: name != base)  # the base first
+    often = dict.fromkeys(names, 1)
+    if warm_up:
+        seconds = {name: _run(translators[name], name, job, pictures).seconds for name in names}
+        dearest = max(seconds.values())
+        often = {name: OFTEN if seconds[name] * OFTEN <= dearest else 1 for name in names}
+    order = [name for i in range(OFTEN) for name in names if i < often[name]] * repeats + [base]
+    runs = [_run(translators[name], name, job, pictures) for name in order]
+    return [cost_of(runs, name, base) for name in translators]
 
 
-def _run(
-    translator: Translator, name: str, job: Job, pictures: Sequence[Image.Image]
-) -> Mapping[str, Any]:
+def cost_of(runs: Sequence[Run], name: str, base: str) -> Cost:
+    own = [run for run in runs if run.recipe == name]
+    low, middle, high = np.quantile(_ratios(runs, name, base), (0.25, 0.5, 0.75)).tolist()
+    return Cost(
+        name,
+        len(own),
+        median(run.seconds for run in own),
+        own[0].evaluations,
+        middle,
+        low,
+        high,
+        median(run.outside_model for run in own),
+        max((run.peak_memory_mib for run in own if run.peak_memory_mib is not None), default=None),
+    )
+
+
+def _ratios(runs: Sequence[Run], name: str, base: str) -> list[float]:
+    """The seconds of each run of `name` to the mean of the runs of `base` next to it on both sides."""
+    if name == base:
+        return [1.0]
+    ratios = []
+    for i, run in enumerate(runs):
+        if run.recipe == name:
+            before = next(other.seconds for other in reversed(runs[:i]) if other.recipe == base)
+            after = next(other.seconds for other in runs[i:] if other.recipe == base)
+            ratios.append(run.seconds / mean((before, after)))
+    return ratios
+
+
+def _run(translator: Translator, name: str, job: Job, pictures: Sequence[Image.Image]) -> Run:
     model, evaluations = translator.model, 0
     watch = Stopwatch(model)
     _forget_peak(model)
@@ -136,12 +170,13 @@ def _run(
             )[name]
             evaluations += translation.evaluations
     seconds = now(model) - began
-    return {
-        "seconds": seconds / len(pictures),
-        "evaluations": evaluations // len(pictures),
-        "outside": 1 - watch.seconds / seconds,
-        "memory": _peak_mib(model),
-    }
+    return Run(
+        name,
+        seconds / len(pictures),
+        evaluations // len(pictures),
+        1 - watch.seconds / seconds,
+        _peak_mib(model),
+    )
 
 
 def _forget_peak(model: Model) -> None:

@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from typing_extensions import Self
 
-from sdcorrect.core.plan import SchedulerName, effective_steps
+from sdcorrect.core.plan import SchedulerName, check_word_for_word, effective_steps
 from sdcorrect.errors import UsageError
 from sdcorrect.recipes import Inject, Recipe, RecipeField, built_in
 from sdcorrect.settings import (
@@ -142,6 +142,11 @@ class Job(ModelSettings):
                     f"recipe {recipe.name} needs source_prompt: what the pictures show before, "
                     f'such as source_prompt: "a photo of a cat"'
                 )
+            if recipe.words == "replace" and not listed and not self._has_placeholders:
+                try:
+                    check_word_for_word(self.source_prompt or "", self.prompt)
+                except UsageError as error:
+                    raise ValueError(f"recipe {recipe.name}: {error}") from None
             if recipe.words == "reweight" and not self.equalizer:
                 raise ValueError(f"recipe {recipe.name} needs equalizer, such as {{snowy: 2}}")
         if self.equalizer and not any(recipe.words for recipe in self.recipes):
@@ -150,6 +155,11 @@ class Job(ModelSettings):
                 "use p2p-reweight"
             )
         return self
+
+    @property
+    def _has_placeholders(self) -> bool:
+        """Whether the prompts are other ones for each picture."""
+        return bool(placeholders(self.prompt) | placeholders(self.source_prompt or ""))
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:

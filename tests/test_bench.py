@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from PIL import Image
 
-from sdcorrect.bench import Stopwatch, now
+from sdcorrect.bench import Run, Stopwatch, compare, cost_of, now
+from sdcorrect.config import load_job
 from sdcorrect.models import Model
+from sdcorrect.recipes import Recipe
 
 QUICK = ("--steps", "2", "--strength", "1", "--size", "32", "--repeats", "1")
 
@@ -18,6 +21,8 @@ def test_recipes_are_measured_on_the_examples(sdcorrect: Callable[..., Result], 
     sdedit, correct = json.loads(file.read_text())["recipes"]
     assert (sdedit["recipe"], sdedit["evaluations"], sdedit["ratio"]) == ("sdedit", 4, 1)
     assert (correct["recipe"], correct["evaluations"]) == ("correct", 5)
+    assert sdedit["runs"] == 2 and correct["runs"] == 1
+    # of two runs the median is their mean, to which the run between them is compared
     assert correct["ratio"] == pytest.approx(correct["seconds"] / sdedit["seconds"])
     assert 0 < correct["outside_model"] < 0.5
     assert correct["peak_memory_mib"] > 100
@@ -46,6 +51,35 @@ def test_each_wrong_bench_is_one_clear_line(
     result = sdcorrect("bench", *arguments)
     assert result.exit_code in (1, 2)
     assert message in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_a_run_is_compared_with_those_of_the_base_next_to_it() -> None:
+    taken = [("a", 1), ("b", 2), ("a", 3), ("a", 5), ("b", 1), ("c", 8), ("a", 7)]
+    runs = [Run(name, seconds, 1, 0.0, None) for name, seconds in taken]
+    cost = cost_of(runs, "b", "a")
+    assert (cost.runs, cost.seconds) == (2, 1.5)
+    assert cost.ratio == pytest.approx((2 / 2 + 1 / 6) / 2)
+    assert cost.ratio_low < cost.ratio < cost.ratio_high
+    assert cost_of(runs, "c", "a").ratio == pytest.approx(8 / 6)
+    assert cost_of(runs, "a", "a").ratio == 1
+
+
+def test_recipes_cheap_beside_the_dearest_run_more_often(model: Model, icon: Image.Image) -> None:
+    dear = Recipe(name="dear", inversion="full", inversion_steps=60)
+    job = load_job(
+        None,
+        {
+            "input.path": ".",
+            "output.path": ".",
+            "prompt": "in 3d render style",
+            "guidance_scale": 1,
+            "steps": 1,
+            "strength": 1,
+            "variants": ["sdedit", dear.model_dump()],
+        },
+    )
+    costs = compare(model, job, [icon.resize((32, 32))], repeats=1, base="dear")
+    assert {cost.recipe: cost.runs for cost in costs} == {"sdedit": 10, "dear": 2}
 
 
 def test_the_stopwatch_counts_the_networks_alone_and_leaves_them(model: Model) -> None:

@@ -68,6 +68,14 @@ method:
     assert recipe.inject[0].window == (0, 0.5)
 
 
+def test_prompts_that_cannot_be_aligned_are_told_before_a_model_is_loaded(tmp_path: Path) -> None:
+    text = 'method: p2p\nsource_prompt: "a church in the snow"\n'
+    with pytest.raises(UsageError, match=r"job.yaml:1: recipe p2p: .* has 5 words, .* p2p-refine"):
+        load(tmp_path, WHOLE + text)
+    # of these each picture has its own, and is told by itself
+    assert load(tmp_path, WHOLE + text, source_prompt="{caption}, an icon of this")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

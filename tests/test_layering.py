@@ -48,12 +48,9 @@ def test_imports_point_down(file: Path) -> None:
     [
         ["--help"],
         ["translate", "--help"],
-<<<<<<< HEAD
         ["evaluate", "--help"],
         ["schema", "evaluation"],
-=======
         ["dissect", "--help"],
->>>>>>> 8a1350a (Add sdcorrect dissect: what SDEdit's noise does to the decoder, as figure, page and table)
         ["validate", "configs/quickstart.yaml"],
         ["recipes"],
     ],

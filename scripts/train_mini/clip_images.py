@@ -36,9 +36,9 @@ def main() -> None:
     style = torch.tensor([list(STYLES).index(name) for _, name in rows])
 
     def read(texts: list[str]) -> Tensor:
-        with torch.inference_mode():
+        with torch.no_grad():
             parts = torch.split(tokens_of(tokenizer, texts), 256)
-            return torch.cat([embed_texts(clip, part) for part in parts]).clone()
+            return torch.cat([embed_texts(clip, part) for part in parts])
 
     whole = read([f"a {icons.caption(concept)} in {STYLES[of]}" for concept, of in rows])
     names = read([f"a {icons.caption(concept)}" for concept in icons.trained_on])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from sdcorrect.core.plan import Words
+from sdcorrect.core.plan import Words, check_word_for_word
 from sdcorrect.errors import UsageError
 
 
@@ -76,11 +76,7 @@ def replaced(source: Prompt, target: Prompt, length: int) -> tuple[Tensor, Tenso
     Raises:
         UsageError: the prompts have different numbers of words.
     """
-    if len(source.words) != len(target.words):
-        raise UsageError(
-            f"prompts cannot be aligned word for word: {source.text!r} has {len(source.words)} words, "
-            f"{target.text!r} has {len(target.words)}; give as many, or use p2p-refine"
-        )
+    check_word_for_word(source.text, target.text)
     swapped = [
         (theirs, ours)
         for theirs, ours, was, now in zip(
@@ -100,8 +96,8 @@ def replaced(source: Prompt, target: Prompt, length: int) -> tuple[Tensor, Tenso
             for position in theirs:
                 take[position, list(ours)] = 1 / len(ours)
         i, j = theirs[-1] + 1, ours[-1] + 1
-    # behind the last replaced word the public implementation goes by position, whatever i is
-    for position in range(j, length):
+    # behind the last replaced word the public implementation goes by position, until either prompt ends
+    for position in range(j, j + length - max(i, j)):
         take[position, position] = 1
     return take, torch.ones(length)
 
@@ -134,20 +130,24 @@ def refined(source: Prompt, target: Prompt, length: int) -> tuple[Tensor, Tensor
 
 
 def equalized(target: Prompt, equalizer: Mapping[str, float], length: int) -> Tensor:
-    """How much more or less each token of `target` is to weigh.
+    """How much more or less each token of `target` is to weigh, wherever one of these words stands.
+
+    A word is found with and without the punctuation around it; the public implementation finds it as
+    spaces part it alone.
 
     Raises:
         UsageError: a word that `target` has not.
     """
     scale = torch.ones(length)
-    words = [word.strip(punctuation) for word in target.words]
     for word, factor in equalizer.items():
-        if word not in words:
+        places = [
+            place for place, name in enumerate(target.words) if word in (name, name.strip(punctuation))
+        ]
+        if not places:
+            words = " ".join(name.strip(punctuation) for name in target.words)
             raise UsageError(
-                f"equalizer: the prompt {target.text!r} has no word {word!r}; "
-                f"its words: {' '.join(words)}"
+                f"equalizer: the prompt {target.text!r} has no word {word!r}; its words: {words}"
             )
-        for place, name in enumerate(words):
-            if name == word:
-                scale[list(target.positions[place])] = factor
+        for place in places:
+            scale[list(target.positions[place])] = factor
     return scale

@@ -8,7 +8,7 @@ from typing import Literal
 
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
-from torch import Tensor, stack, unflatten
+from torch import Tensor, einsum, stack, unflatten
 from typing_extensions import Self
 
 from sdcorrect.core.alignment import Alignment
@@ -181,7 +181,13 @@ class _PutBack:
         """Self-attention by the source's `A_k`: it returns `A_k V` (correlations)."""
         value = split_heads(layer.to_v(hidden_states), layer.heads)
         # (branches, pictures, heads, tokens, channels)
-        attended = told(layer, hidden_states) @ unflatten(value, 0, (len(self.donors), -1))
+        values = unflatten(value, 0, (len(self.donors), -1))
+        probabilities = told(layer, hidden_states)
+        if len(probabilities) == 1:
+            # one A_k for all branches: one product as wide as they are many, with no copy of A_k
+            attended = einsum("bhqk,rbhkc->rbhqc", probabilities[0], values)
+        else:
+            attended = probabilities @ values
         return merge_heads(layer, attended.flatten(0, 1))
 
     def _source_probabilities(
@@ -201,7 +207,6 @@ class _PutBack:
             else attention_probabilities(layer, rows[donor])
             for donor in set(self.donors)
         }
-        # Branches that share one A_k share it by broadcasting.
         shared = len(maps) == 1
         return maps[self.donors[0]][None] if shared else stack([maps[d] for d in self.donors])
 

@@ -122,6 +122,19 @@ def check_windows(plan: Plan, timesteps: Sequence[int]) -> None:
                 )
 
 
+def check_word_for_word(source: str, target: str) -> None:
+    """Refuse two prompts that have no word for each word of the other.
+
+    Raises:
+        UsageError: they have different numbers of words.
+    """
+    if len(source.split()) != len(target.split()):
+        raise UsageError(
+            f"prompts cannot be aligned word for word: {source!r} has {len(source.split())} words, "
+            f"{target!r} has {len(target.split())}; give as many, or use p2p-refine"
+        )
+
+
 def effective_steps(steps: int, strength: float) -> int:
     """How many of `steps` are computed when denoising starts at `strength`: N - i0.
 

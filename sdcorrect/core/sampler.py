@@ -79,7 +79,7 @@ def invert_one_step(
     Its noise prediction is not used, so it ends where the last of them is known.
     """
     with capture(unet, injections, then_stop=True) as captured, suppress(AllCaptured):
-        unet(x0.to(unet.dtype), ONE_STEP, **null.arguments)
+        evaluate(unet, [x0], torch.tensor(ONE_STEP), [null])
     return captured
 
 
@@ -218,7 +218,8 @@ def evaluate(
 
     With the residuals of `control` in all but the first `free` rows.
     """
-    latents, text = torch.cat(rows).to(unet.dtype), Text.cat(texts)
+    # not unet.dtype, which walks through all parameters to tell
+    latents, text = torch.cat(rows).to(unet.conv_in.weight.dtype), Text.cat(texts)
     residuals = control.evaluate(latents, t, text, free) if control else {}
     prediction = unet(latents, t, **text.arguments, **residuals).sample.float()
     return torch.split(prediction, [len(row) for row in rows])

@@ -1,6 +1,6 @@
 """Block -> the modules of a diffusers U-Net, found by name and loud when absent."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -9,6 +9,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from sdcorrect.core.attention import TellsItsAttention
 from sdcorrect.core.plan import MID, Block
 from sdcorrect.errors import UsageError
 
@@ -17,6 +18,38 @@ Processor = Callable[..., Tensor]
 
 #: Sites that are changed right now, so that a second change on top of the first is refused.
 _occupied: WeakKeyDictionary[nn.Module, set[object]] = WeakKeyDictionary()
+#: The blocks of the U-Nets that were looked through.
+_found: WeakKeyDictionary[nn.Module, Mapping[Block, "AttentionBlock"]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, eq=False)
+class _Quick:
+    """A processor whose signature is quick to read: diffusers reads it before every call.
+
+    That of a partial or a function takes longer to read than small attention takes to compute.
+    """
+
+    processor: Processor
+
+    def __call__(
+        self,
+        layer: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        return self.processor(
+            layer,
+            hidden_states,
+            encoder_hidden_states=encoder_hidden_states,
+            attention_mask=attention_mask,
+        )
+
+    def probabilities(self, layer: Attention, hidden_states: Tensor) -> Tensor | None:
+        """What it attends by where the processor can tell; see TellsItsAttention."""
+        if isinstance(self.processor, TellsItsAttention):
+            return self.processor.probabilities(layer, hidden_states)
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +65,7 @@ class AttentionBlock:
         """Compute `attention`, a layer of this block, by `processor`."""
         original = attention.processor
         with occupy(attention, "processor", f"the attention of block {self.name}"):
-            attention.set_processor(processor)
+            attention.set_processor(_Quick(processor))
             try:
                 yield
             finally:
@@ -129,18 +162,25 @@ def _layers(module: nn.Module, i: int) -> tuple[tuple[Attention, ...], tuple[Att
     return tuple(layer.attn1 for layer in layers), tuple(layer.attn2 for layer in layers)
 
 
+def _blocks_by_name(unet: UNet2DConditionModel) -> Mapping[Block, AttentionBlock]:
+    """All blocks of `unet` but those of the encoder without attention, looked for once."""
+    if unet not in _found:
+        blocks = (*decoder_blocks(unet), *other_attention_blocks(unet))
+        _found[unet] = {block.name: block for block in blocks}
+    return _found[unet]
+
+
 def block_at(unet: UNet2DConditionModel, number: Block) -> DecoderBlock:
     """Decoder block `number` of `unet`.
 
     Raises:
         UsageError: the U-Net has no such block.
     """
-    blocks = decoder_blocks(unet)
-    if not isinstance(number, int) or not 0 <= number < len(blocks):
-        raise UsageError(
-            f"decoder block {number}: this U-Net has blocks 0 to {len(blocks) - 1}, no others"
-        )
-    return blocks[number]
+    block = _blocks_by_name(unet).get(number)
+    if not isinstance(block, DecoderBlock):
+        last = len(decoder_blocks(unet)) - 1
+        raise UsageError(f"decoder block {number}: this U-Net has blocks 0 to {last}, no others")
+    return block
 
 
 def attention_block_at(unet: UNet2DConditionModel, name: Block) -> AttentionBlock:
@@ -149,10 +189,7 @@ def attention_block_at(unet: UNet2DConditionModel, name: Block) -> AttentionBloc
     Raises:
         UsageError: the U-Net has no such block, or that block has no attention.
     """
-    others = {block.name: block for block in other_attention_blocks(unet)}
-    if isinstance(name, str) and name in others:
-        return others[name]
-    block = block_at(unet, name)
+    block = _blocks_by_name(unet).get(name) or block_at(unet, name)
     if not block.self_attention:
         having = ", ".join(str(b.name) for b in decoder_blocks(unet) if b.self_attention)
         raise UsageError(

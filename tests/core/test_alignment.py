@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import Tensor
 
 from sdcorrect.core.alignment import Alignment, Prompt, equalized, refined, replaced
 from sdcorrect.errors import UsageError
@@ -47,6 +48,78 @@ def test_a_refined_prompt_reads_the_words_it_shares_and_its_own_are_new() -> Non
     assert not take[:, 2].any()
 
 
+def reads(take: Tensor, tokens: int) -> list[list[int]]:
+    """For each of the first target tokens the source tokens that it reads."""
+    return [take[:, j].nonzero().flatten().tolist() for j in range(tokens)]
+
+
+def test_the_replacements_of_the_public_notebook() -> None:
+    source = prompt("A painting of a squirrel eating a burger", squirrel=2)
+    lion = prompt("A painting of a lion eating a burger")
+    take, _ = replaced(source, lion, 14)
+    # start, A, painting, of, a, then lion, which reads both of squirrel's tokens
+    assert reads(take, 6) == [[0], [1], [2], [3], [4], [5, 6]]
+    assert take[5, 5] == take[6, 5] == 1
+    # behind it tokens read by their own place, though the source's words stand one further on, and the
+    # last place is read by none
+    assert reads(take[:, 6:], 8) == [[6], [7], [8], [9], [10], [11], [12], []]
+    back, _ = replaced(lion, source, 14)
+    assert reads(back, 7) == [[0], [1], [2], [3], [4], [5], [5]]
+    assert back[5, 5] == back[5, 6] == 0.5
+    assert reads(back[:, 7:], 7) == [[7], [8], [9], [10], [11], [12], [13]]
+
+
+def test_a_replacement_of_two_words_takes_those_between_them_along() -> None:
+    source = prompt("A painting of a squirrel eating a burger", squirrel=2)
+    target = prompt("A painting of a lion eating a lasagne", lasagne=2)
+    take, _ = replaced(source, target, 14)
+    # lion, eating, a, then the two tokens of lasagne
+    assert reads(take[:, 5:], 5) == [[5, 6], [7], [8], [9], [9]]
+    assert reads(take[:, 10:], 4) == [[10], [11], [12], [13]]
+
+
+def test_a_word_that_stands_twice_is_replaced_only_where_it_differs() -> None:
+    take, _ = replaced(prompt("a cat and a cat"), prompt("a cat and a hippo", hippo=2), LENGTH)
+    assert reads(take, 7) == [[0], [1], [2], [3], [4], [5], [5]]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "expected"),
+    [
+        (
+            "A painting of a squirrel eating a burger",
+            "A neoclassical painting of a squirrel eating a burger",
+            [0, 1, None, 2, 3, 4, 5, 6, 7, 8, 9],
+        ),
+        (
+            "a photo of a house on a mountain",
+            "a photo of a house on a mountain at winter",
+            [0, 1, 2, 3, 4, 5, 6, 7, 8, None, None, 9],
+        ),
+        ("soup", "pea soup", [0, None, 1, 2]),
+        (
+            "a cat sitting next to a mirror",
+            "a silver cat sculpture sitting next to a mirror",
+            [0, 1, None, 2, None, 3, 4, 5, 6, 7, 8],
+        ),
+        # of two that could be it, it is the first
+        ("a cat", "a cat cat", [0, 1, 2, None, 3]),
+        ("a cat cat", "a cat", [0, 1, 2, 4]),
+        # of two tokens in another order one alone can be kept
+        ("red cat", "cat red", [0, 2, None, 3]),
+    ],
+)
+def test_the_refinements_of_the_public_notebook(
+    source: str, target: str, expected: list[int | None]
+) -> None:
+    take, known = refined(prompt(source), prompt(target), 14)
+    assert reads(take, len(expected)) == [[] if place is None else [place] for place in expected]
+    assert known[: len(expected)].tolist() == [place is not None for place in expected]
+    assert known[len(expected) :].all()
+    padding = list(range(len(expected), 14))
+    assert reads(take[:, len(expected) :], len(padding)) == [[place] for place in padding]
+
+
 def test_prompts_of_different_length_are_not_replaced_word_for_word() -> None:
     with pytest.raises(UsageError, match="'a cat' has 2 words, 'a big dog' has 3.*p2p-refine"):
         replaced(prompt("a cat"), prompt("a big dog"), LENGTH)
@@ -55,6 +128,8 @@ def test_prompts_of_different_length_are_not_replaced_word_for_word() -> None:
 def test_the_equalizer_weighs_every_token_of_its_words() -> None:
     scale = equalized(prompt("a snowy, snowy hill", snowy=2), {"hill": 3, "snowy": 0.5}, LENGTH)
     assert scale.tolist() == [1, 1, 0.5, 0.5, 0.5, 3, 1, 1, 1, 1]
+    as_it_stands = equalized(prompt("a snowy, snowy hill"), {"snowy,": 2}, LENGTH)
+    assert as_it_stands.tolist() == [1, 1, 2, 1, 1, 1, 1, 1, 1, 1]
 
 
 def test_a_word_that_the_prompt_lacks_is_named() -> None:

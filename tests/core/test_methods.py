@@ -15,6 +15,7 @@ from sdcorrect.core.plan import MID, Injection, Plan, Reuse, TensorName, Window,
 from sdcorrect.core.reuse import reusing
 from sdcorrect.core.sampler import Source, denoise, invert, start
 from sdcorrect.core.schedule import ddim_scheduler, solver_from, timesteps_from
+from sdcorrect.core.text import Text
 from sdcorrect.errors import UsageError
 from sdcorrect.models import Model
 from sdcorrect.recipes import BUILT_IN
@@ -131,6 +132,18 @@ def test_each_tensor_reaches_the_branches_it_is_for_and_no_others(
         changed[which] = [relative(a, b) > 1e-4 for a, b in zip(injected, plain, strict=True)]
     # of the same text the source's cross-attention is another, for its picture is
     assert changed == {"both": [False, True, False, True], "cond": [False, False, False, True]}
+
+
+def test_a_full_inversion_is_under_the_prompt_that_it_is_given(model: Model, x0: Tensor) -> None:
+    unet, scheduler, null = model.pipe.unet, model.scheduler, model.text([""], SIZE)
+    timesteps = timesteps_from(scheduler, 4, 1.0)
+
+    def inverted(prompt: Text | None) -> Tensor:
+        known = invert(unet, scheduler, x0, null, Plan("full"), timesteps, prompt=prompt)
+        return known.trajectory[int(timesteps[0])]
+
+    assert torch.equal(inverted(None), inverted(null))
+    assert relative(inverted(model.text([SOURCE], SIZE)), inverted(null)) > 1e-3
 
 
 @pytest.mark.parametrize("name", ["p2p", "p2p-refine", "p2p-reweight"])

@@ -1,0 +1,213 @@
+"""Choose the recipe correct-fast: the fastest that stays near correct on a folder of pictures.
+
+    python scripts/choose_fast.py PICTURES -p "in 3d render style" [--reference TRUTH] [-o OUT]
+
+Translates the pictures by `correct` and by every candidate at each strength, measures them as
+`sdcorrect evaluate` does, and tells how far the means lie from those of `correct`: in bands, of 0.01 for
+SSIM and of 1 % of its value for every other metric. A candidate is inside where no metric at no strength
+is further off than one band. Of those that are inside, or of the nearest, the wall time is then measured
+beside that of `correct` and `pnp`. It goes on where it was stopped.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from sdcorrect.batch.runner import Run
+from sdcorrect.batch.shards import Shard
+from sdcorrect.bench import compare
+from sdcorrect.config import Job, load_job
+from sdcorrect.evaluate.run import Request
+from sdcorrect.evaluate.run import Run as Evaluation
+from sdcorrect.models import Model, load, quiet_libraries
+from sdcorrect.recipes import BUILT_IN, Recipe
+
+BASE = "correct"
+SSIM_BAND, SHARE = 0.01, 0.01
+console = Console(width=140)
+
+
+@dataclass(frozen=True)
+class Distance:
+    """The metric of a candidate that is furthest from that of `correct`, at one strength."""
+
+    strength: float
+    metric: str
+    bands: float  #: how many bands it is off: inside up to 1
+    base: float
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.metric} at {self.strength:g}: {self.value:.4f}, {BASE} has {self.base:.4f}"
+
+
+def candidates(arguments: argparse.Namespace) -> Iterator[Recipe]:
+    """Solvers in so many steps, guided in a part of them, deep features kept between them or not."""
+    for solver, steps, guided, every in product(
+        arguments.solvers, arguments.steps, arguments.guided, arguments.reuse
+    ):
+        name = f"{solver.replace('+', 'p')}-{steps}-guided-{guided:g}" + (
+            f"-reuse-{every}" if every else ""
+        )
+        yield BUILT_IN[BASE].model_copy(
+            update={
+                "name": name,
+                "scheduler": solver,
+                "solver_steps": steps,
+                "guidance_window": (0.0, guided),
+                "reuse_every": every or None,
+            }
+        )
+
+
+def job_of(arguments: argparse.Namespace, recipes: list[Recipe], strength: float) -> Job:
+    return load_job(
+        None,
+        {
+            "input.path": str(arguments.pictures),
+            "output.path": str(arguments.output / f"{strength:g}"),
+            "prompt": arguments.prompt,
+            "model": arguments.model,
+            "strength": strength,
+            "limit": arguments.limit,
+            "batch_size": arguments.batch_size,
+            "variants": [recipe.model_dump(mode="json") for recipe in recipes],
+        },
+    )
+
+
+def distances(job: Job, arguments: argparse.Namespace) -> dict[str, Distance]:
+    """For each candidate of `job`, whose pictures are there, what is furthest from `correct`."""
+    measured = Evaluation(
+        Request(job.output.path, base=BASE, reference=arguments.reference, metrics=arguments.metrics)
+    )
+    rows = [row for batch in measured.rows() for row in batch]
+    means = {
+        name: {metric: mean.mean for metric, mean in result.metrics.items() if mean.mean is not None}
+        for name, result in measured.evaluation(rows).variants.items()
+    }
+    return {
+        name: max(
+            (
+                Distance(
+                    job.strength,
+                    metric,
+                    abs(own[metric] - base) / band_of(metric, base),
+                    base,
+                    own[metric],
+                )
+                for metric, base in means[BASE].items()
+            ),
+            key=lambda distance: distance.bands,
+        )
+        for name, own in means.items()
+        if name != BASE
+    }
+
+
+def band_of(metric: str, base: float) -> float:
+    return SSIM_BAND if metric.startswith("ssim") else SHARE * abs(base)
+
+
+def wall_times(model: Model, job: Job, rounds: int) -> dict[str, float]:
+    """How many times as fast as pnp each recipe of `job` is, on one picture."""
+    size = model.native_size
+    first = next(path for path in sorted(job.input.path.iterdir()) if path.is_file())
+    picture = Image.open(first).convert("RGB").resize((size, size))
+    costs = {cost.recipe: cost for cost in compare(model, job, [picture], repeats=rounds, base=BASE)}
+    return {name: costs["pnp"].ratio / cost.ratio for name, cost in costs.items()}
+
+
+def table_of(
+    recipes: Mapping[str, Recipe], worst: Mapping[str, list[Distance]], faster: Mapping[str, float]
+) -> Table:
+    table = Table("candidate", "evaluations", "bands off, by strength", "furthest", "pnp : it")
+    for name, found in worst.items():
+        furthest = max(found, key=lambda distance: distance.bands)
+        table.add_row(
+            name,
+            f"{evaluations(recipes[name])}",
+            "  ".join(f"{distance.bands:.2f}" for distance in found),
+            str(furthest),
+            f"{faster[name]:.1f}" if name in faster else "",
+            style="green" if furthest.bands <= 1 else None,
+        )
+    return table
+
+
+def evaluations(recipe: Recipe) -> int:
+    """Of the U-Net, for a picture: a reused one counts whole."""
+    steps = recipe.solver_steps or 0
+    return 1 + steps + int(steps * recipe.guidance_window[1] + 1e-6)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("-p", "--prompt", required=True)
+    parser.add_argument("-o", "--output", type=Path, default=Path("out/choose-fast"))
+    parser.add_argument("--reference", type=Path, help="a folder of true pictures")
+    parser.add_argument("--metrics", nargs="+", help="by default those of sdcorrect evaluate")
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--limit", type=int, help="only the first so many pictures")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--strengths", type=float, nargs="+", default=[0.6, 0.8, 0.95])
+    parser.add_argument("--solvers", nargs="+", default=["dpm++", "unipc"])
+    parser.add_argument("--steps", type=int, nargs="+", default=list(range(4, 13)))
+    parser.add_argument("--guided", type=float, nargs="+", default=[0.5, 0.75, 1.0])
+    parser.add_argument("--reuse", type=int, nargs="+", default=[0, 2], help="0 for none")
+    parser.add_argument("--rounds", type=int, default=1, help="of the wall times (0: leave them out)")
+    parser.add_argument("--timed", type=int, default=8, help="candidates whose wall time is measured")
+    arguments = parser.parse_args()
+    quiet_libraries()
+    # that each candidate keeps its own solver is what is wanted of it
+    logging.getLogger("sdcorrect").setLevel(logging.ERROR)
+    recipes = {recipe.name: recipe for recipe in candidates(arguments)}
+    everything = [BUILT_IN[BASE], *recipes.values()]
+    model = load(job_of(arguments, everything, arguments.strengths[0]))
+    worst: dict[str, list[Distance]] = {name: [] for name in recipes}
+    for strength in arguments.strengths:
+        job = job_of(arguments, everything, strength)
+        with console.status(f"strength {strength:g}"):
+            for _ in Run(job, model, Shard(0, 1)).records():
+                pass
+            for name, distance in distances(job, arguments).items():
+                worst[name].append(distance)
+    off = {name: max(distance.bands for distance in found) for name, found in worst.items()}
+    # those inside come first, the cheapest before the others; then the nearest
+    order = sorted(off, key=lambda name: (max(off[name], 1.0), evaluations(recipes[name]), off[name]))
+    faster: dict[str, float] = {}
+    if arguments.rounds:
+        timed = [BUILT_IN[BASE], BUILT_IN["pnp"], *(recipes[name] for name in order[: arguments.timed])]
+        with console.status("wall times"):
+            faster = wall_times(
+                model, job_of(arguments, timed, arguments.strengths[-1]), arguments.rounds
+            )
+    console.print(table_of(recipes, {name: worst[name] for name in order}, faster))
+    figures: dict[str, Any] = {
+        name: {
+            "recipe": recipes[name].model_dump(mode="json", exclude_defaults=True),
+            "evaluations": evaluations(recipes[name]),
+            "distances": [asdict(distance) for distance in worst[name]],
+            "pnp_ratio": faster.get(name),
+        }
+        for name in order
+    }
+    file = arguments.output / "choice.json"
+    file.write_text(json.dumps(figures, indent=2) + "\n")
+    console.print(f"{sum(bands <= 1 for bands in off.values())} of {len(off)} inside; written: {file}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
