@@ -9,47 +9,18 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from sdcorrect.core.attention import TellsItsAttention
 from sdcorrect.core.plan import MID, Block
 from sdcorrect.errors import UsageError
 
 #: What stands in for an attention layer's computation: (layer, hidden_states, ...) -> hidden_states.
+#: diffusers reads its signature before every call: a class with `__call__` is quick to read, a partial
+#: or a function takes longer than small attention takes to compute.
 Processor = Callable[..., Tensor]
 
 #: Sites that are changed right now, so that a second change on top of the first is refused.
 _occupied: WeakKeyDictionary[nn.Module, set[object]] = WeakKeyDictionary()
 #: The blocks of the U-Nets that were looked through.
 _found: WeakKeyDictionary[nn.Module, Mapping[Block, "AttentionBlock"]] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True, eq=False)
-class _Quick:
-    """A processor whose signature is quick to read: diffusers reads it before every call.
-
-    That of a partial or a function takes longer to read than small attention takes to compute.
-    """
-
-    processor: Processor
-
-    def __call__(
-        self,
-        layer: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-    ) -> Tensor:
-        return self.processor(
-            layer,
-            hidden_states,
-            encoder_hidden_states=encoder_hidden_states,
-            attention_mask=attention_mask,
-        )
-
-    def probabilities(self, layer: Attention, hidden_states: Tensor) -> Tensor | None:
-        """What it attends by where the processor can tell; see TellsItsAttention."""
-        if isinstance(self.processor, TellsItsAttention):
-            return self.processor.probabilities(layer, hidden_states)
-        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +36,7 @@ class AttentionBlock:
         """Compute `attention`, a layer of this block, by `processor`."""
         original = attention.processor
         with occupy(attention, "processor", f"the attention of block {self.name}"):
-            attention.set_processor(_Quick(processor))
+            attention.set_processor(processor)
             try:
                 yield
             finally:
