@@ -132,6 +132,19 @@ def test_each_prompt_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(calls) == 3
 
 
+def test_of_many_prompts_only_the_last_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdcorrect.models.model.KEPT_ENCODINGS", 2)
+    model = load(ModelSettings(device="cpu"))
+    calls: list[int] = []
+    model.pipe.text_encoder.register_forward_pre_hook(lambda *_: calls.append(1))
+    for prompt, read in {"a": 1, "b": 2, "c": 3}.items():
+        model.embed(prompt)
+        assert len(calls) == read
+    for prompt, read in (("c", 3), ("b", 3), ("a", 4)):
+        model.embed(prompt)
+        assert len(calls) == read
+
+
 def test_a_prompt_over_the_limit_is_reported_with_what_is_cut(
     model: Model, caplog: pytest.LogCaptureFixture
 ) -> None:
