@@ -9,7 +9,7 @@ import pytest
 import torch
 from checkpoints import FAMILIES, Family
 from click.testing import Result
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -54,6 +54,7 @@ def test_weights_are_those_of_the_web_uis(prompt: str, expected: list[tuple[str,
     assert [weight for _, weight in pieces] == pytest.approx([weight for _, weight in expected])
 
 
+@example(prompt="[ ] a")
 @given(prompt=st.text(alphabet="ab ,:.01()[]\\!", max_size=60))
 @settings(max_examples=60, deadline=None)
 def test_any_text_is_a_prompt(weighted: Model, prompt: str) -> None:
