@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "check_conformance.py"
 
 def check(pack: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), str(pack)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 def test_every_case_is_below_the_bar() -> None:
