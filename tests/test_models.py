@@ -63,6 +63,21 @@ def test_bfloat16_takes_the_same_path_to_nearly_the_same_picture(
     assert 0 < np.abs(ours - expected).mean() < 6
 
 
+def test_what_a_solver_draws_as_it_goes_is_the_pictures_own(model: Model, icon: Image.Image) -> None:
+    recipes = [BUILT_IN["sdedit"]]
+    translator = Translator(model, recipes, steps=3, strength=1, guidance_scale=5, scheduler="lcm")
+
+    def pictures(*seeds: int) -> list[bytes]:
+        two = {"prompts": [PROMPT] * 2, "negative_prompts": [NEGATIVE] * 2}
+        translation = translator([icon] * 2, variants=["sdedit"], seeds=seeds, **two)["sdedit"]
+        return [picture.tobytes() for picture in translation.pictures]
+
+    first, second = pictures(1, 2)
+    assert first != second
+    torch.manual_seed(5)
+    assert pictures(2, 1) == [second, first]
+
+
 def test_noise_depends_on_the_seed_alone(model: Model) -> None:
     posterior, start = model.noise([3, 4, 3], (64, 32))
     assert start.shape == (3, 4, 8, 16)

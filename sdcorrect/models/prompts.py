@@ -122,7 +122,6 @@ class _Weighted:
             returned_embeddings_type=ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED
             if xl
             else ReturnedEmbeddingsType.LAST_HIDDEN_STATES_NORMALIZED,
-            device=device,
             split_long_text_mode=SplitLongTextMode.PHRASES,
         )
         pieces = [

@@ -40,7 +40,7 @@ def translate(model: Model, image: Image.Image) -> list[bytes]:
         [image],
         variants=names,
         seeds=[1],
-        prompts=["a red cat"],
+        prompts=["a (red:1.3) [cat]"],
         negative_prompts=["blurry"],
         source_prompts=["an icon"],
         hints=[[image]] if model.controlnets else [],
