@@ -168,6 +168,18 @@ def test_an_inverted_source_that_runs_along_is_not_controlled(
     assert rows == [2, 2]  # of the three rows [source, uncond, cond] of each step
 
 
+def test_what_is_computed_once_more_in_float32_is_controlled_in_it_too(
+    checkpoint: Where, network: Callable[[Family], Path], icon: Image.Image
+) -> None:
+    model = load_with(checkpoint, "sd1", str(network("sd1")), dtype="bfloat16")
+    hints = [canny(icon, (50, 100))]
+    half = sdedit(model, icon, hints=hints)
+    with model.in_float32():
+        whole = sdedit(model, icon, hints=hints)
+    assert 0 < relative(half, whole) < 0.05
+    assert torch.equal(sdedit(model, icon, hints=hints), half)
+
+
 @pytest.mark.parametrize(
     ("family", "form"),
     [("sd1", "safetensors"), ("sd1", "pth"), ("sd2", "safetensors"), ("sdxl", "diffusers")],
