@@ -49,17 +49,17 @@ def encode_weighted(pipe: Pipeline, prompt: str, device: torch.device) -> Encodi
     A token of weight w above 1 has the embedding z0 + w (z - z0), where z0 is that of the empty prompt;
     below 1, compel draws the prompt's embeddings towards those that it has with these words masked.
     """
-    first = _Weighted(pipe, pipe.tokenizer, pipe.text_encoder, prompt, device)
+    first = _Weighted(pipe, pipe.tokenizer, pipe.text_encoder, prompt)
     if not isinstance(pipe, StableDiffusionXLPipeline):
-        return Encoding(first.embeddings())
-    second = _Weighted(pipe, pipe.tokenizer_2, pipe.text_encoder_2, prompt, device)
-    embeddings = torch.cat([first.embeddings(), second.embeddings()], dim=-1)
-    return _silenced(pipe, prompt, Encoding(embeddings, second.pooled()))
+        return Encoding(first.embeddings(device))
+    second = _Weighted(pipe, pipe.tokenizer_2, pipe.text_encoder_2, prompt)
+    embeddings = torch.cat([first.embeddings(device), second.embeddings(device)], dim=-1)
+    return _silenced(pipe, prompt, Encoding(embeddings, second.pooled(device)))
 
 
 def count_chunks(pipe: Pipeline, prompt: str) -> int:
     """How many times the text encoder must read to see all of `prompt` in the weighted syntax."""
-    return _Weighted(pipe, pipe.tokenizer, pipe.text_encoder, prompt, torch.device("cpu")).chunks()
+    return _Weighted(pipe, pipe.tokenizer, pipe.text_encoder, prompt).chunks()
 
 
 def parse_weights(prompt: str) -> list[tuple[str, float]]:
@@ -111,10 +111,8 @@ class _Weighted:
         tokenizer: PreTrainedTokenizerBase,
         text_encoder: Any,
         prompt: str,
-        device: torch.device,
     ) -> None:
         xl = isinstance(pipe, StableDiffusionXLPipeline)
-        self.device = device
         self.compel = EmbeddingsProvider(
             tokenizer,
             text_encoder,
@@ -129,7 +127,7 @@ class _Weighted:
             for text, weight in parse_weights(prompt)
         ]
         tokens = self.compel.get_token_ids([t for t, _ in pieces], False) if pieces else []
-        # compel has no place for a weight on nothing, such as that of "(, )" or "( )"
+        # compel has no place for a weight on nothing, as in "[ ]"
         pieces = [piece for piece, ids in zip(pieces, tokens, strict=True) if ids] or [("", 1.0)]
         self.texts, self.weights = (list(column) for column in zip(*pieces, strict=True))
 
@@ -137,14 +135,15 @@ class _Weighted:
         ids, *_ = self.compel.get_token_ids_and_expand_weights(self.texts, self.weights, device="cpu")
         return len(ids) // self.compel.max_token_count
 
-    def embeddings(self) -> Tensor:
+    def embeddings(self, device: torch.device) -> Tensor:
+        """(1, tokens, channels)."""
         return self.compel.get_embeddings_for_weighted_prompt_fragments(
-            [self.texts], [self.weights], device=self.device
+            [self.texts], [self.weights], device=device
         )
 
-    def pooled(self) -> Tensor:
+    def pooled(self, device: torch.device) -> Tensor:
         """(1, channels), of the first chunk, unweighted."""
-        return self.compel.get_pooled_embeddings(["".join(self.texts)], device=self.device)
+        return self.compel.get_pooled_embeddings(["".join(self.texts)], device=device)
 
 
 def _silenced(pipe: StableDiffusionXLPipeline, prompt: str, encoding: Encoding) -> Encoding:
