@@ -180,7 +180,9 @@ class Translator:
                     plan=method.plan,
                     alignment=alignment,
                     control=control,
-                    generators=model.generators_after_noise(seeds, size),
+                    generators=model.generators_after_noise(seeds, size)
+                    if method.scheduler == "lcm"
+                    else (),
                 )
             rows = inversion_rows + model.evaluations - before
             with self._phase("decode"):

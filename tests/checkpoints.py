@@ -75,13 +75,14 @@ def unet_of(family: Family, **changes: object) -> UNet2DConditionModel:
     return UNet2DConditionModel(**settings | _UNET[family] | changes)
 
 
-def vae() -> AutoencoderKL:
+def vae(latent_channels: int = 4) -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=(8, 8, 16, 16),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=1,
         norm_num_groups=4,
+        latent_channels=latent_channels,
         sample_size=64,
     )
 

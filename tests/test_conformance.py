@@ -1,5 +1,6 @@
 """The script that holds the core against tensors of the authors' released sampler."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "check_conformance.py"
 
 def check(pack: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), str(pack)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 def test_every_case_is_below_the_bar() -> None:
@@ -31,6 +32,9 @@ def test_a_case_that_differs_fails(tmp_path: Path) -> None:
     tensors["latents.skip45"] = tensors["latents.skip45"] * 1.001
     tensors["latents.attn345"] = torch.full_like(tensors["latents.attn345"], torch.nan)
     save_file(tensors, pack / "tensors.safetensors")
+    cases = json.loads((pack / "cases.json").read_text())
+    kept = [case for case in cases if case["name"] in ("attn345", "skip45")]
+    (pack / "cases.json").write_text(json.dumps(kept))
     result = check(pack)
     assert result.returncode == 1
     assert [line.split()[0] for line in result.stdout.splitlines() if "TOO LARGE" in line] == [

@@ -4,13 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline
 from PIL import Image
 from safetensors import safe_open
+from sampling import NEGATIVE, PROMPT, SEED, of_diffusers, relative, sdedit
 
-from sdcorrect.core.plan import Plan
-from sdcorrect.core.sampler import Source, denoise, start
-from sdcorrect.core.schedule import timesteps_from
 from sdcorrect.errors import UsageError
 from sdcorrect.models import MINI, Model, choose_device, load
 from sdcorrect.recipes import BUILT_IN
@@ -26,9 +23,9 @@ def translate(
     translations = translator(
         [image],
         variants=names,
-        seeds=[7],
-        prompts=["in 3d render style"],
-        negative_prompts=["blurry"],
+        seeds=[SEED],
+        prompts=[PROMPT],
+        negative_prompts=[NEGATIVE],
     )
     return {name: translations[name].pictures[0] for name in names}
 
@@ -37,42 +34,12 @@ def translate(
 def test_without_blocks_it_is_the_img2img_pipeline_of_diffusers(
     model: Model, icon: Image.Image, strength: float
 ) -> None:
-    pipe = StableDiffusionImg2ImgPipeline(
-        **model.pipe.components | {"scheduler": DDIMScheduler.from_config(model.pipe.scheduler.config)},
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    expected = pipe(
-        "in 3d render style",
-        negative_prompt="blurry",
-        image=icon,
-        strength=strength,
-        num_inference_steps=5,
-        guidance_scale=5,
-        generator=torch.Generator().manual_seed(7),
-        output_type="latent",
-    ).images
-
-    posterior_noise, noise = model.noise([7], icon.size)
-    x0 = model.encode([icon], posterior_noise)
-    timesteps = timesteps_from(model.scheduler, 5, strength)
-    source, plan = Source(model.text([""], icon.size)), Plan()
-    ours = denoise(
-        model.pipe.unet,
-        model.scheduler,
-        start(model.scheduler, x0, noise, source, plan, timesteps),
-        timesteps,
-        cond=model.text(["in 3d render style"], icon.size),
-        uncond=model.text(["blurry"], icon.size),
-        guidance_scale=5,
-        source=source,
-        plan=plan,
-    )
-    assert float((ours - expected).norm() / expected.norm()) < 1e-4
+    expected = of_diffusers(model, icon, steps=5, strength=strength)
+    assert relative(sdedit(model, icon, steps=5, strength=strength), expected) < 1e-4
 
     (picture,) = model.decode(expected)
-    sdedit = translate(model, icon, "sdedit", strength=strength)["sdedit"]
-    difference = np.asarray(sdedit, dtype=int) - np.asarray(picture, dtype=int)
+    ours = translate(model, icon, "sdedit", strength=strength)["sdedit"]
+    difference = np.asarray(ours, dtype=int) - np.asarray(picture, dtype=int)
     assert np.abs(difference).max() <= 1  # one step of 8 bits, where a rounding falls the other way
 
 
@@ -94,6 +61,21 @@ def test_bfloat16_takes_the_same_path_to_nearly_the_same_picture(
         np.asarray(translate(each, icon, "correct")["correct"], dtype=float) for each in (half, model)
     )
     assert 0 < np.abs(ours - expected).mean() < 6
+
+
+def test_what_a_solver_draws_as_it_goes_is_the_pictures_own(model: Model, icon: Image.Image) -> None:
+    recipes = [BUILT_IN["sdedit"]]
+    translator = Translator(model, recipes, steps=3, strength=1, guidance_scale=5, scheduler="lcm")
+
+    def pictures(*seeds: int) -> list[bytes]:
+        two = {"prompts": [PROMPT] * 2, "negative_prompts": [NEGATIVE] * 2}
+        translation = translator([icon] * 2, variants=["sdedit"], seeds=seeds, **two)["sdedit"]
+        return [picture.tobytes() for picture in translation.pictures]
+
+    first, second = pictures(1, 2)
+    assert first != second
+    torch.manual_seed(5)
+    assert pictures(2, 1) == [second, first]
 
 
 def test_noise_depends_on_the_seed_alone(model: Model) -> None:
@@ -130,6 +112,19 @@ def test_each_prompt_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert embeddings.shape == (4, 24, 128)
     assert torch.equal(embeddings[0], embeddings[2])
     assert len(calls) == 3
+
+
+def test_of_many_prompts_only_the_last_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdcorrect.models.model.KEPT_ENCODINGS", 2)
+    model = load(ModelSettings(device="cpu"))
+    calls: list[int] = []
+    model.pipe.text_encoder.register_forward_pre_hook(lambda *_: calls.append(1))
+    for prompt, read in {"a": 1, "b": 2, "c": 3}.items():
+        model.embed(prompt)
+        assert len(calls) == read
+    for prompt, read in (("c", 3), ("b", 3), ("a", 4)):
+        model.embed(prompt)
+        assert len(calls) == read
 
 
 def test_a_prompt_over_the_limit_is_reported_with_what_is_cut(

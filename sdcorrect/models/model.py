@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,9 @@ from sdcorrect.core.text import Text
 from sdcorrect.models.checkpoints import Pipeline
 from sdcorrect.models.prompts import Encoding, count_chunks, encode_plain, encode_weighted
 from sdcorrect.models.safety import flagged
+
+#: How many texts' embeddings stay in memory: SDXL's are 0.3 MiB each.
+KEPT_ENCODINGS = 256
 
 
 @dataclass
@@ -37,10 +40,11 @@ class Model:
     controlnets: MultiControlNetModel | None = None
     control_scales: Sequence[float] = ()
     evaluations: int = 0  #: U-Net evaluations so far, a row of a batch counting as one
-    _encodings: dict[tuple[str, int], Encoding] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.pipe.unet.register_forward_pre_hook(self._count, with_kwargs=True)
+        # of as many texts as a batch may have: a folder with captions has one for each picture
+        self._kept_encoding = lru_cache(KEPT_ENCODINGS)(self._encode)
 
     def _count(self, _unet: object, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
         rows = args[0] if args else kwargs["sample"]
@@ -70,7 +74,7 @@ class Model:
         parts = [part for part in self.pipe.components.values() if isinstance(part, nn.Module)]
         parts += self.controlnets.nets if self.controlnets else []
         dtypes = [next(part.parameters()).dtype for part in parts]
-        self._encodings.clear()
+        self._kept_encoding.cache_clear()
         try:
             for part in parts:
                 part.to(torch.float32)
@@ -78,7 +82,7 @@ class Model:
         finally:
             for part, dtype in zip(parts, dtypes, strict=True):
                 part.to(dtype)
-            self._encodings.clear()
+            self._kept_encoding.cache_clear()
 
     def text(
         self,
@@ -121,20 +125,20 @@ class Model:
         return self.pipe.unet.config.time_cond_proj_dim is not None
 
     def embed(self, prompt: str, chunks: int = 1) -> Encoding:
-        """The encoding of `prompt`, computed once for each prompt.
+        """The encoding of `prompt`, computed once while it is in use.
 
         Filled up with the empty prompt's to as many `chunks` as another text of the picture needs.
         """
-        key = (prompt, chunks)
-        if key not in self._encodings:
-            encode = encode_weighted if self.prompt_syntax == "weighted" else encode_plain
-            encoding = encode(self.pipe, prompt, self.device)
-            if missing := chunks - self.count_chunks(prompt):
-                filling = [(self.embed("") if prompt else encoding).embeddings] * missing
-                embeddings = torch.cat([encoding.embeddings, *filling], dim=1)
-                encoding = encoding._replace(embeddings=embeddings)
-            self._encodings[key] = encoding
-        return self._encodings[key]
+        return self._kept_encoding(prompt, chunks)
+
+    def _encode(self, prompt: str, chunks: int) -> Encoding:
+        encode = encode_weighted if self.prompt_syntax == "weighted" else encode_plain
+        encoding = encode(self.pipe, prompt, self.device)
+        if missing := chunks - self.count_chunks(prompt):
+            filling = [(self.embed("") if prompt else encoding).embeddings] * missing
+            embeddings = torch.cat([encoding.embeddings, *filling], dim=1)
+            encoding = encoding._replace(embeddings=embeddings)
+        return encoding
 
     def count_chunks(self, *prompts: str) -> int:
         """How many times the text encoder reads the longest of `prompts`: once, if they are plain."""

@@ -1,4 +1,4 @@
-"""Prompts to embeddings: plain as diffusers reads them, or with weights and of any length.
+"""Prompts to embeddings: plain as diffusers reads them, or with weights and of any length by compel.
 
 The weighted syntax is that of the web UIs: (words) weigh 1.1 times, [words] 1 / 1.1 times, (words:1.4)
 1.4 times, nested ones their product; a backslash before a bracket means the bracket.
@@ -6,10 +6,10 @@ The weighted syntax is that of the web UIs: (words) weigh 1.1 times, [words] 1 /
 
 import logging
 import re
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
+from compel import EmbeddingsProvider, ReturnedEmbeddingsType, SplitLongTextMode
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -46,19 +46,20 @@ def encode_plain(pipe: Pipeline, prompt: str, device: torch.device) -> Encoding:
 def encode_weighted(pipe: Pipeline, prompt: str, device: torch.device) -> Encoding:
     """`prompt` of any length in the weighted syntax, its chunks side by side.
 
-    A token of weight w has the embedding z0 + w (z - z0), where z0 is that of the empty prompt.
+    A token of weight w above 1 has the embedding z0 + w (z - z0), where z0 is that of the empty prompt;
+    below 1, compel draws the prompt's embeddings towards those that it has with these words masked.
     """
+    first = _Weighted(pipe, pipe.tokenizer, pipe.text_encoder, prompt)
     if not isinstance(pipe, StableDiffusionXLPipeline):
-        embeddings, _ = _through(pipe, pipe.tokenizer, pipe.text_encoder, prompt, device, hidden=None)
-        return Encoding(embeddings)
-    first, _ = _through(pipe, pipe.tokenizer, pipe.text_encoder, prompt, device, hidden=-2)
-    second, pooled = _through(pipe, pipe.tokenizer_2, pipe.text_encoder_2, prompt, device, hidden=-2)
-    return _silenced(pipe, prompt, Encoding(torch.cat([first, second], dim=-1), pooled))
+        return Encoding(first.embeddings(device))
+    second = _Weighted(pipe, pipe.tokenizer_2, pipe.text_encoder_2, prompt)
+    embeddings = torch.cat([first.embeddings(device), second.embeddings(device)], dim=-1)
+    return _silenced(pipe, prompt, Encoding(embeddings, second.pooled(device)))
 
 
 def count_chunks(pipe: Pipeline, prompt: str) -> int:
     """How many times the text encoder must read to see all of `prompt` in the weighted syntax."""
-    return len(_chunks(pipe, pipe.tokenizer, prompt))
+    return _Weighted(pipe, pipe.tokenizer, pipe.text_encoder, prompt).chunks()
 
 
 def parse_weights(prompt: str) -> list[tuple[str, float]]:
@@ -101,66 +102,48 @@ def _joined(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
     return joined
 
 
-def _through(
-    pipe: Pipeline,
-    tokenizer: PreTrainedTokenizerBase,
-    text_encoder: Any,
-    prompt: str,
-    device: torch.device,
-    *,
-    hidden: int | None,
-) -> tuple[Tensor, Tensor]:
-    """The weighted embeddings of one text encoder, and what it pools from the first chunk."""
+class _Weighted:
+    """A weighted prompt before one of the text encoders."""
 
-    def read(ids: list[int]) -> tuple[Tensor, Tensor]:
-        padding = [tokenizer.pad_token_id] * (tokenizer.model_max_length - 2 - len(ids))
-        whole = [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id, *padding]
-        output = text_encoder(
-            torch.tensor([whole], device=device), output_hidden_states=hidden is not None
+    def __init__(
+        self,
+        pipe: Pipeline,
+        tokenizer: PreTrainedTokenizerBase,
+        text_encoder: Any,
+        prompt: str,
+    ) -> None:
+        xl = isinstance(pipe, StableDiffusionXLPipeline)
+        self.compel = EmbeddingsProvider(
+            tokenizer,
+            text_encoder,
+            truncate=False,
+            returned_embeddings_type=ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED
+            if xl
+            else ReturnedEmbeddingsType.LAST_HIDDEN_STATES_NORMALIZED,
+            split_long_text_mode=SplitLongTextMode.PHRASES,
         )
-        return (output[0] if hidden is None else output.hidden_states[hidden]), output[0]
+        pieces = [
+            (pipe.maybe_convert_prompt(text, tokenizer), weight)
+            for text, weight in parse_weights(prompt)
+        ]
+        tokens = self.compel.get_token_ids([t for t, _ in pieces], False) if pieces else []
+        # compel has no place for a weight on nothing, as in "[ ]"
+        pieces = [piece for piece, ids in zip(pieces, tokens, strict=True) if ids] or [("", 1.0)]
+        self.texts, self.weights = (list(column) for column in zip(*pieces, strict=True))
 
-    empty, _ = read([])
-    parts, pooled = [], []
-    for chunk in _chunks(pipe, tokenizer, prompt):
-        embeddings, pool = read([token for token, _ in chunk])
-        weights = torch.ones(empty.shape[1], device=empty.device, dtype=empty.dtype)
-        weights[1 : len(chunk) + 1] = torch.tensor([weight for _, weight in chunk])
-        parts.append(
-            torch.where(
-                weights[:, None] == 1, embeddings, empty + weights[:, None] * (embeddings - empty)
-            )
+    def chunks(self) -> int:
+        ids, *_ = self.compel.get_token_ids_and_expand_weights(self.texts, self.weights, device="cpu")
+        return len(ids) // self.compel.max_token_count
+
+    def embeddings(self, device: torch.device) -> Tensor:
+        """(1, tokens, channels)."""
+        return self.compel.get_embeddings_for_weighted_prompt_fragments(
+            [self.texts], [self.weights], device=device
         )
-        pooled.append(pool)
-    return torch.cat(parts, dim=1), pooled[0]
 
-
-def _chunks(
-    pipe: Pipeline, tokenizer: PreTrainedTokenizerBase, prompt: str
-) -> list[list[tuple[int, float]]]:
-    """Tokens with their weights, in lengths that the text encoder reads, parted between words."""
-    tokens = [
-        (token, weight)
-        for text, weight in parse_weights(prompt)
-        for token in tokenizer(
-            pipe.maybe_convert_prompt(text, tokenizer), add_special_tokens=False, verbose=False
-        ).input_ids
-    ]
-    limit = tokenizer.model_max_length - 2  # the start and end tokens
-    return list(_parted(tokenizer, tokens, limit)) or [[]]
-
-
-def _parted(
-    tokenizer: PreTrainedTokenizerBase, tokens: list[tuple[int, float]], limit: int
-) -> Iterator[list[tuple[int, float]]]:
-    while len(tokens) > limit:
-        words = tokenizer.convert_ids_to_tokens([token for token, _ in tokens[:limit]])
-        ends = [place for place, word in enumerate(words, 1) if word.endswith("</w>")]
-        cut = ends[-1] if ends else limit
-        yield tokens[:cut]
-        tokens = tokens[cut:]
-    if tokens:
-        yield tokens
+    def pooled(self, device: torch.device) -> Tensor:
+        """(1, channels), of the first chunk, unweighted."""
+        return self.compel.get_pooled_embeddings(["".join(self.texts)], device=device)
 
 
 def _silenced(pipe: StableDiffusionXLPipeline, prompt: str, encoding: Encoding) -> Encoding:

@@ -10,15 +10,18 @@ import pytest
 import torch
 from checkpoints import lora, save_folder, save_single, tiny
 from click.testing import Result
+from diffusers import UNet2DConditionModel
 from hub import REVISION, serving
 from safetensors.torch import save_file
 
 from sdcorrect.core.capture import capture
 from sdcorrect.core.footprint import kept_bytes, tensors_of
+from sdcorrect.core.layout import UNetLayout
 from sdcorrect.models import Model
 from sdcorrect.recipes import BUILT_IN
 
 Run = Callable[..., Result]
+SD15_WIDTHS = (320, 640, 1280, 1280)
 
 
 def flat(text: str) -> str:
@@ -64,6 +67,16 @@ def test_doctor_marks_what_would_not_run(sdcorrect: Run, job: Callable[[str], Pa
     assert "! model nobody/nothing: not on this machine" in flat(result.stdout)
     assert "! device 'warp' cannot be used" in flat(result.stdout)
     assert result.stderr == "error: what is marked would not run\n"
+
+
+def test_of_sd15_at_512_px_the_correction_keeps_a_few_megabytes() -> None:
+    config = {"cross_attention_dim": 768, "attention_head_dim": 8, "block_out_channels": SD15_WIDTHS}
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(sample_size=64, **config)
+    plan = BUILT_IN["correct"].plan(UNetLayout.from_config(unet.config))
+    # 8 heads' maps of 256 tokens squared in two blocks, and skips of 1280 and 640 channels
+    expected = 2 * (2 * 8 * 256**2 + (1280 + 640) * 256)
+    assert kept_bytes(unet.config, plan, (64, 64), torch.float16, steps=20) == expected < 3 * 2**20
 
 
 @pytest.mark.parametrize("name", ["correct", "correct-attention", "correct-features", "masactrl"])

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from diffusers import LCMScheduler, StableDiffusionImg2ImgPipeline, UNet2DConditionModel
+from diffusers import LCMScheduler, UNet2DConditionModel
 from PIL import Image
+from sampling import of_diffusers, relative, sdedit
 from torch import Tensor
 
 from sdcorrect.core.alignment import Alignment
@@ -13,7 +14,7 @@ from sdcorrect.core.capture import capture
 from sdcorrect.core.inject import Branches, inject
 from sdcorrect.core.plan import MID, Injection, Plan, Reuse, TensorName, Window, check_windows
 from sdcorrect.core.reuse import reusing
-from sdcorrect.core.sampler import Source, denoise, invert, start
+from sdcorrect.core.sampler import denoise, invert, start
 from sdcorrect.core.schedule import ddim_scheduler, solver_from, timesteps_from
 from sdcorrect.core.text import Text
 from sdcorrect.errors import UsageError
@@ -21,7 +22,6 @@ from sdcorrect.models import Model
 from sdcorrect.recipes import BUILT_IN
 
 SOURCE, TARGET = "a church, flat design style", "a church, in 3d render style"
-SIZE = 64, 64  #: of the pictures, px
 ATTENTION = ("encoder.1", "encoder.4", MID, 3, 8)
 KINDS = (
     Injection("self-attention", ATTENTION),
@@ -71,10 +71,6 @@ def sample(
 def aligned(model: Model, source: str, target: str) -> Alignment:
     prompts = [model.tokenize(source)], [model.tokenize(target)]
     return Alignment.of(*prompts, "refine", {}, model.text_length)
-
-
-def relative(ours: Tensor, expected: Tensor) -> float:
-    return float((ours - expected).norm() / expected.norm())
 
 
 def pnp(features: Window, attention: Window) -> Plan:
@@ -271,37 +267,8 @@ def test_every_solver_starts_at_the_noise_of_ddim(name: str, x0: Tensor) -> None
 def test_consistency_sampling_is_that_of_the_img2img_pipeline_of_diffusers(
     model: Model, icon: Image.Image
 ) -> None:
-    scheduler = LCMScheduler.from_config(model.scheduler.config)
-    parts = {**model.pipe.components, "scheduler": scheduler}
-    pipe = StableDiffusionImg2ImgPipeline(**parts, requires_safety_checker=False)
-    pipe.set_progress_bar_config(disable=True)
-    expected = pipe(
-        TARGET,
-        image=icon,
-        strength=1.0,
-        num_inference_steps=4,
-        guidance_scale=3,
-        generator=torch.Generator().manual_seed(7),
-        output_type="latent",
-    ).images
-    posterior, noise = model.noise([7], icon.size)
-    clean = model.encode([icon], posterior)
-    solver, taken = solver_from("lcm", model.scheduler, 4, 1.0)
-    null, plan = model.text([""], icon.size), Plan()
-    source = Source(null)
-    ours = denoise(
-        model.pipe.unet,
-        solver,
-        start(solver, clean, noise, source, plan, taken),
-        taken,
-        cond=model.text([TARGET], icon.size),
-        uncond=null,
-        guidance_scale=3,
-        source=source,
-        plan=plan,
-        generators=model.generators_after_noise([7], icon.size),
-    )
-    assert relative(ours, expected) < 1e-4
+    expected = of_diffusers(model, icon, strength=1.0, scheduler=LCMScheduler)
+    assert relative(sdedit(model, icon, strength=1.0, solver="lcm"), expected) < 1e-4
 
 
 def test_consistency_models_start_where_they_were_distilled() -> None:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from PIL import Image
+from sampling import relative
 from torch import Tensor
 
 from sdcorrect.core.plan import Injection, Plan
@@ -46,10 +47,6 @@ def sample(
         source=source,
         plan=plan,
     )
-
-
-def relative(ours: Tensor, expected: Tensor) -> float:
-    return float((ours - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize("plan", [Plan(), CORRECT, INVERT])

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sdcorrect.errors import UsageError
-from sdcorrect.models import Model, load
+from sdcorrect.models import Model, find, load
 from sdcorrect.settings import ModelSettings
 
 Where = Callable[[Family, str], Path]
@@ -162,6 +162,8 @@ def test_what_is_no_vae_is_told(checkpoint: Where, tmp_path: Path) -> None:
     for path in ("empty", "cut.safetensors", "none"):
         assert f"{path}: " in complaint(checkpoint, "sd1", vae=str(tmp_path / path))
     assert "not a VAE of Stable Diffusion" in complaint(checkpoint, "sd1", vae=file)
+    vae(latent_channels=16).save_pretrained(tmp_path / "wide")
+    assert "its latents have 16 channels" in complaint(checkpoint, "sd1", vae=str(tmp_path / "wide"))
 
 
 VECTORS = torch.linspace(-1, 1, 2 * 32).reshape(2, 32)
@@ -223,6 +225,30 @@ def test_a_word_of_another_family_or_known_already_is_told(checkpoint: Where, tm
     )
     two = saved({"a": VECTORS, "b": VECTORS + 1}, tmp_path / "two.safetensors")
     assert "holds 2 tensors" in complaint(checkpoint, "sd1", textual_inversions=[two])
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "other"),
+    [
+        ("loras", {}, {"weight": 0.9}),
+        ("textual_inversions", {}, {"token": "inky"}),
+        ("controlnets", {}, {"scale": 0.9}),
+        ("controlnets", {}, {"thresholds": [10, 20]}),
+        ("controlnets", {"hint": "here"}, {"hint": "there"}),
+    ],
+)
+def test_the_same_file_used_otherwise_is_told_apart(
+    checkpoint: Where, tmp_path: Path, kind: str, first: dict[str, Any], other: dict[str, Any]
+) -> None:
+    file = inversion_file("diffusers", tmp_path)
+    common = {"model": str(checkpoint("sd1", "folder"))}
+
+    def identity(**used: Any) -> Any:
+        settings = ModelSettings.model_validate(common | {kind: [{"path": file} | used]})
+        return find(settings)[1].identity[kind]
+
+    assert identity(**first) == identity(**first)
+    assert identity(**first) != identity(**other)
 
 
 @pytest.mark.parametrize(

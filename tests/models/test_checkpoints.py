@@ -198,7 +198,28 @@ def test_a_hub_id_while_offline_is_one_line(name: str) -> None:
     assert "offline the hub is not asked; run `sdcorrect prefetch`" in complaint(name, offline=True)
 
 
-def test_offline_a_single_file_says_where_its_tokenizer_would_come_from(checkpoint: Where) -> None:
-    message = complaint(checkpoint("sdxl", "safetensors"), offline=True)
-    assert "takes its tokenizer and settings from stabilityai/stable-diffusion-xl-base-1.0" in message
+@pytest.mark.parametrize(
+    ("family", "base"),
+    [
+        ("sd1", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+        ("sd2", "stabilityai/stable-diffusion-2-1"),
+        ("sdxl", "stabilityai/stable-diffusion-xl-base-1.0"),
+    ],
+)
+def test_offline_a_single_file_says_where_its_tokenizer_would_come_from(
+    checkpoint: Where, family: Family, base: str
+) -> None:
+    message = complaint(checkpoint(family, "safetensors"), offline=True)
+    assert f"takes its tokenizer and settings from {base};" in message
     assert "run `sdcorrect prefetch`" in message
+
+
+def test_what_decides_a_picture_is_told_apart(model: Model) -> None:
+    for setting, value in {
+        "prompt_syntax": "weighted",
+        "timestep_spacing": "trailing",
+        "vae_dtype": "bfloat16",
+    }.items():
+        other = load(ModelSettings.model_validate({"device": "cpu", setting: value}))
+        assert other.identity == model.identity
+        assert other.decisive != model.decisive, setting

@@ -17,13 +17,12 @@ from diffusers import (
 )
 from PIL import Image
 from safetensors.torch import save_file
+from sampling import NEGATIVE, PROMPT, SEED, relative, sdedit
 from torch import Tensor
 
 from sdcorrect.core.capture import capture
 from sdcorrect.core.inject import Branches, inject
-from sdcorrect.core.plan import Injection, Plan
-from sdcorrect.core.sampler import Source, denoise, start
-from sdcorrect.core.schedule import timesteps_from
+from sdcorrect.core.plan import Injection
 from sdcorrect.core.sites import block_at
 from sdcorrect.errors import UsageError
 from sdcorrect.hints import canny
@@ -49,29 +48,6 @@ def load_with(checkpoint: Where, family: Family, *networks: Any, **settings: Any
     return load(ModelSettings.model_validate(settings | {"controlnets": networks}))
 
 
-def relative(ours: Tensor, expected: Tensor) -> float:
-    return float((ours - expected).norm() / expected.norm())
-
-
-def controlled(model: Model, image: Image.Image, hints: list[Image.Image]) -> Tensor:
-    posterior_noise, noise = model.noise([7], image.size)
-    x0 = model.encode([image], posterior_noise)
-    timesteps = timesteps_from(model.scheduler, 4, 0.5)
-    source, plan = Source(model.text([""], image.size)), Plan()
-    return denoise(
-        model.pipe.unet,
-        model.scheduler,
-        start(model.scheduler, x0, noise, source, plan, timesteps),
-        timesteps,
-        cond=model.text(["in 3d render style"], image.size),
-        uncond=model.text(["blurry"], image.size),
-        guidance_scale=5,
-        source=source,
-        plan=plan,
-        control=model.control([hints]),
-    )
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_without_blocks_it_is_diffusers_controlnet_img2img(
     checkpoint: Where, network: Callable[[Family], Path], icon: Image.Image, family: Family
@@ -91,20 +67,20 @@ def test_without_blocks_it_is_diffusers_controlnet_img2img(
     )
     pipe.set_progress_bar_config(disable=True)
     expected = pipe(
-        "in 3d render style",
-        negative_prompt="blurry",
+        PROMPT,
+        negative_prompt=NEGATIVE,
         image=icon,
         control_image=hints,
         controlnet_conditioning_scale=[0.9, 0.4],
         strength=0.5,
         num_inference_steps=4,
         guidance_scale=5.0,
-        generator=torch.Generator().manual_seed(7),
+        generator=torch.Generator().manual_seed(SEED),
         output_type="latent",
     ).images
-    ours = controlled(model, icon, hints)
+    ours = sdedit(model, icon, hints=hints)
     assert relative(ours, expected) < 1e-4
-    assert relative(ours, controlled(model, icon, hints[::-1])) > 1e-4
+    assert relative(ours, sdedit(model, icon, hints=hints[::-1])) > 1e-4
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
@@ -190,6 +166,18 @@ def test_an_inverted_source_that_runs_along_is_not_controlled(
         hints=[[canny(icon, (50, 100))]],
     )
     assert rows == [2, 2]  # of the three rows [source, uncond, cond] of each step
+
+
+def test_what_is_computed_once_more_in_float32_is_controlled_in_it_too(
+    checkpoint: Where, network: Callable[[Family], Path], icon: Image.Image
+) -> None:
+    model = load_with(checkpoint, "sd1", str(network("sd1")), dtype="bfloat16")
+    hints = [canny(icon, (50, 100))]
+    half = sdedit(model, icon, hints=hints)
+    with model.in_float32():
+        whole = sdedit(model, icon, hints=hints)
+    assert 0 < relative(half, whole) < 0.05
+    assert torch.equal(sdedit(model, icon, hints=hints), half)
 
 
 @pytest.mark.parametrize(

@@ -9,20 +9,13 @@ import pytest
 import torch
 from checkpoints import FAMILIES, Family, save_folder, tiny
 from click.testing import Result
-from diffusers import (
-    DDIMScheduler,
-    LatentConsistencyModelPipeline,
-    StableDiffusionImg2ImgPipeline,
-    StableDiffusionXLImg2ImgPipeline,
-)
+from diffusers import LatentConsistencyModelPipeline
 from PIL import Image
-from torch import Tensor
+from sampling import NEGATIVE, PROMPT, of_diffusers, relative, sdedit
 
 from sdcorrect.core.capture import capture
 from sdcorrect.core.inject import Branches, inject
-from sdcorrect.core.plan import Injection, Plan
-from sdcorrect.core.sampler import Source, denoise, start
-from sdcorrect.core.schedule import timesteps_from
+from sdcorrect.core.plan import Injection
 from sdcorrect.core.sites import attention_block_at
 from sdcorrect.models import Model, load
 from sdcorrect.recipes import BUILT_IN
@@ -30,66 +23,11 @@ from sdcorrect.settings import ModelSettings
 from sdcorrect.translate import Translator
 
 Where = Callable[[Family, str], Path]
-PROMPT, NEGATIVE = "in 3d render style", "blurry"
 
 
 def load_family(checkpoint: Where, family: Family, **settings: object) -> Model:
     settings = {"model": str(checkpoint(family, "folder")), "device": "cpu"} | settings
     return load(ModelSettings.model_validate(settings))
-
-
-def plain_latents(
-    model: Model, image: Image.Image, negative: str, *, steps: int = 4, guidance_scale: float = 5.0
-) -> Tensor:
-    """SDEdit with no block chosen."""
-    posterior_noise, noise = model.noise([7], image.size)
-    x0 = model.encode([image], posterior_noise)
-    timesteps = timesteps_from(model.scheduler, steps, 0.5)
-    source, plan = Source(model.text([""], image.size)), Plan()
-    return denoise(
-        model.pipe.unet,
-        model.scheduler,
-        start(model.scheduler, x0, noise, source, plan, timesteps),
-        timesteps,
-        cond=model.text([PROMPT], image.size, guidance_scale=guidance_scale),
-        uncond=model.text([negative], image.size),
-        guidance_scale=1.0 if model.follows_guidance else guidance_scale,
-        source=source,
-        plan=plan,
-    )
-
-
-def of_diffusers(
-    model: Model,
-    image: Image.Image,
-    negative: str | None,
-    *,
-    steps: int = 4,
-    guidance_scale: float = 5.0,
-) -> Tensor:
-    """The same by diffusers' own img2img pipeline of the family."""
-    xl = "text_encoder_2" in model.pipe.components
-    parts = model.pipe.components | {"scheduler": DDIMScheduler.from_config(model.scheduler.config)}
-    pipe = (
-        StableDiffusionXLImg2ImgPipeline(**parts, add_watermarker=False)
-        if xl
-        else StableDiffusionImg2ImgPipeline(**parts, requires_safety_checker=False)
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe(
-        PROMPT,
-        negative_prompt=negative,
-        image=image,
-        strength=0.5,
-        num_inference_steps=steps,
-        guidance_scale=guidance_scale,
-        generator=torch.Generator().manual_seed(7),
-        output_type="latent",
-    ).images
-
-
-def relative(ours: Tensor, expected: Tensor) -> float:
-    return float((ours - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize("negative", [NEGATIVE, ""])
@@ -99,8 +37,8 @@ def test_without_blocks_it_is_diffusers_img2img_of_that_family(
 ) -> None:
     model = load_family(checkpoint, family)
     wide = icon.resize((128, 64))  # SDXL is told width and height
-    expected = of_diffusers(model, wide, negative or None)
-    assert relative(plain_latents(model, wide, negative), expected) < 1e-4
+    expected = of_diffusers(model, wide, negative=negative or None)
+    assert relative(sdedit(model, wide, negative=negative), expected) < 1e-4
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
@@ -108,7 +46,7 @@ def test_each_kind_of_prediction_goes_through_the_schedulers_own_code(
     checkpoint: Where, icon: Image.Image, kind: str
 ) -> None:
     model = load_family(checkpoint, "sd1", prediction_type=kind)
-    assert relative(plain_latents(model, icon, NEGATIVE), of_diffusers(model, icon, NEGATIVE)) < 1e-4
+    assert relative(sdedit(model, icon), of_diffusers(model, icon)) < 1e-4
     other = load_family(checkpoint, "sd2", prediction_type=kind)
     assert model.decisive != load_family(checkpoint, "sd1").decisive
     assert other.scheduler.config.prediction_type == kind
@@ -189,8 +127,8 @@ def test_without_guidance_there_is_one_branch_and_it_is_counted_so(
     checkpoint: Where, icon: Image.Image, guidance_scale: float, branches: int
 ) -> None:
     model = load_family(checkpoint, "sd2", timestep_spacing="trailing")
-    expected = of_diffusers(model, icon, NEGATIVE, steps=2, guidance_scale=guidance_scale)
-    ours = plain_latents(model, icon, NEGATIVE, steps=2, guidance_scale=guidance_scale)
+    expected = of_diffusers(model, icon, steps=2, guidance_scale=guidance_scale)
+    ours = sdedit(model, icon, steps=2, guidance_scale=guidance_scale)
     assert relative(ours, expected) < 1e-4
     translator = Translator(
         model, [BUILT_IN["correct"]], steps=2, strength=1, guidance_scale=guidance_scale
@@ -213,6 +151,6 @@ def test_a_model_that_follows_guidance_is_told_it_as_diffusers_tells_it(
         model.pipe, torch.tensor([7.0]), embedding_dim=16
     )
     assert torch.equal(text.guidance, expected)
-    ours = plain_latents(model, icon, NEGATIVE, guidance_scale=8)
-    assert relative(ours, of_diffusers(model, icon, NEGATIVE, guidance_scale=8)) < 1e-4
-    assert relative(ours, plain_latents(model, icon, NEGATIVE, guidance_scale=2)) > 1e-6
+    ours = sdedit(model, icon, guidance_scale=8)
+    assert relative(ours, of_diffusers(model, icon, guidance_scale=8)) < 1e-4
+    assert relative(ours, sdedit(model, icon, guidance_scale=2)) > 1e-6
