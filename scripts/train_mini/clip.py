@@ -66,11 +66,11 @@ def contrast(scores: Tensor, alike: Tensor) -> Tensor:
 
 
 def augment(pixels: Tensor, generator: Generator) -> Tensor:
-    """Each picture mirrored or not, turned by up to 12 degrees, scaled and shifted by up to a tenth."""
+    """Each picture mirrored or not, turned by up to 6 degrees, scaled and shifted by up to a tenth."""
     count = len(pixels)
     angle, grow, right, down = (torch.rand(4, count, generator=generator) * 2 - 1).unbind()
     flip = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
-    angle, grow = angle * math.radians(12), 1 + 0.1 * grow
+    angle, grow = angle * math.radians(6), 1 + 0.1 * grow
     cos, sin = angle.cos() * grow, angle.sin() * grow
     rows = torch.stack(
         [
