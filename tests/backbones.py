@@ -48,7 +48,7 @@ def save_blip(folder: Path) -> Path:
     torch.manual_seed(5)
     words = tokenizer()
     text = BlipTextConfig(
-        vocab_size=3224,
+        vocab_size=len(words),
         hidden_size=32,
         encoder_hidden_size=32,
         intermediate_size=64,

@@ -55,8 +55,9 @@ _UNET = {
 
 
 def text_config(width: int, activation: str) -> CLIPTextConfig:
+    words = tokenizer()
     return CLIPTextConfig(
-        vocab_size=3224,
+        vocab_size=len(words),
         hidden_size=width,
         intermediate_size=2 * width,
         num_hidden_layers=2,
@@ -64,9 +65,9 @@ def text_config(width: int, activation: str) -> CLIPTextConfig:
         max_position_embeddings=24,
         projection_dim=width,
         hidden_act=activation,
-        bos_token_id=3222,
-        eos_token_id=3223,
-        pad_token_id=3223,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
     )
 
 

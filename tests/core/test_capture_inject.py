@@ -18,10 +18,10 @@ SOME = (Injection("self-attention", (3, 4)), Injection("skip", (4, 5)))
 
 
 @pytest.fixture
-def rows() -> tuple[Tensor, int, Tensor]:
+def rows(unet: UNet2DConditionModel) -> tuple[Tensor, int, Tensor]:
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(2, 4, 16, 16, generator=generator)
-    text = torch.randn(2, 24, 128, generator=generator)
+    text = torch.randn(2, 24, unet.config.cross_attention_dim, generator=generator)
     return latents, 301, text
 
 

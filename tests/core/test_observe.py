@@ -23,8 +23,9 @@ def latents() -> Tensor:
 
 
 @pytest.fixture
-def text() -> Tensor:
-    return torch.randn(2, 24, 128, generator=torch.Generator().manual_seed(1))
+def text(unet: UNet2DConditionModel) -> Tensor:
+    width = unet.config.cross_attention_dim
+    return torch.randn(2, 24, width, generator=torch.Generator().manual_seed(1))
 
 
 def whole(attention: SelfAttention, queries: int = 7) -> Tensor:
