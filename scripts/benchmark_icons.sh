@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
 # Translate the held-out icons between styles by every method and strength, and measure how near each
-# comes to the truth: scripts/benchmark_icons.sh [ICONS, 40 of the 120 by default]
+# comes to the truth: scripts/benchmark_icons.sh [ICONS [DIRECTION ...]], 40 of the 120 by default, and
+# flat-to-3d 3d-to-flat flat-to-ink ink-to-3d. Stopped, it goes on from there.
 source "$(dirname "$0")/setup.sh"
 icons=${1:-40}
+directions=("${@:2}")
+[ ${#directions[@]} -gt 0 ] || directions=(flat-to-3d 3d-to-flat flat-to-ink ink-to-3d)
 out=out/benchmark
 assets=sdcorrect/assets/icons
 declare -A prompts=(
   [flat]="in flat design style" [3d]="in 3d render style" [ink]="in black and white ink style"
 )
-# those that start from inverted latents of all steps know no strength
+# those that start from the inverted latents of all steps know no strength
 with_strength='[sdedit, correct, correct-fast, ddim]'
 without='[pnp-50, pnp, p2p-refine, masactrl]'
 
@@ -22,11 +25,11 @@ run() { # FROM TO STRENGTH VARIANTS FOLDER
   .venv/bin/sdcorrect evaluate "$5" --reference "$assets/$2" "${others[@]}"
 }
 
-for direction in "flat 3d" "3d flat" "flat ink" "ink 3d"; do
-  read -r from to <<<"$direction"
+for direction in "${directions[@]}"; do
+  from=${direction%-to-*} to=${direction#*-to-}
   for strength in 0.3 0.5 0.6 0.7 0.8 0.95; do
-    run "$from" "$to" "$strength" "$with_strength" "$out/$from-to-$to/$strength"
+    run "$from" "$to" "$strength" "$with_strength" "$out/$direction/$strength"
   done
-  run "$from" "$to" 1 "$without" "$out/$from-to-$to/inverted"
+  run "$from" "$to" 1 "$without" "$out/$direction/inverted"
 done
 .venv/bin/python scripts/benchmark_table.py "$out"

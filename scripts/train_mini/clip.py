@@ -66,21 +66,27 @@ def contrast(scores: Tensor, alike: Tensor) -> Tensor:
 
 
 def augment(pixels: Tensor, generator: Generator) -> Tensor:
-    """Each picture mirrored or not, turned by up to 6 degrees, scaled and shifted by up to a tenth."""
+    """Each picture mirrored or not, turned by up to 6 degrees, seen whole or in part, and brightened.
+
+    A style is in every part of a picture: what is learned from wholes alone are the pictures by heart.
+    """
     count = len(pixels)
-    angle, grow, right, down = (torch.rand(4, count, generator=generator) * 2 - 1).unbind()
+    angle, across, down, light = (torch.rand(4, count, generator=generator) * 2 - 1).unbind()
+    seen = 0.5 + 0.6 * torch.rand(count, generator=generator)
     flip = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
-    angle, grow = angle * math.radians(6), 1 + 0.1 * grow
-    cos, sin = angle.cos() * grow, angle.sin() * grow
+    angle, room = angle * math.radians(6), (1 - seen).abs()
+    cos, sin = angle.cos() * seen, angle.sin() * seen
     rows = torch.stack(
         [
-            torch.stack([cos * flip, -sin, right * 0.1], 1),
-            torch.stack([sin * flip, cos, down * 0.1], 1),
+            torch.stack([cos * flip, -sin, across * room], 1),
+            torch.stack([sin * flip, cos, down * room], 1),
         ],
         1,
     )
     grid = affine_grid(rows, list(pixels.shape), align_corners=False)
-    return grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+    moved = grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+    gamma = (0.2 * light).exp()[:, None, None, None]
+    return 2 * ((moved + 1) / 2).clamp(0, 1) ** gamma - 1
 
 
 class HeldOut:
