@@ -9,13 +9,14 @@ from statistics import fmean
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from sdcorrect import __version__
 from sdcorrect.batch.files import write_atomically
 from sdcorrect.view.cards import Card, counts, problems
 from sdcorrect.view.gallery import STATES, Gallery
+from sdcorrect.view.pages import environment
 
 
 def write_report(gallery: Gallery, cards: Sequence[Card], page: Path) -> None:
@@ -31,18 +32,12 @@ def write_report(gallery: Gallery, cards: Sequence[Card], page: Path) -> None:
 
 
 def render(gallery: Gallery, cards: Sequence[Card]) -> str:
-    environment = Environment(
-        loader=PackageLoader("sdcorrect.view"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["seconds"] = _seconds
+    templates = environment()
+    templates.filters["seconds"] = _seconds
     # only these run, whatever a name may hold
-    style, script = (_inline(environment, name) for name in ("report.css", "report.js"))
+    style, script = (_inline(templates, name) for name in ("report.css", "report.js"))
     job_file = gallery.job_file
-    return environment.get_template("report.html.j2").render(
+    return templates.get_template("report.html.j2").render(
         version=__version__,
         style=style,
         script=script,

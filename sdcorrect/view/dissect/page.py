@@ -5,7 +5,6 @@ import io
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from sdcorrect import __version__
@@ -24,6 +23,7 @@ from sdcorrect.view.dissect.draw import (
 )
 from sdcorrect.view.dissect.measure import COMPARED
 from sdcorrect.view.dissect.run import CONDITIONS, Condition, Dissection, Drawn
+from sdcorrect.view.pages import environment
 
 
 class Cell(NamedTuple):
@@ -42,33 +42,32 @@ class Column(NamedTuple):
 
 def page(settings: Settings, subject: Subject, dissection: Dissection, drawn: Drawn) -> str:
     """The page; every image is in it."""
-    environment = Environment(
-        loader=PackageLoader("sdcorrect.view"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     names = settings.names
-    return environment.get_template("dissect.html.j2").render(
-        version=__version__,
-        name=printable(subject.path),
-        settings=settings,
-        subject=subject,
-        grids=dissection.grids,
-        timesteps=dissection.timesteps,
-        conditions=CONDITIONS,
-        tensors=COMPARED,
-        names=names,
-        units=UNITS,
-        rows=[name for name, _ in ROWS],
-        over=OVER,
-        means=means_of(dissection),
-        source=_uri(marked(dissection.source, drawn.point)),
-        results={c: _uri(dissection.results[c]) for c in CONDITIONS},
-        curves_on_white=_svg_uri(curves(dissection, names, ON_WHITE)),
-        curves_on_black=_svg_uri(curves(dissection, names, ON_BLACK)),
-        columns={block: [*_columns(settings, dissection, drawn, block)] for block in dissection.grids},
+    return (
+        environment()
+        .get_template("dissect.html.j2")
+        .render(
+            version=__version__,
+            name=printable(subject.path),
+            settings=settings,
+            subject=subject,
+            grids=dissection.grids,
+            timesteps=dissection.timesteps,
+            conditions=CONDITIONS,
+            tensors=COMPARED,
+            names=names,
+            units=UNITS,
+            rows=[name for name, _ in ROWS],
+            over=OVER,
+            means=means_of(dissection),
+            source=_uri(marked(dissection.source, drawn.point)),
+            results={c: _uri(dissection.results[c]) for c in CONDITIONS},
+            curves_on_white=_svg_uri(curves(dissection, names, ON_WHITE)),
+            curves_on_black=_svg_uri(curves(dissection, names, ON_BLACK)),
+            columns={
+                block: [*_columns(settings, dissection, drawn, block)] for block in dissection.grids
+            },
+        )
     )
 
 
