@@ -11,9 +11,9 @@ assets=sdcorrect/assets/icons
 declare -A prompts=(
   [flat]="in flat design style" [3d]="in 3d render style" [ink]="in black and white ink style"
 )
-# those that start from the inverted latents of all steps know no strength
-with_strength='[sdedit, correct, correct-fast, ddim]'
-without='[pnp-50, pnp, p2p-refine, masactrl]'
+# those that start from the latents of a whole inversion know no strength
+with_strength='[sdedit, correct, correct-fast]'
+without='[ddim, pnp-50, pnp, p2p-refine, masactrl]'
 
 run() { # FROM TO STRENGTH VARIANTS FOLDER
   local others=()
