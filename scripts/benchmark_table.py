@@ -25,6 +25,11 @@ METRICS = {
     "style_accuracy": "style accuracy",
     "ssim": "SSIM to the source",
 }
+#: What is drawn against style.
+CURVES = {
+    "ssim_truth": "SSIM to the true picture →",
+    "structure_distance_truth": "← structure distance to the true picture",
+}
 #: Okabe and Ito's colours, which everybody can tell apart.
 COLOURS = {
     "sdedit": "#999999",
@@ -74,9 +79,11 @@ def table(results: list[Result]) -> str:
 
 def draw(results: list[Result], file: Path) -> None:
     """Style against likeness to the truth: each curve goes over the strengths, from weak to strong."""
-    figure, panels = plt.subplots(2, len(DIRECTIONS), figsize=(16, 7.4), layout="constrained")
-    for column, direction in enumerate(DIRECTIONS):
-        for panel, metric in zip(panels[:, column], ("ssim_truth", "ssim"), strict=True):
+    directions = [direction for direction in DIRECTIONS if direction in {r.direction for r in results}]
+    shape, size = (2, len(directions)), (1.5 + 4.5 * len(directions), 8)
+    figure, panels = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)
+    for column, direction in enumerate(directions):
+        for panel, metric in zip(panels[:, column], CURVES, strict=True):
             for variant, colour in COLOURS.items():
                 own = [r for r in results if (r.direction, r.variant) == (direction, variant)]
                 points = [(r.metrics["clip_text"], r.metrics[metric]) for r in own]
@@ -95,10 +102,10 @@ def draw(results: list[Result], file: Path) -> None:
             panel.grid(alpha=0.25)
             panel.set_xlabel("CLIP similarity to the target style →")
         panels[0, column].set_title(direction.replace("-", " "))
-    panels[0, 0].set_ylabel("SSIM to the true picture →")
-    panels[1, 0].set_ylabel("SSIM to the source →")
+    for panel, name in zip(panels[:, 0], CURVES.values(), strict=True):
+        panel.set_ylabel(name)
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(file, dpi=110)
 
 
