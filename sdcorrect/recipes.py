@@ -290,10 +290,9 @@ BUILT_IN: dict[str, Recipe] = {
         ),
         Recipe(
             name="correct-fast",
-            summary="correct by DPM-Solver++ in 6 steps, the last 3 without guidance",
+            summary="correct by DPM-Solver++ in 6 steps",
             inversion="one-step",
             inject=_CORRECTION,
-            guidance_window=(0, 0.5),
             scheduler="dpm++",
             solver_steps=6,
         ),

@@ -44,7 +44,7 @@ def run(model: Model, image: Image.Image, *recipes: Recipe, **settings: Any) -> 
     [
         ("sdedit", 2 * 3),
         ("correct", 1 + 2 * 3),
-        ("correct-fast", 1 + 2 * 3 + 3),
+        ("correct-fast", 1 + 2 * 6),
         ("ddim", 4 + 2 * 4),
         ("pnp", 5 + 3 * 5),
         ("p2p", 5 + 4 * 5),
