@@ -59,21 +59,3 @@ class Clip:
             tokens = self.tokenizer(text, return_tensors="pt", **options).input_ids
         features = self.network.get_text_features(input_ids=tokens.to(self.device))
         return normalize(features.pooler_output, dim=-1)[0]
-
-
-def nearest_styles(clip: Clip, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[int]:
-    """For each picture the position of that of `prompts` that CLIP holds nearest to it."""
-    nearest: list[int] = (clip.images(pictures) @ clip.texts(prompts).T).argmax(dim=1).tolist()
-    return nearest
-
-
-def style_accuracy(
-    clip: Clip, pictures: Sequence[Image.Image], prompts: Sequence[str], target: str
-) -> float:
-    """The share of `pictures` that CLIP holds nearer to `target` than to any other of `prompts`.
-
-    Raises:
-        ValueError: `target` is none of them.
-    """
-    nearest = nearest_styles(clip, pictures, prompts)
-    return nearest.count(list(prompts).index(target)) / len(nearest)

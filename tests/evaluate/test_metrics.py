@@ -17,7 +17,7 @@ from test_evaluate import figures, table
 from torchmetrics.functional.image import structural_similarity_index_measure
 from transformers import CLIPModel, ViTModel
 
-from sdcorrect.evaluate.clip import Clip, nearest_styles, style_accuracy
+from sdcorrect.evaluate.clip import Clip
 from sdcorrect.evaluate.companions import decode_mask
 from sdcorrect.evaluate.pixels import grey_ssim
 from sdcorrect.evaluate.profiles import PROFILES, choose
@@ -42,17 +42,6 @@ def test_clip_cuts_long_texts_and_counts_them(networks: Path) -> None:
     long, longer = "a church on a hill " * 8, "a church on a hill " * 9
     torch.testing.assert_close(clip.texts([long]), clip.texts([longer]))
     assert clip.cut == 2
-
-
-def test_the_nearest_style(networks: Path, icon: Image.Image) -> None:
-    clip = Clip(str(networks / "clip"))
-    prompts = ["in ink style", "in 3d render style", "in flat design style"]
-    pictures = [icon, Image.new("RGB", (32, 32), "red")]
-    nearest = nearest_styles(clip, pictures, prompts)
-    cosines = clip.images(pictures) @ clip.texts(prompts).T
-    assert nearest == [int(row.argmax()) for row in cosines]
-    expected = nearest.count(nearest[0]) / 2
-    assert style_accuracy(clip, pictures, prompts, prompts[nearest[0]]) == expected
 
 
 @pytest.mark.parametrize("raw", [False, True])
