@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
-from conftest import EXAMPLES
 from jsonschema import Draft202012Validator
 from PIL import Image
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from sdcorrect.cli.bench import EXAMPLES
 from sdcorrect.evaluate import backbones, blip
 from sdcorrect.evaluate.clip import Clip
 
