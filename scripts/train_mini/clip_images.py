@@ -1,67 +1,88 @@
-"""Go on training mini's CLIP: the image tower alone, against the text tower as it is.
+"""Train mini's image tower against its text tower, contrastively, beside the U-Net.
 
-Locked-text tuning, the mirror of LiT (Zhai et al., CVPR 2022): the U-Net already knows the text tower.
+The text tower stays as it is (the mirror of LiT, Zhai et al., CVPR 2022), for the U-Net already listens
+to it. Half of each batch are the five sets that mini draws, half are icons of others, for their names
+alone. What an image classifier sees in each picture is learned along with it (FitNets, Romero et al.,
+ICLR 2015): some thousand drawings do not tell what a thing looks like that is not among them.
 """
 
 import torch
-from clip import (
-    HeldOut,
-    augment,
-    embed_images,
-    embed_texts,
-    save,
-    tokens_of,
-)
-from data import STYLES, Icons, as_pixels
-from torch import Generator, Tensor
-from torch.nn.functional import cross_entropy
+from data import STYLES, Icons, as_pixels, more_icons
+from features import features
+from torch import Generator, Tensor, nn
+from torch.nn.functional import cosine_similarity, cross_entropy, normalize
+from towers import WIDTH, HeldOut, augment, embed_texts, save, tokens_of
 from training import RUNS, Schedule, schedule_from_flags, train
 from transformers import CLIPModel, CLIPTokenizer
 
-SCHEDULE = Schedule(steps=2000, batch=128, learning_rate=1e-3, weight_decay=0.1, ema=0.998)
+#: The batch is of the five sets; as many icons of others come to it.
+SCHEDULE = Schedule(steps=6000, batch=64, learning_rate=1e-3, weight_decay=0.1, ema=0.998)
 #: Names this much alike share an image: what is near to a donkey may be near to a giraffe.
-KINSHIP = 0.07
+KINSHIP = 0.1
+
+
+class Student(nn.Module):
+    """The CLIP, and what its image tower says of the classifier's features while it trains."""
+
+    def __init__(self, clip: CLIPModel, features: int) -> None:
+        super().__init__()
+        self.clip = clip
+        self.as_features = nn.Linear(WIDTH, features)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings (pictures, `PROJECTION`), of unit length, and features (pictures, axes)."""
+        pooled = self.clip.vision_model(pixel_values=pixels).pooler_output
+        embeddings = normalize(self.clip.visual_projection(pooled).float(), dim=-1)
+        return embeddings, self.as_features(pooled).float()
 
 
 def main() -> None:
     torch.manual_seed(0)
-    icons = Icons()
+    icons, more = Icons(), more_icons()
     tokenizer = CLIPTokenizer.from_pretrained(RUNS / "clip")
-    clip = CLIPModel.from_pretrained(RUNS / "clip").train()
+    clip = CLIPModel.from_pretrained(RUNS / "clip")
     # on the CPU the gradient of the fused attention costs more than that of its parts
     clip.set_attn_implementation("eager")
-    rows = icons.rows(icons.trained_on)
-    pictures = icons.tensor(rows)
-    name = torch.tensor([icons.trained_on.index(concept) for concept, _ in rows])
-    style = torch.tensor([list(STYLES).index(name) for _, name in rows])
-
-    def read(texts: list[str]) -> Tensor:
-        with torch.no_grad():
-            parts = torch.split(tokens_of(tokenizer, texts), 256)
-            return torch.cat([embed_texts(clip, part) for part in parts])
-
-    whole = read([f"a {icons.caption(concept)} in {STYLES[of]}" for concept, of in rows])
-    names = read([f"a {icons.caption(concept)}" for concept in icons.trained_on])
-    styles = read([f"in {words}" for words in STYLES.values()])
-    kin = (names @ names.T / KINSHIP).softmax(dim=1)
-
-    def loss(indices: Tensor, generator: Generator) -> Tensor:
-        pixels = augment(as_pixels(pictures[indices]), generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            images = embed_images(clip, pixels)
-        images = clip.logit_scale.exp().clamp(max=100) * images
-        return (
-            cross_entropy(images @ whole.T, indices)
-            + cross_entropy(images @ names.T, kin[name[indices]])
-            + 3 * cross_entropy(images @ styles.T, style[indices])
-        )
-
     clip.text_model.requires_grad_(False)
     clip.text_projection.requires_grad_(False)
+
+    def read(texts: list[str]) -> Tensor:
+        with torch.inference_mode():
+            parts = torch.split(tokens_of(tokenizer, texts), 256)
+            return torch.cat([embed_texts(clip, part) for part in parts]).clone()
+
+    rows = icons.rows(icons.trained_on)
+    pictures = torch.cat([icons.tensor(rows), torch.from_numpy(more.pictures).permute(0, 3, 1, 2)])
+    names = [*(icons.caption(concept) for concept, _ in rows), *more.names]
+    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    name = torch.tensor([places[n] for n in names])
+    style = torch.tensor([list(STYLES).index(of) for _, of in rows])
+    of_names = read([f"a {n}" for n in places])
+    of_styles = read([f"in {words}" for words in STYLES.values()])
+    of_captions = read([f"a {icons.caption(concept)} in {STYLES[of]}" for concept, of in rows])
+    seen = features(icons, rows)
+    student = Student(clip, seen.shape[1]).train()
+
+    def loss(indices: Tensor, generator: Generator) -> Tensor:
+        own = len(indices)
+        others = torch.randint(len(rows), len(names), (own,), generator=generator)
+        both = torch.cat([indices, others])
+        pixels = augment(as_pixels(pictures[both]), generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            images, says = student(pixels)
+        images = clip.logit_scale.exp().clamp(max=100) * images
+        kin = (of_names[name[both]] @ of_names.T / KINSHIP).softmax(dim=1)
+        return (
+            cross_entropy(images @ of_names.T, kin)
+            + 0.5 * cross_entropy(images[:own] @ of_captions.T, indices)
+            + 2 * cross_entropy(images[:own] @ of_styles.T, style[indices])
+            + 4 * (1 - cosine_similarity(says, seen[both])).mean()
+        )
+
     held_out = HeldOut(icons, tokenizer)
     train(
         "clip_images",
-        clip,
+        student,
         schedule_from_flags(SCHEDULE),
         len(rows),
         loss,

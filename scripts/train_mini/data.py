@@ -2,11 +2,14 @@
 
 import re
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 ROOT = Path(__file__).parents[2]
@@ -99,14 +102,20 @@ class Icons:
     @cached_property
     def _look_alikes(self) -> set[str]:
         """Families with a member whose drawing is nearly that of a held-out concept in some set."""
-        close = set()
-        for pictures in self.pictures.values():
-            small = pictures.reshape(-1, 32, 2, 32, 2, 3).mean((2, 4)).reshape(len(pictures), -1) / 255
-            for index in self.held_out:
-                error = ((small - small[index]) ** 2).mean(1)
-                ink = ((1 - small[index]) ** 2).mean()
-                close |= {family(self.names[i]) for i in np.flatnonzero(error < 0.06 * ink)}
-        return close
+        alike = [self.drawn_like_held_out(pictures, [of]) for of, pictures in self.pictures.items()]
+        return {family(self.names[i]) for i in np.flatnonzero(np.any(alike, axis=0))}
+
+    def drawn_like_held_out(
+        self, pictures: NDArray[np.uint8], sets: Iterable[str] = tuple(STYLES)
+    ) -> NDArray[np.bool_]:
+        """Which of `pictures` (n, 64, 64, 3) are nearly a held-out concept's in one of `sets`."""
+        small, alike = _small(pictures), np.zeros(len(pictures), bool)
+        for name in sets:
+            held = _small(self.pictures[name][self.held_out])
+            square = (small**2).sum(1)[:, None] - 2 * small @ held.T + (held**2).sum(1)
+            ink = ((1 - held) ** 2).sum(1)
+            alike |= (square < 0.06 * ink).any(1)
+        return alike
 
     def caption(self, concept: int) -> str:
         return self.names[concept].replace("-", " ")
@@ -119,6 +128,26 @@ class Icons:
         """(rows, 3, 64, 64), uint8."""
         pictures = np.stack([self.pictures[name][i] for i, name in rows])
         return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
+
+
+def _small(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(n, 64, 64, 3) -> (n, 3072): at half the size, from 0 to 1."""
+    halves = pictures.reshape(-1, 32, 2, 32, 2, 3).mean((2, 4), dtype=np.float32)
+    return halves.reshape(len(pictures), -1) / 255
+
+
+@dataclass(frozen=True)
+class MoreIcons:
+    """Icons of other sets, for the image tower alone: of many more things than mini draws."""
+
+    names: list[str]
+    #: (icons, 64, 64, 3), uint8
+    pictures: NDArray[np.uint8]
+
+
+def more_icons(folder: Path = ICONS) -> MoreIcons:
+    with np.load(folder / "more.npz") as stored:
+        return MoreIcons(stored["names"].tolist(), stored["pictures"])
 
 
 def say(line: str) -> None:

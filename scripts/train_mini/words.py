@@ -44,9 +44,12 @@ def vocabulary(icons: Icons) -> list[str]:
     return list(dict.fromkeys([*names, *(w for name in names for w in name.split()), *general_words()]))
 
 
-def targets(texts: list[str], width: int, axes_from: int) -> Tensor:
-    """(texts, width): the meanings on the main axes of the first `axes_from` texts, of unit length."""
+def meanings_on_axes(texts: list[str], width: int, axes_from: int) -> Tensor:
+    """(texts, width): the meanings on the main axes of the first `axes_from` texts, of unit length.
+
+    Each axis is divided by the root of its spread: else a few of them outweigh what sets names apart.
+    """
     found = meanings(texts)
     mean = found[:axes_from].mean(0)
-    _, _, axes = torch.linalg.svd(found[:axes_from] - mean, full_matrices=False)
-    return normalize((found - mean) @ axes[:width].T, dim=-1)
+    _, spread, axes = torch.linalg.svd(found[:axes_from] - mean, full_matrices=False)
+    return normalize((found - mean) @ axes[:width].T / spread[:width].sqrt(), dim=-1)

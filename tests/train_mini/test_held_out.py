@@ -1,10 +1,14 @@
 """No concept that is held out, nor one drawn like it, is trained on."""
 
+import zlib
 from pathlib import Path
 
 import data
+import more
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from sdcorrect.config import load_job
 
@@ -51,6 +55,29 @@ def icons(tmp_path: Path) -> data.Icons:
 
 def test_trains_on_neither_the_held_out_nor_their_twins_by_name_or_looks(icons: data.Icons) -> None:
     assert [icons.names[i] for i in icons.trained_on] == ["llama", "ladder"]
+
+
+def test_other_sets_keep_away_what_is_near_by_family_word_or_meaning(
+    icons: data.Icons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanings(texts: list[str]) -> Tensor:
+        """Each text an axis of its own, but for an aubergine, which is an eggplant."""
+        axes = torch.eye(1000)
+        return axes[
+            [zlib.crc32(text.replace("aubergine", "eggplant").encode()) % 1000 for text in texts]
+        ]
+
+    monkeypatch.setattr(more, "meanings", meanings)
+    names = ["aubergine", "tractors", "church-tower", "elf-mage", "woman-mage", "llama", "black-button"]
+    assert more.allowed(icons, names) == ["llama", "black-button"]
+
+
+def test_other_sets_keep_away_what_is_drawn_like_a_held_out_concept(icons: data.Icons) -> None:
+    church = icons.names.index("church")
+    pictures = np.stack(
+        [icons.pictures["twemoji"][church] // 2 * 2, 255 - icons.pictures["noto"][church]]
+    )
+    assert icons.drawn_like_held_out(pictures).tolist() == [True, False]
 
 
 def test_holds_out_all_that_the_benchmark_translates(icons: data.Icons) -> None:

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import clip
+import clip_text
 import pytest
 import torch
+import towers
 import training
 import unet
 import vae
@@ -79,22 +80,25 @@ def test_an_epoch_has_every_picture_once() -> None:
 
 def test_networks_fit_each_other() -> None:
     latents = vae.build().encode(torch.zeros(1, 3, 64, 64)).latent_dist.mean
-    network = unet.build(clip.WIDTH)
+    network = unet.build(towers.WIDTH)
     assert list(latents.shape[1:]) == [4, network.config.sample_size, network.config.sample_size]
-    text = torch.zeros(1, 24, clip.WIDTH)
+    text = torch.zeros(1, 24, towers.WIDTH)
     assert network(latents, 1, text).sample.shape == latents.shape
 
 
-def test_contrast_is_least_where_only_what_is_alike_is_near() -> None:
-    alike = torch.tensor([[True, False], [False, True]])
-    assert clip.contrast(20 * torch.eye(2), alike) < 1e-6
-    assert clip.contrast(20 * (1 - torch.eye(2)), alike) > 10
-    both = torch.ones(2, 2, dtype=torch.bool)
-    assert clip.contrast(torch.zeros(2, 2), both) == pytest.approx(torch.log(torch.tensor(2.0)))
+def test_a_caption_means_its_name_and_its_style_alike() -> None:
+    name = nn.functional.normalize(torch.rand(1, towers.PROJECTION - clip_text.STYLE_AXES), dim=-1)
+    style = torch.eye(clip_text.STYLE_AXES)[:1]
+    alone, said = clip_text.targets(name, None), clip_text.targets(None, style)
+    both = clip_text.targets(name, style)
+    assert both.shape == (1, towers.PROJECTION)
+    assert (alone * said).sum() == 0
+    half = torch.tensor(0.5).sqrt()
+    assert torch.allclose(torch.stack([(both * alone).sum(), (both * said).sum()]), half)
 
 
 def test_augmentations_keep_the_ground_white() -> None:
     generator = torch.Generator().manual_seed(0)
     white = torch.full((3, 3, 64, 64), 255, dtype=torch.uint8)
     assert vae.augment(white, generator).eq(255).all()
-    assert torch.allclose(clip.augment(torch.ones(3, 3, 64, 64), generator), torch.ones(1))
+    assert torch.allclose(towers.augment(torch.ones(3, 3, 64, 64), generator), torch.ones(1))
