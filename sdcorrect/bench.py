@@ -98,18 +98,7 @@ def compare(
     Raises:
         UsageError: a recipe does not fit the model or the job.
     """
-    translators = {
-        recipe.name: Translator(
-            model,
-            [recipe],
-            steps=job.steps,
-            strength=job.strength,
-            guidance_scale=job.guidance_scale,
-            scheduler=job.scheduler,
-            equalizer=job.equalizer,
-        )
-        for recipe in job.recipes
-    }
+    translators = {recipe.name: Translator.of_job(job, model, [recipe]) for recipe in job.recipes}
     for translator in translators.values():
         translator.check_prompts(job.prompt, job.source_prompt)
     names = sorted(translators, key=lambda name: name != base)  # the base first

@@ -15,6 +15,7 @@ from diffusers import DDIMScheduler, SchedulerMixin
 from PIL import Image
 from torch import Tensor
 
+from sdcorrect.config import Job
 from sdcorrect.core.alignment import Alignment
 from sdcorrect.core.plan import Plan, SchedulerName, check_windows, effective_steps
 from sdcorrect.core.sampler import Source, check_passes, denoise, invert, start
@@ -97,6 +98,20 @@ class Translator:
         self.seconds: dict[str, float] = defaultdict(float)
         job = {"steps": steps, "guidance_scale": guidance_scale, "scheduler": scheduler}
         self.methods = {recipe.name: _resolve(recipe, model, strength, job) for recipe in recipes}
+
+    @classmethod
+    def of_job(cls, job: Job, model: Model, recipes: Sequence[Recipe]) -> "Translator":
+        """That of `job`'s settings, for some of its recipes."""
+        return cls(
+            model,
+            recipes,
+            steps=job.steps,
+            strength=job.strength,
+            guidance_scale=job.guidance_scale,
+            scheduler=job.scheduler,
+            equalizer=job.equalizer,
+            spill=job.spill,
+        )
 
     def check_prompts(self, prompt: str, source_prompt: str | None) -> None:
         """Refuse a pair of prompts that a recipe cannot work with.

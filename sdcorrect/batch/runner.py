@@ -79,16 +79,7 @@ class Run:
         check_folders(job.controlnets)
         self.items = [item for item in everything if shard.has(item.key)]
         self.sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
-        self.translator = Translator(
-            model,
-            job.recipes,
-            steps=job.steps,
-            strength=job.strength,
-            guidance_scale=job.guidance_scale,
-            scheduler=job.scheduler,
-            equalizer=job.equalizer,
-            spill=job.spill,
-        )
+        self.translator = Translator.of_job(job, model, job.recipes)
         for item in self.items:
             if item.problem is None:
                 self.translator.check_prompts(item.prompt, item.source_prompt)

@@ -30,14 +30,7 @@ class Session:
         self.sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
         one_step = [recipe for recipe in job.recipes if recipe.inversion == "one-step"]
         recipe = (one_step or job.recipes)[0]
-        self.translator = Translator(
-            model,
-            [recipe],
-            steps=job.steps,
-            strength=job.strength,
-            guidance_scale=job.guidance_scale,
-            scheduler=job.scheduler,
-        )
+        self.translator = Translator.of_job(job, model, [recipe])
         method = dissectable(self.translator)
         _, timesteps = method.solver(model.scheduler)
         self.timesteps: list[int] = timesteps.tolist()
