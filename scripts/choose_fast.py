@@ -151,6 +151,11 @@ def evaluations(recipe: Recipe) -> int:
     return 1 + steps + int(steps * recipe.guidance_window[1] + 1e-6)
 
 
+def ordered(off: Mapping[str, float], cost: Mapping[str, int]) -> list[str]:
+    """Those inside come first, the cheapest before the others; then the nearest."""
+    return sorted(off, key=lambda name: (max(off[name], 1.0), cost[name], off[name]))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pictures", type=Path)
@@ -184,8 +189,7 @@ def main() -> int:
             for name, distance in distances(job, arguments).items():
                 worst[name].append(distance)
     off = {name: max(distance.bands for distance in found) for name, found in worst.items()}
-    # those inside come first, the cheapest before the others; then the nearest
-    order = sorted(off, key=lambda name: (max(off[name], 1.0), evaluations(recipes[name]), off[name]))
+    order = ordered(off, {name: evaluations(recipe) for name, recipe in recipes.items()})
     faster: dict[str, float] = {}
     if arguments.rounds:
         timed = [BUILT_IN[BASE], BUILT_IN["pnp"], *(recipes[name] for name in order[: arguments.timed])]

@@ -1,0 +1,45 @@
+"""Choosing the fast recipe: distances are the evaluation's, and the cheapest inside comes first."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import choose_fast
+import pytest
+
+ICONS = Path(__file__).parents[2] / "sdcorrect" / "assets" / "icons"
+
+
+def _chosen(out: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> dict[str, Any]:
+    fixed = [str(ICONS / "flat"), "-p", "in 3d render style", "-o", str(out), "--limit", "2"]
+    monkeypatch.setattr("sys.argv", ["choose_fast.py", *fixed, *words])
+    assert choose_fast.main() == 0
+    found: dict[str, Any] = json.loads((out / "choice.json").read_text())
+    return found
+
+
+def test_bands_are_of_the_evaluations_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--strengths", "0.6", "--solvers", "dpm++", "--steps", "3", "12", "--guided", "1"]
+    plain = ["--reuse", "0", "--metrics", "ssim", "psnr", "--rounds", "0"]
+    found = _chosen(tmp_path, monkeypatch, *words, *plain)
+    assert {name: of["evaluations"] for name, of in found.items()} == {
+        "dpmpp-12-guided-1": 25,
+        "dpmpp-3-guided-1": 7,
+    }
+    (near,), (far,) = (found[name]["distances"] for name in ("dpmpp-12-guided-1", "dpmpp-3-guided-1"))
+    assert near["bands"] < far["bands"]
+    for distance in (near, far):
+        share = abs(distance["value"] - distance["base"])
+        share /= 0.01 if distance["metric"] == "ssim" else 0.01 * distance["base"]
+        assert distance["bands"] == pytest.approx(share)
+
+
+def test_the_cheapest_inside_comes_first_then_the_nearest() -> None:
+    off = {"far": 3.0, "inside": 0.2, "cheap": 0.9, "near": 1.1}
+    cost = {"far": 5, "inside": 25, "cheap": 13, "near": 7}
+    assert choose_fast.ordered(off, cost) == ["cheap", "inside", "near", "far"]
+
+
+@pytest.mark.parametrize(("metric", "band"), [("ssim", 0.01), ("ssim_truth", 0.01), ("psnr", 0.2)])
+def test_a_band_is_absolute_for_ssim_alone(metric: str, band: float) -> None:
+    assert choose_fast.band_of(metric, 20.0) == pytest.approx(band)
