@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from sdcorrect.cli import options
 from sdcorrect.cli.console import Debug, app, err, errors_for_people, out
 from sdcorrect.config import load_job
 from sdcorrect.errors import SdcorrectError, UsageError
@@ -39,9 +40,7 @@ def bench(
     ] = "mini",
     steps: Annotated[int, typer.Option("--steps", help="Sampling steps at strength 1.")] = 20,
     strength: Annotated[float, typer.Option("--strength", help="How far to go, 0 to 1.")] = 0.95,
-    size: Annotated[
-        int | None, typer.Option("--size", help="The longer side, px.", show_default="the model's own")
-    ] = None,
+    size: options.Size = None,
     prompt: Annotated[str, typer.Option("--prompt", "-p")] = "in 3d render style",
     source_prompt: Annotated[
         str, typer.Option("--source-prompt", help="For p2p.")

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from sdcorrect.cli import options
 from sdcorrect.cli.console import SOME_FAILED, Debug, app, err, errors_for_people, out
 from sdcorrect.config import LIST_SUFFIXES, Job, load_job, parse_set
 from sdcorrect.errors import PictureError, SdcorrectError, UsageError, printable
@@ -31,29 +32,20 @@ def dissect(
         typer.Option("--output", "-o", help="The folder.", show_default="out/dissect/<stem>"),
     ] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to turn it into.")] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", help="mini, a diffusers folder, a .safetensors or .ckpt file, or a hub id."
-        ),
-    ] = None,
+    model: options.Model = None,
     method: Annotated[
         str | None,
         typer.Option(
             "--method", help="A recipe with a one-step inversion.", show_default="the job's, or correct"
         ),
     ] = None,
-    strength: Annotated[
-        float | None, typer.Option("--strength", help="How far to go from the source, 0 to 1.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Sampling steps at strength 1.")] = None,
+    strength: options.Strength = None,
+    steps: options.Steps = None,
     guidance: Annotated[
         float | None, typer.Option("--guidance", help="The scale of classifier-free guidance.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Another seed, other noise.")] = None,
-    size: Annotated[
-        int | None, typer.Option("--size", help="The longer side, px.", show_default="the model's own")
-    ] = None,
+    seed: options.Seed = None,
+    size: options.Size = None,
     blocks: Annotated[
         str | None,
         typer.Option(
@@ -79,11 +71,9 @@ def dissect(
             show_default="the middle",
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option("--dtype", help="auto, float32, float16, bfloat16.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="Only the first so many.")] = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    limit: options.Limit = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="A job, a YAML file.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for translate.")

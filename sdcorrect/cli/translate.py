@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from sdcorrect.cli import options
 from sdcorrect.cli.console import (
     SOME_FAILED,
     Debug,
@@ -39,30 +40,21 @@ def translate(
     config: Annotated[Path | None, typer.Option("--config", "-c", help="The job, a YAML file.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The output folder.")] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to turn them into.")] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", help="mini, a diffusers folder, a .safetensors or .ckpt file, or a hub id."
-        ),
-    ] = None,
+    model: options.Model = None,
     method: Annotated[
         str | None, typer.Option("--method", help="A recipe; see `sdcorrect recipes`.")
     ] = None,
-    strength: Annotated[
-        float | None, typer.Option("--strength", help="How far to go from the source, 0 to 1.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Sampling steps at strength 1.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Another seed, other noise.")] = None,
+    strength: options.Strength = None,
+    steps: options.Steps = None,
+    seed: options.Seed = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures at a time.")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option("--dtype", help="auto, float32, float16, bfloat16.")
-    ] = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as output.format=jpg."),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="Only the first so many.")] = None,
+    limit: options.Limit = None,
     num_shards: Annotated[
         int | None, typer.Option("--num-shards", min=1, help="Divide the pictures among so many runs.")
     ] = None,
