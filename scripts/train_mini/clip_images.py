@@ -1,17 +1,17 @@
 """Train mini's image tower against its text tower, contrastively, beside the U-Net.
 
 The text tower stays as it is (the mirror of LiT, Zhai et al., CVPR 2022), for the U-Net already listens
-to it. Half of each batch are the five sets that mini draws, half are icons of others, for their names
-alone. What an image classifier sees in each picture is learned along with it (FitNets, Romero et al.,
-ICLR 2015): some thousand drawings do not tell what a thing looks like that is not among them.
+to it. Half of each batch are the five sets that mini draws, half are icons of many others. Some thousand
+drawings do not tell what a thing looks like that is not among them, so the tower also learns from an
+image classifier: what this sees in a picture, and what is to be made of that (`features.py`).
 """
 
 import torch
 from data import STYLES, Icons, as_pixels, more_icons
-from features import features
+from features import AXES, Teacher
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
-from towers import WIDTH, HeldOut, augment, embed_texts, save, tokens_of
+from towers import STYLE_AXES, WIDTH, HeldOut, augment, embed_texts, save, tokens_of
 from training import RUNS, Schedule, schedule_from_flags, train
 from transformers import CLIPModel, CLIPTokenizer
 
@@ -24,13 +24,13 @@ KINSHIP = 0.06
 class Student(nn.Module):
     """The CLIP, and what its image tower says of the classifier's features while it trains."""
 
-    def __init__(self, clip: CLIPModel, features: int) -> None:
+    def __init__(self, clip: CLIPModel) -> None:
         super().__init__()
         self.clip = clip
-        self.as_features = nn.Linear(WIDTH, features)
+        self.as_features = nn.Linear(WIDTH, AXES)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings (pictures, `PROJECTION`), of unit length, and features (pictures, axes)."""
+        """Embeddings (pictures, `PROJECTION`), of unit length, and features (pictures, `AXES`)."""
         pooled = self.clip.vision_model(pixel_values=pixels).pooler_output
         embeddings = normalize(self.clip.visual_projection(pooled).float(), dim=-1)
         return embeddings, self.as_features(pooled).float()
@@ -53,30 +53,32 @@ def main() -> None:
 
     rows = icons.rows(icons.trained_on)
     pictures = torch.cat([icons.tensor(rows), torch.from_numpy(more.pictures).permute(0, 3, 1, 2)])
-    names = [*(icons.caption(concept) for concept, _ in rows), *more.names]
-    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
-    name = torch.tensor([places[n] for n in names])
+    names = [icons.caption(concept) for concept in icons.trained_on]
+    name = torch.tensor([icons.trained_on.index(concept) for concept, _ in rows])
     style = torch.tensor([list(STYLES).index(of) for _, of in rows])
-    of_names = read([f"a {n}" for n in places])
+    of_names = read([f"a {n}" for n in names])
     of_styles = read([f"in {words}" for words in STYLES.values()])
     of_captions = read([f"a {icons.caption(concept)} in {STYLES[of]}" for concept, of in rows])
-    seen = features(icons, rows)
-    student = Student(clip, seen.shape[1]).train()
+    kin = (of_names @ of_names.T / KINSHIP).softmax(dim=1)
+    teacher = Teacher(icons, rows, of_names[name])
+    student = Student(clip).train()
 
     def loss(indices: Tensor, generator: Generator) -> Tensor:
         own = len(indices)
-        others = torch.randint(len(rows), len(names), (own,), generator=generator)
+        others = torch.randint(len(rows), len(pictures), (own,), generator=generator)
         both = torch.cat([indices, others])
         pixels = augment(as_pixels(pictures[both]), generator)
         with torch.autocast("cpu", torch.bfloat16):
             images, says = student(pixels)
-        images = clip.logit_scale.exp().clamp(max=100) * images
-        kin = (of_names[name[both]] @ of_names.T / KINSHIP).softmax(dim=1)
+        scores = clip.logit_scale.exp().clamp(max=100) * images[:own]
+        # of the axes that are the styles' the teacher knows nothing
+        meant, known = (of[:, :-STYLE_AXES] for of in (images, teacher.names[both]))
         return (
-            cross_entropy(images @ of_names.T, kin)
-            + 0.5 * cross_entropy(images[:own] @ of_captions.T, indices)
-            + 4 * cross_entropy(images[:own] @ of_styles.T, style[indices])
-            + 4 * (1 - cosine_similarity(says, seen[both])).mean()
+            cross_entropy(scores @ of_names.T, kin[name[indices]])
+            + 0.5 * cross_entropy(scores @ of_captions.T, indices)
+            + 4 * cross_entropy(scores @ of_styles.T, style[indices])
+            + 8 * (1 - cosine_similarity(says, teacher.features[both])).mean()
+            + 8 * (1 - cosine_similarity(meant, known)).mean()
         )
 
     held_out = HeldOut(icons, tokenizer)

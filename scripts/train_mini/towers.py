@@ -11,6 +11,8 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 WIDTH, PROJECTION, IMAGE = 160, 128, 64
+#: The last axes of an embedding are the styles'.
+STYLE_AXES = 8
 
 
 def build(tokenizer: CLIPTokenizer) -> CLIPModel:

@@ -1,13 +1,18 @@
-"""What English words mean, from a sentence encoder: mini's text tower could not learn it from icons.
+"""What names and other English words mean: mini's text tower could not learn it from icons.
 
-Held-out pictures are never seen in training, but that an eggplant is a vegetable may be known.
+A sentence encoder reads them, and what Unicode says of an emoji: its keywords, and its kind. Held-out
+pictures are never seen in training, but that an eggplant is a vegetable may be known.
 """
 
+import json
+import re
+import unicodedata
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 import torch
-from data import Icons
+from data import ICONS, Icons
 from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
@@ -44,12 +49,33 @@ def vocabulary(icons: Icons) -> list[str]:
     return list(dict.fromkeys([*names, *(w for name in names for w in name.split()), *general_words()]))
 
 
-def meanings_on_axes(texts: list[str], width: int, axes_from: int) -> Tensor:
-    """(texts, width): the meanings on the main axes of the first `axes_from` texts, of unit length.
+@cache
+def emoji() -> dict[str, tuple[str, str]]:
+    """Of each emoji's name as icon sets write it: its keywords and its kind, as in Unicode's CLDR."""
+    folder = ICONS / "node_modules" / "emojibase-data"
+    kinds = json.loads((folder / "meta" / "groups.json").read_text())["subgroups"]
+    found = {}
+    for entry in json.loads((folder / "en" / "data.json").read_text()):
+        plain = unicodedata.normalize("NFKD", entry["label"].lower().replace("’", ""))
+        name = re.sub(r"[^a-z0-9]+", " ", plain.encode("ascii", "ignore").decode()).strip()
+        kind = kinds.get(str(entry.get("subgroup")), "").replace("-", " ")
+        found[name] = (", ".join(entry.get("tags", ())), kind)
+    return found
+
+
+def meanings_of_names(names: list[str]) -> Tensor:
+    """(names, 384): the name's, and of an emoji, its keywords' and its kind's, added up."""
+    told = [emoji().get(name, ("", "")) for name in names]
+    keywords = meanings([f"{name}: {words}" for name, (words, _) in zip(names, told, strict=True)])
+    kinds = meanings([kind or name for name, (_, kind) in zip(names, told, strict=True)])
+    return normalize(meanings(names) + keywords + kinds, dim=-1)
+
+
+def on_axes(found: Tensor, width: int, axes_from: int) -> Tensor:
+    """(texts, 384) -> (texts, width): on the main axes of the first `axes_from`, of unit length.
 
     Each axis is divided by the root of its spread: else a few of them outweigh what sets names apart.
     """
-    found = meanings(texts)
     mean = found[:axes_from].mean(0)
     _, spread, axes = torch.linalg.svd(found[:axes_from] - mean, full_matrices=False)
     return normalize((found - mean) @ axes[:width].T / spread[:width].sqrt(), dim=-1)

@@ -87,8 +87,8 @@ def test_networks_fit_each_other() -> None:
 
 
 def test_a_caption_means_its_name_and_its_style_alike() -> None:
-    name = nn.functional.normalize(torch.rand(1, towers.PROJECTION - clip_text.STYLE_AXES), dim=-1)
-    style = torch.eye(clip_text.STYLE_AXES)[:1]
+    name = nn.functional.normalize(torch.rand(1, towers.PROJECTION - towers.STYLE_AXES), dim=-1)
+    style = torch.eye(towers.STYLE_AXES)[:1]
     alone, said = clip_text.targets(name, None), clip_text.targets(None, style)
     both = clip_text.targets(name, style)
     assert both.shape == (1, towers.PROJECTION)
