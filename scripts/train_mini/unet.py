@@ -12,7 +12,7 @@ from towers import tokens_of
 from training import RUNS, Schedule, schedule_from_flags, train
 from transformers import CLIPTextModel, CLIPTokenizer
 
-SCHEDULE = Schedule(steps=10500, batch=32, learning_rate=6e-4, weight_decay=0.02, ema=0.9995)
+SCHEDULE = Schedule(steps=10000, batch=32, learning_rate=6e-4, weight_decay=0.02, ema=0.9995)
 #: How often an icon is told by name and style, by style, by name, not at all.
 TOLD = (0.4, 0.35, 0.1, 0.15)
 #: Min-SNR weighting (Hang et al., ICCV 2023), and a little for the steps that it nearly drops.

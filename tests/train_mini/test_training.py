@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import clip_images
 import clip_text
 import pytest
 import torch
@@ -95,6 +96,23 @@ def test_a_caption_means_its_name_and_its_style_alike() -> None:
     assert (alone * said).sum() == 0
     half = torch.tensor(0.5).sqrt()
     assert torch.allclose(torch.stack([(both * alone).sum(), (both * said).sum()]), half)
+
+
+def test_a_collage_is_of_patches_of_one_style() -> None:
+    # two styles: patches of even and of odd shades, each patch one shade
+    shades = torch.arange(16).repeat(12, 4) % 16 // 2 * 2
+    shades[6:] += 1
+    pictures = shades.reshape(12, 1, 8, 8).expand(-1, 3, -1, -1).to(torch.uint8)
+    pictures = pictures.repeat_interleave(towers.PATCH, 2).repeat_interleave(towers.PATCH, 3)
+    by_style = torch.arange(12).reshape(2, 6)
+    generator = torch.Generator().manual_seed(0)
+    cut, style = clip_images.collages(pictures, by_style, generator)
+    assert cut.shape == (clip_images.COLLAGES, 3, towers.IMAGE, towers.IMAGE)
+    assert torch.equal(cut % 2, style.to(torch.uint8)[:, None, None, None].expand_as(cut))
+    # whole patches, not halves
+    rows = cut[:, 0, :: towers.PATCH].repeat_interleave(towers.PATCH, 1)
+    assert torch.equal(cut[:, 0], rows)
+    assert cut.unique().numel() == 16
 
 
 def test_augmentations_keep_the_ground_white() -> None:
