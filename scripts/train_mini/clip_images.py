@@ -16,8 +16,8 @@ from training import RUNS, Schedule, schedule_from_flags, train
 from transformers import CLIPModel, CLIPTokenizer
 
 #: The batch is of the five sets; so many icons of others come to it, and so many collages.
-SCHEDULE = Schedule(steps=4500, batch=64, learning_rate=1e-3, weight_decay=0.1, ema=0.998)
-OTHERS, COLLAGES = 48, 32
+SCHEDULE = Schedule(steps=5000, batch=64, learning_rate=1e-3, weight_decay=0.1, ema=0.998)
+OTHERS, COLLAGES = 48, 48
 #: Names this much alike share an image: what is near to a donkey may be near to a giraffe.
 KINSHIP = 0.06
 
@@ -101,8 +101,8 @@ def main() -> None:
         return (
             cross_entropy(scores @ of_names.T, kin[name[indices]])
             + 0.5 * cross_entropy(scores @ of_captions.T, indices)
-            + 2 * cross_entropy(scores @ of_styles.T, style[indices])
-            + 2 * cross_entropy(scale * of_collages @ of_styles.T, of)
+            + 6 * cross_entropy(scores @ of_styles.T, style[indices])
+            + 6 * cross_entropy(scale * of_collages @ of_styles.T, of)
             + 8 * (1 - cosine_similarity(says, teacher.features[both])).mean()
             + 8 * (1 - cosine_similarity(meant, known)).mean()
         )

@@ -55,12 +55,12 @@ def embed_texts(clip: CLIPModel, ids: Tensor) -> Tensor:
 
 
 def augment(pixels: Tensor, generator: Generator) -> Tensor:
-    """Each picture mirrored or not, turned by up to 6 degrees, seen whole or in part, and brightened.
+    """Each picture mirrored or not, turned by up to 6 degrees, seen whole or in part.
 
-    A style is in every part of a picture: what is learned from wholes alone are the pictures by heart.
+    Its colours stay: each set has its own palette, by which it is known.
     """
     count = len(pixels)
-    angle, across, down, light = (torch.rand(4, count, generator=generator) * 2 - 1).unbind()
+    angle, across, down = (torch.rand(3, count, generator=generator) * 2 - 1).unbind()
     seen = 0.6 + 0.5 * torch.rand(count, generator=generator)
     flip = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
     angle, room = angle * math.radians(6), (1 - seen).abs()
@@ -73,9 +73,7 @@ def augment(pixels: Tensor, generator: Generator) -> Tensor:
         1,
     )
     grid = affine_grid(rows, list(pixels.shape), align_corners=False)
-    moved = grid_sample(pixels, grid, padding_mode="border", align_corners=False)
-    gamma = (0.05 * light).exp()[:, None, None, None]
-    return 2 * ((moved + 1) / 2).clamp(0, 1) ** gamma - 1
+    return grid_sample(pixels, grid, padding_mode="border", align_corners=False)
 
 
 class HeldOut:
