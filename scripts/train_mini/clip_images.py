@@ -16,8 +16,8 @@ from training import RUNS, Schedule, schedule_from_flags, train
 from transformers import CLIPModel, CLIPTokenizer
 
 #: The batch is of the five sets; so many icons of others come to it, and so many collages.
-SCHEDULE = Schedule(steps=5000, batch=64, learning_rate=1e-3, weight_decay=0.1, ema=0.998)
-OTHERS, COLLAGES = 48, 48
+SCHEDULE = Schedule(steps=5500, batch=64, learning_rate=1e-3, weight_decay=0.1, ema=0.998)
+OTHERS, COLLAGES = 48, 64
 #: Names this much alike share an image: what is near to a donkey may be near to a giraffe.
 KINSHIP = 0.06
 
@@ -38,7 +38,7 @@ class Student(nn.Module):
 
 
 def collages(pictures: Tensor, by_style: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-    """`COLLAGES` pictures of patches from four of one style, and which style that is.
+    """`COLLAGES` pictures of patches from up to four of one style, and which style that is.
 
     A style is in every patch. From whole pictures the tower learned by heart which are of which style.
     """
@@ -47,7 +47,9 @@ def collages(pictures: Tensor, by_style: Tensor, generator: Generator) -> tuple[
         return torch.randint(end, (COLLAGES, *shape), generator=generator)
 
     style = drawn(len(by_style))
-    four = by_style[style[:, None], drawn(by_style.shape[1], 4)]
+    # a collage is of the first 1, 2, 3 or 4 of the four
+    of_first = torch.arange(4) % (drawn(4, 1) + 1)
+    four = by_style[style[:, None], drawn(by_style.shape[1], 4).gather(1, of_first)]
     side, grid = PATCH, IMAGE // PATCH
     # (collages, patches of four pictures, 3, side, side)
     patches = pictures[four].unfold(3, side, side).unfold(4, side, side).permute(0, 1, 3, 4, 2, 5, 6)
@@ -100,9 +102,9 @@ def main() -> None:
         meant, known = (of[:, :-STYLE_AXES] for of in (images, teacher.names[both]))
         return (
             cross_entropy(scores @ of_names.T, kin[name[indices]])
-            + 0.5 * cross_entropy(scores @ of_captions.T, indices)
-            + 6 * cross_entropy(scores @ of_styles.T, style[indices])
-            + 6 * cross_entropy(scale * of_collages @ of_styles.T, of)
+            + 0.25 * cross_entropy(scores @ of_captions.T, indices)
+            + cross_entropy(scores @ of_styles.T, style[indices])
+            + 8 * cross_entropy(scale * of_collages @ of_styles.T, of)
             + 8 * (1 - cosine_similarity(says, teacher.features[both])).mean()
             + 8 * (1 - cosine_similarity(meant, known)).mean()
         )
