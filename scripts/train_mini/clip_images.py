@@ -57,7 +57,7 @@ def collages(pictures: Tensor, by_style: Tensor, generator: Generator) -> tuple[
     patches = pictures[four].unfold(3, side, side).unfold(4, side, side).permute(0, 1, 3, 4, 2, 5, 6)
     patches = patches.flatten(1, 3)
     chosen = patches[torch.arange(COLLAGES)[:, None], drawn(patches.shape[1], grid * grid)]
-    placed = chosen.unflatten(1, (grid, grid)).permute(0, 3, 1, 4, 2, 5)
+    placed = chosen.reshape(COLLAGES, grid, grid, 3, side, side).permute(0, 3, 1, 4, 2, 5)
     return placed.reshape(COLLAGES, 3, IMAGE, IMAGE), style
 
 

@@ -119,18 +119,20 @@ def test_a_collage_is_of_patches_of_one_style() -> None:
 
 def test_palettes_tell_styles_apart_on_pictures_never_seen() -> None:
     generator = torch.Generator().manual_seed(0)
-    colours = torch.tensor([[250, 210, 60], [60, 200, 90], [230, 40, 50], [40, 90, 220]])
+    colours = torch.tensor(
+        [[250, 210, 60], [60, 200, 90], [230, 40, 50], [40, 90, 220], [20, 20, 20], [130, 70, 200]]
+    )
 
-    def drawn(count: int, style: int) -> Tensor:
-        """Pictures of two of the four colours, anywhere; each style has two."""
-        two = torch.randint(2, (count, 64, 64), generator=generator) + 2 * style
-        return colours[two].permute(0, 3, 1, 2).to(torch.uint8)
+    def drawn(count: int) -> Tensor:
+        """Pictures in each of three styles: of two of the colours, anywhere."""
+        two = torch.randint(2, (3, count, 64, 64), generator=generator)
+        of_style = two + 2 * torch.arange(3)[:, None, None, None]
+        return colours[of_style].flatten(0, 1).permute(0, 3, 1, 2).to(torch.uint8)
 
-    pictures = torch.cat([drawn(25, 0), drawn(25, 1)])
-    palettes = Palettes(pictures, torch.arange(2).repeat_interleave(25))
-    pixels = data.as_pixels(torch.cat([drawn(5, 0), drawn(5, 1)]))
+    palettes = Palettes(drawn(25), torch.arange(3).repeat_interleave(25))
+    pixels = data.as_pixels(drawn(5))
     likely = palettes.judge(pixels)
-    assert likely.argmax(1).tolist() == [0] * 5 + [1] * 5
+    assert likely.argmax(1).tolist() == [0] * 5 + [1] * 5 + [2] * 5
     assert torch.allclose(likely.sum(1), torch.tensor(1.0))
     again = recoloured(pixels, generator)
     assert again.abs().max() <= 1
