@@ -18,7 +18,7 @@ from transformers import CLIPModel, CLIPTokenizer
 
 #: The batch is of the five sets, and once more in other colours; so many icons of others come to it, and
 #: so many collages.
-SCHEDULE = Schedule(steps=6250, batch=64, learning_rate=1e-3, weight_decay=0.1, ema=0.998)
+SCHEDULE = Schedule(steps=5600, batch=64, learning_rate=1e-3, weight_decay=0.1, ema=0.998)
 OTHERS, COLLAGES = 48, 32
 #: Names this much alike share an image: what is near to a donkey may be near to a giraffe.
 KINSHIP = 0.06
