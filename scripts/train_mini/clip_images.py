@@ -9,17 +9,15 @@ image classifier: what this sees in a picture, and what is to be made of that (`
 import torch
 from data import STYLES, Icons, as_pixels, more_icons
 from features import AXES, Teacher
-from palette import Palettes, recoloured
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 from towers import IMAGE, PATCH, STYLE_AXES, WIDTH, HeldOut, augment, embed_texts, save, tokens_of
 from training import RUNS, Schedule, schedule_from_flags, train
 from transformers import CLIPModel, CLIPTokenizer
 
-#: The batch is of the five sets, and once more in other colours; so many icons of others come to it, and
-#: so many collages.
-SCHEDULE = Schedule(steps=5600, batch=64, learning_rate=1e-3, weight_decay=0.1, ema=0.998)
-OTHERS, COLLAGES = 48, 32
+#: The batch is of the five sets; so many icons of others come to it, and so many collages.
+SCHEDULE = Schedule(steps=6000, batch=64, learning_rate=1e-3, weight_decay=0.1, ema=0.998)
+OTHERS, COLLAGES = 48, 64
 #: Names this much alike share an image: what is near to a donkey may be near to a giraffe.
 KINSHIP = 0.06
 
@@ -87,7 +85,6 @@ def main() -> None:
     of_captions = read([f"a {icons.caption(concept)} in {STYLES[of]}" for concept, of in rows])
     kin = (of_names @ of_names.T / KINSHIP).softmax(dim=1)
     teacher = Teacher(icons, rows, of_names[name])
-    palettes = Palettes(pictures[: len(rows)], style)
     student = Student(clip).train()
 
     def loss(indices: Tensor, generator: Generator) -> Tensor:
@@ -95,14 +92,11 @@ def main() -> None:
         others = torch.randint(len(rows), len(pictures), (OTHERS,), generator=generator)
         both = torch.cat([indices, others])
         cut, of = collages(pictures, by_style, generator)
-        again = recoloured(as_pixels(pictures[indices]), generator)
-        pixels = torch.cat([augment(as_pixels(pictures[both]), generator), as_pixels(cut), again])
+        pixels = torch.cat([augment(as_pixels(pictures[both]), generator), as_pixels(cut)])
         with torch.autocast("cpu", torch.bfloat16):
             images, says = student(pixels)
+        images, of_collages, says = images[: len(both)], images[len(both) :], says[: len(both)]
         scale = clip.logit_scale.exp().clamp(max=100)
-        by_palette = scale * images @ of_styles.T
-        of_collages = by_palette[len(both) : len(both) + COLLAGES]
-        images, says = images[: len(both)], says[: len(both)]
         scores = scale * images[:own]
         # of the axes that are the styles' the teacher knows nothing
         meant, known = (of[:, :-STYLE_AXES] for of in (images, teacher.names[both]))
@@ -110,8 +104,7 @@ def main() -> None:
             cross_entropy(scores @ of_names.T, kin[name[indices]])
             + 0.25 * cross_entropy(scores @ of_captions.T, indices)
             + cross_entropy(scores @ of_styles.T, style[indices])
-            + 4 * cross_entropy(of_collages, of)
-            + 8 * cross_entropy(by_palette, palettes.judge(pixels))
+            + 8 * cross_entropy(scale * of_collages @ of_styles.T, of)
             + 8 * (1 - cosine_similarity(says, teacher.features[both])).mean()
             + 8 * (1 - cosine_similarity(meant, known)).mean()
         )

@@ -5,14 +5,12 @@ from pathlib import Path
 
 import clip_images
 import clip_text
-import data
 import pytest
 import torch
 import towers
 import training
 import unet
 import vae
-from palette import Palettes, recoloured
 from torch import Generator, Tensor, nn
 
 SCHEDULE = training.Schedule(steps=6, batch=4, learning_rate=0.1, warm_up=2, ema=0.9)
@@ -115,28 +113,6 @@ def test_a_collage_is_of_patches_of_one_style() -> None:
     rows = cut[:, 0, :: towers.PATCH].repeat_interleave(towers.PATCH, 1)
     assert torch.equal(cut[:, 0], rows)
     assert cut.unique().numel() == 16
-
-
-def test_palettes_tell_styles_apart_on_pictures_never_seen() -> None:
-    generator = torch.Generator().manual_seed(0)
-    colours = torch.tensor(
-        [[250, 210, 60], [60, 200, 90], [230, 40, 50], [40, 90, 220], [20, 20, 20], [130, 70, 200]]
-    )
-
-    def drawn(count: int) -> Tensor:
-        """Pictures in each of three styles: of two of the colours, anywhere."""
-        two = torch.randint(2, (3, count, 64, 64), generator=generator)
-        of_style = two + 2 * torch.arange(3)[:, None, None, None]
-        return colours[of_style].flatten(0, 1).permute(0, 3, 1, 2).to(torch.uint8)
-
-    palettes = Palettes(drawn(25), torch.arange(3).repeat_interleave(25))
-    pixels = data.as_pixels(drawn(5))
-    likely = palettes.judge(pixels)
-    assert likely.argmax(1).tolist() == [0] * 5 + [1] * 5 + [2] * 5
-    assert torch.allclose(likely.sum(1), torch.tensor(1.0))
-    again = recoloured(pixels, generator)
-    assert again.abs().max() <= 1
-    assert not torch.allclose(palettes.judge(again), likely)
 
 
 def test_augmentations_keep_the_ground_white() -> None:
