@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ PERMISSIVE = {"MIT", "Apache-2.0", "CC-BY-4.0"}
 CANVAS, MARGIN, SIZE = 128, 8, 64
 
 
+@cache
 def load(name: str) -> dict[str, Any]:
     folder = ICONS / "node_modules" / "@iconify-json" / name
     licence = json.loads((folder / "info.json").read_text())["license"]["spdx"]
