@@ -3,12 +3,17 @@
 The text tower stays as it is (the mirror of LiT, Zhai et al., CVPR 2022), for the U-Net already listens
 to it. Half of each batch are the five sets that mini draws, half are icons of many others. Some thousand
 drawings do not tell what a thing looks like that is not among them, so the tower also learns from an
-image classifier: what this sees in a picture, and what is to be made of that (`features.py`).
+image classifier: what this sees in a picture, and what is to be made of that (`features.py`). Styles it
+learns with the colours that they are drawn in (`palettes.py`).
 """
+
+from dataclasses import dataclass
 
 import torch
 from data import STYLES, Icons, as_pixels, more_icons
 from features import AXES, Teacher
+from palettes import AXES as PALETTE_AXES
+from palettes import Palettes, missed
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 from towers import IMAGE, PATCH, STYLE_AXES, WIDTH, HeldOut, augment, embed_texts, save, tokens_of
@@ -16,32 +21,49 @@ from training import RUNS, Schedule, schedule_from_flags, train
 from transformers import CLIPModel, CLIPTokenizer
 
 #: The batch is of the five sets; so many icons of others come to it, and so many collages.
-SCHEDULE = Schedule(steps=6000, batch=64, learning_rate=1e-3, weight_decay=0.1, ema=0.998)
-OTHERS, COLLAGES = 48, 64
+SCHEDULE = Schedule(steps=4500, batch=64, learning_rate=1e-3, weight_decay=0.1, ema=0.998)
+OTHERS, COLLAGES = 48, 32
 #: Names this much alike share an image: what is near to a donkey may be near to a giraffe.
 KINSHIP = 0.06
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What the image tower makes of pictures."""
+
+    embeddings: Tensor  #: (pictures, `PROJECTION`), of unit length
+    features: Tensor  #: (pictures, `AXES`), the classifier's
+    palette: Tensor  #: (pictures, `PALETTE_AXES`)
+    patches: Tensor  #: (pictures, patches, `PALETTE_AXES`): the palette of each
+
+
 class Student(nn.Module):
-    """The CLIP, and what its image tower says of the classifier's features while it trains."""
+    """The CLIP, and what its image tower says beside its embedding while it trains."""
 
     def __init__(self, clip: CLIPModel) -> None:
         super().__init__()
         self.clip = clip
         self.as_features = nn.Linear(WIDTH, AXES)
+        self.as_palette = nn.Linear(WIDTH, PALETTE_AXES)
+        self.as_patches = nn.Linear(WIDTH, PALETTE_AXES)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings (pictures, `PROJECTION`), of unit length, and features (pictures, `AXES`)."""
-        pooled = self.clip.vision_model(pixel_values=pixels).pooler_output
-        embeddings = normalize(self.clip.visual_projection(pooled).float(), dim=-1)
-        return embeddings, self.as_features(pooled).float()
+    def forward(self, pixels: Tensor) -> Seen:
+        seen = self.clip.vision_model(pixel_values=pixels)
+        embeddings = self.clip.visual_projection(seen.pooler_output).float()
+        return Seen(
+            normalize(embeddings, dim=-1),
+            self.as_features(seen.pooler_output).float(),
+            self.as_palette(seen.pooler_output).float(),
+            self.as_patches(seen.last_hidden_state[:, 1:]).float(),
+        )
 
 
-def collages(pictures: Tensor, by_style: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-    """`COLLAGES` pictures of patches from up to four of one style, and which style that is.
+def collages(pictures: Tensor, by_style: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """`COLLAGES` pictures of patches from anywhere in up to four of one style, the patches, the style.
 
     A style is in every patch. From whole pictures the tower learned by heart which are of which style.
     """
+    grid = IMAGE // PATCH
 
     def drawn(end: int, *shape: int) -> Tensor:
         return torch.randint(end, (COLLAGES, *shape), generator=generator)
@@ -50,13 +72,17 @@ def collages(pictures: Tensor, by_style: Tensor, generator: Generator) -> tuple[
     # a collage is of the first 1, 2, 3 or 4 of the four
     of_first = torch.arange(4) % (drawn(4, 1) + 1)
     four = by_style[style[:, None], drawn(by_style.shape[1], 4).gather(1, of_first)]
-    side, grid = PATCH, IMAGE // PATCH
-    # (collages, patches of four pictures, 3, side, side)
-    patches = pictures[four].unfold(3, side, side).unfold(4, side, side).permute(0, 1, 3, 4, 2, 5, 6)
-    patches = patches.flatten(1, 3)
-    chosen = patches[torch.arange(COLLAGES)[:, None], drawn(patches.shape[1], grid * grid)]
-    placed = chosen.reshape(COLLAGES, grid, grid, 3, side, side).permute(0, 3, 1, 4, 2, 5)
-    return placed.reshape(COLLAGES, 3, IMAGE, IMAGE), style
+    side = torch.arange(PATCH)
+    which, top, left = (
+        drawn(4, grid**2),
+        drawn(IMAGE - PATCH + 1, grid**2),
+        drawn(IMAGE - PATCH + 1, grid**2),
+    )
+    down, across = top[..., None, None] + side[:, None], left[..., None, None] + side
+    # (collages, patches, side, side, 3)
+    patches = pictures[four.gather(1, which)[..., None, None], :, down, across]
+    placed = patches.reshape(COLLAGES, grid, grid, PATCH, PATCH, 3).permute(0, 5, 1, 3, 2, 4)
+    return placed.reshape(COLLAGES, 3, IMAGE, IMAGE), patches.movedim(-1, 2), style
 
 
 def main() -> None:
@@ -68,6 +94,10 @@ def main() -> None:
     clip.set_attn_implementation("eager")
     clip.text_model.requires_grad_(False)
     clip.text_projection.requires_grad_(False)
+    # the first normalisation takes a patch's brightness away but for what stands out against an offset
+    start = clip.vision_model.embeddings
+    nn.init.normal_(start.patch_embedding.weight, std=0.15)
+    start.position_embedding.weight.data += 0.5 * torch.randn(WIDTH)
 
     def read(texts: list[str]) -> Tensor:
         with torch.no_grad():
@@ -84,18 +114,18 @@ def main() -> None:
     of_styles = read([f"in {words}" for words in STYLES.values()])
     of_captions = read([f"a {icons.caption(concept)} in {STYLES[of]}" for concept, of in rows])
     kin = (of_names @ of_names.T / KINSHIP).softmax(dim=1)
-    teacher = Teacher(icons, rows, of_names[name])
+    teacher, palettes = Teacher(icons, rows, of_names[name]), Palettes(pictures[: len(rows)])
     student = Student(clip).train()
 
     def loss(indices: Tensor, generator: Generator) -> Tensor:
         own = len(indices)
         others = torch.randint(len(rows), len(pictures), (OTHERS,), generator=generator)
         both = torch.cat([indices, others])
-        cut, of = collages(pictures, by_style, generator)
+        cut, patches, of = collages(pictures, by_style, generator)
         pixels = torch.cat([augment(as_pixels(pictures[both]), generator), as_pixels(cut)])
         with torch.autocast("cpu", torch.bfloat16):
-            images, says = student(pixels)
-        images, of_collages, says = images[: len(both)], images[len(both) :], says[: len(both)]
+            seen = student(pixels)
+        images, of_collages = seen.embeddings.split([len(both), COLLAGES])
         scale = clip.logit_scale.exp().clamp(max=100)
         scores = scale * images[:own]
         # of the axes that are the styles' the teacher knows nothing
@@ -104,9 +134,14 @@ def main() -> None:
             cross_entropy(scores @ of_names.T, kin[name[indices]])
             + 0.25 * cross_entropy(scores @ of_captions.T, indices)
             + cross_entropy(scores @ of_styles.T, style[indices])
-            + 8 * cross_entropy(scale * of_collages @ of_styles.T, of)
-            + 8 * (1 - cosine_similarity(says, teacher.features[both])).mean()
+            + 4 * cross_entropy(scale * of_collages @ of_styles.T, of)
+            + 8 * (1 - cosine_similarity(seen.features[: len(both)], teacher.features[both])).mean()
             + 8 * (1 - cosine_similarity(meant, known)).mean()
+            + 4 * missed(seen.palette, palettes.of(pixels))
+            + 4
+            * missed(
+                seen.patches[len(both) :].flatten(0, 1), palettes.of(as_pixels(patches.flatten(0, 1)))
+            )
         )
 
     held_out = HeldOut(icons, tokenizer)

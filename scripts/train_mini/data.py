@@ -118,7 +118,7 @@ class Icons:
         return alike
 
     def caption(self, concept: int) -> str:
-        return self.names[concept].replace("-", " ")
+        return spoken(self.names[concept])
 
     def rows(self, concepts: list[int]) -> list[Row]:
         """(concept, set) of each picture of these concepts."""
@@ -148,6 +148,11 @@ class MoreIcons:
 def more_icons(folder: Path = ICONS) -> MoreIcons:
     with np.load(folder / "more.npz") as stored:
         return MoreIcons(stored["names"].tolist(), stored["pictures"])
+
+
+def spoken(name: str) -> str:
+    """An icon's name as a sentence has it."""
+    return name.replace("-", " ")
 
 
 def say(line: str) -> None:

@@ -5,7 +5,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from data import ICONS, STYLES, Icons, family, say
+from data import ICONS, STYLES, Icons, family, say, spoken
 from numpy.typing import NDArray
 from render import CANVAS, SIZE, load, render
 from words import meanings
@@ -63,7 +63,7 @@ def chosen(icons: Icons) -> list[tuple[str, str, str]]:
     names = sorted({name for _, _, name in found})
     away = set(names) - set(allowed(icons, names))
     say(f"{len(away)} of {len(names)} names are near to a held-out one")
-    return [(of, icon, name.replace("-", " ")) for of, icon, name in found if name not in away]
+    return [(of, icon, spoken(name)) for of, icon, name in found if name not in away]
 
 
 def allowed(icons: Icons, names: list[str]) -> list[str]:
@@ -71,7 +71,7 @@ def allowed(icons: Icons, names: list[str]) -> list[str]:
     concepts = [icons.names[index] for index in icons.held_out]
     families = {family(concept) for concept in concepts}
     telling = set(chain(*(concept.split("-") for concept in concepts))) - set(COMMON.split())
-    meaning, held = (meanings([n.replace("-", " ") for n in of]) for of in (names, concepts))
+    meaning, held = (meanings([spoken(name) for name in of]) for of in (names, concepts))
     return [
         name
         for name, nearest in zip(names, (meaning @ held.T).amax(1).tolist(), strict=True)

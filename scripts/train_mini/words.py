@@ -12,10 +12,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
-from data import ICONS, Icons
+from data import ICONS, Icons, spoken
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def teacher() -> Path:
@@ -29,11 +29,15 @@ def general_words() -> list[str]:
     return [w for w in vocabulary if w.isascii() and w.isalpha() and w.islower() and len(w) > 2]
 
 
+@cache
+def _encoder() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    return AutoTokenizer.from_pretrained(teacher()), AutoModel.from_pretrained(teacher()).eval()
+
+
 @torch.inference_mode()
 def meanings(texts: list[str]) -> Tensor:
     """(texts, 384): their sentence embeddings, of unit length."""
-    tokenizer = AutoTokenizer.from_pretrained(teacher())
-    model = AutoModel.from_pretrained(teacher()).eval()
+    tokenizer, model = _encoder()
     found = []
     for start in range(0, len(texts), 256):
         read = tokenizer(texts[start : start + 256], padding=True, return_tensors="pt")
@@ -58,7 +62,7 @@ def emoji() -> dict[str, tuple[str, str]]:
     for entry in json.loads((folder / "en" / "data.json").read_text()):
         plain = unicodedata.normalize("NFKD", entry["label"].lower().replace("’", ""))
         name = re.sub(r"[^a-z0-9]+", " ", plain.encode("ascii", "ignore").decode()).strip()
-        kind = kinds.get(str(entry.get("subgroup")), "").replace("-", " ")
+        kind = spoken(kinds.get(str(entry.get("subgroup")), ""))
         found[name] = (", ".join(entry.get("tags", ())), kind)
     return found
 

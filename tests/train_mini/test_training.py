@@ -5,6 +5,8 @@ from pathlib import Path
 
 import clip_images
 import clip_text
+import data
+import palettes
 import pytest
 import torch
 import towers
@@ -98,21 +100,54 @@ def test_a_caption_means_its_name_and_its_style_alike() -> None:
     assert torch.allclose(torch.stack([(both * alone).sum(), (both * said).sum()]), half)
 
 
-def test_a_collage_is_of_patches_of_one_style() -> None:
-    # two styles: patches of even and of odd shades, each patch one shade
-    shades = torch.arange(16).repeat(12, 4) % 16 // 2 * 2
-    shades[6:] += 1
-    pictures = shades.reshape(12, 1, 8, 8).expand(-1, 3, -1, -1).to(torch.uint8)
-    pictures = pictures.repeat_interleave(towers.PATCH, 2).repeat_interleave(towers.PATCH, 3)
-    by_style = torch.arange(12).reshape(2, 6)
+def test_a_collage_is_of_patches_from_up_to_four_pictures_of_one_style() -> None:
+    # a pixel tells its picture, its row and its column
+    count, side = 12, towers.IMAGE
+    places = torch.meshgrid(*(torch.arange(n) for n in (count, side, side)), indexing="ij")
+    pictures = torch.stack(places, 1).to(torch.uint8)
+    by_style = torch.arange(count).reshape(2, 6)
     generator = torch.Generator().manual_seed(0)
-    cut, style = clip_images.collages(pictures, by_style, generator)
-    assert cut.shape == (clip_images.COLLAGES, 3, towers.IMAGE, towers.IMAGE)
-    assert torch.equal(cut % 2, style.to(torch.uint8)[:, None, None, None].expand_as(cut))
-    # whole patches, not halves
-    rows = cut[:, 0, :: towers.PATCH].repeat_interleave(towers.PATCH, 1)
-    assert torch.equal(cut[:, 0], rows)
-    assert cut.unique().numel() == 16
+    cut, patches, style = clip_images.collages(pictures, by_style, generator)
+    assert cut.shape == (clip_images.COLLAGES, 3, side, side)
+    assert torch.equal(cut[:, 0] // 6, style.to(torch.uint8)[:, None, None].expand_as(cut[:, 0]))
+    assert [len(one.unique()) for one in cut[:, 0]] != [1] * len(cut)
+    assert max(len(one.unique()) for one in cut[:, 0]) == 4
+    # of each patch: one picture, and rows and columns that follow each other, from anywhere
+    picture, row, column = patches.long().unbind(2)
+    assert picture.eq(picture[..., :1, :1]).all()
+    assert row.diff(dim=2).eq(1).all()
+    assert column.diff(dim=3).eq(1).all()
+    assert len(row[..., 0, 0].unique()) == len(column[..., 0, 0].unique()) == side - towers.PATCH + 1
+    # they lie in the collage row by row
+    laid = cut.unfold(2, towers.PATCH, towers.PATCH).unfold(3, towers.PATCH, towers.PATCH)
+    assert torch.equal(laid.permute(0, 2, 3, 1, 4, 5).flatten(1, 2), patches)
+
+
+def test_a_palette_is_the_same_wherever_its_colours_are() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randint(256, (palettes.AXES, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    known = palettes.Palettes(pictures)
+    pixels = data.as_pixels(pictures)
+    moved = pixels.flatten(2)[:, :, torch.randperm(64, generator=generator)].view_as(pixels)
+    assert torch.allclose(known.of(moved), known.of(pixels))
+    other = pixels.clone()
+    other[:, 0] = -other[:, 0]
+    assert palettes.missed(known.of(other), known.of(pixels)) > 0.5
+
+
+def test_colours_are_counted_to_a_sixteenth() -> None:
+    pixels = torch.tensor([-1.0, -0.9, -0.87, 1.0]).reshape(1, 1, 2, 2).expand(-1, 3, -1, -1)
+    found = palettes.counts(pixels)
+    assert found.shape == (1, 4096)
+    assert found.nonzero().tolist() == [[0, 0], [0, 256 + 16 + 1], [0, 4095]]
+    assert found.square().sum() == 4
+    assert found[0, 0].square() == torch.tensor(2.0).sqrt().square()
+
+
+def test_what_is_missed_is_nothing_at_best_and_all_when_always_the_same_is_said() -> None:
+    true = torch.rand(5, 3, generator=torch.Generator().manual_seed(0))
+    assert palettes.missed(true, true) == 0
+    assert torch.isclose(palettes.missed(torch.ones(5, 3), true), torch.tensor(1.0))
 
 
 def test_augmentations_keep_the_ground_white() -> None:
