@@ -73,11 +73,8 @@ def collages(pictures: Tensor, by_style: Tensor, generator: Generator) -> tuple[
     of_first = torch.arange(4) % (drawn(4, 1) + 1)
     four = by_style[style[:, None], drawn(by_style.shape[1], 4).gather(1, of_first)]
     side = torch.arange(PATCH)
-    which, top, left = (
-        drawn(4, grid**2),
-        drawn(IMAGE - PATCH + 1, grid**2),
-        drawn(IMAGE - PATCH + 1, grid**2),
-    )
+    which = drawn(4, grid**2)
+    top, left = (drawn(IMAGE - PATCH + 1, grid**2) for _ in range(2))
     down, across = top[..., None, None] + side[:, None], left[..., None, None] + side
     # (collages, patches, side, side, 3)
     patches = pictures[four.gather(1, which)[..., None, None], :, down, across]
@@ -130,6 +127,7 @@ def main() -> None:
         scores = scale * images[:own]
         # of the axes that are the styles' the teacher knows nothing
         meant, known = (of[:, :-STYLE_AXES] for of in (images, teacher.names[both]))
+        of_patches = palettes.of(as_pixels(patches.flatten(0, 1)))
         return (
             cross_entropy(scores @ of_names.T, kin[name[indices]])
             + 0.25 * cross_entropy(scores @ of_captions.T, indices)
@@ -138,10 +136,7 @@ def main() -> None:
             + 8 * (1 - cosine_similarity(seen.features[: len(both)], teacher.features[both])).mean()
             + 8 * (1 - cosine_similarity(meant, known)).mean()
             + 4 * missed(seen.palette, palettes.of(pixels))
-            + 4
-            * missed(
-                seen.patches[len(both) :].flatten(0, 1), palettes.of(as_pixels(patches.flatten(0, 1)))
-            )
+            + 4 * missed(seen.patches[len(both) :].flatten(0, 1), of_patches)
         )
 
     held_out = HeldOut(icons, tokenizer)
