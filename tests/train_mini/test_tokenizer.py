@@ -1,4 +1,4 @@
-"""The byte pairs of mini's tokenizer: the same from the same words, however they are stored on the way."""
+"""The byte pairs of mini's tokenizer: from the same words always the same."""
 
 import random
 
