@@ -135,8 +135,8 @@ def main() -> None:
             + 4 * cross_entropy(scale * of_collages @ of_styles.T, of)
             + 8 * (1 - cosine_similarity(seen.features[: len(both)], teacher.features[both])).mean()
             + 8 * (1 - cosine_similarity(meant, known)).mean()
-            + 4 * missed(seen.palette, palettes.of(pixels))
-            + 4 * missed(seen.patches[len(both) :].flatten(0, 1), of_patches)
+            + missed(seen.palette, palettes.of(pixels))
+            + missed(seen.patches[len(both) :].flatten(0, 1), of_patches)
         )
 
     held_out = HeldOut(icons, tokenizer)

@@ -154,3 +154,14 @@ def test_augmentations_keep_the_ground_white() -> None:
     white = torch.full((3, 3, 64, 64), 255, dtype=torch.uint8)
     assert vae.augment(white, generator).eq(255).all()
     assert torch.allclose(towers.augment(torch.ones(3, 3, 64, 64), generator), torch.ones(1))
+
+
+def test_every_other_picture_is_seen_as_it_was_drawn_or_mirrored() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(12, 3, 64, 64, generator=generator)
+    seen = towers.augment(pixels, generator)
+    same = [torch.allclose(s, p, atol=1e-4) for s, p in zip(seen, pixels, strict=True)]
+    mirrored = [torch.allclose(s.flip(2), p, atol=1e-4) for s, p in zip(seen, pixels, strict=True)]
+    assert [a or b for a, b in zip(same, mirrored, strict=True)] == [True, False] * 6
+    assert any(same)
+    assert any(mirrored)
