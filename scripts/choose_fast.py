@@ -4,9 +4,9 @@
 
 Translates the pictures by `correct` and by every candidate at each strength, measures them as
 `sdcorrect evaluate` does, and tells how far the means lie from those of `correct`: in bands, of 0.01 for
-SSIM and of 1 % of its value for every other metric. A candidate is inside where no metric at no strength
-is further off than one band. Of those that are inside, or of the nearest, the wall time is then measured
-beside that of `correct` and `pnp`. It goes on where it was stopped.
+SSIM and of 1 % of its value for every other metric, with the 95 % interval of that. A candidate is
+inside where no metric at no strength is further off than one band. Of those that are inside, or of the
+nearest, the wall time is then measured beside that of `correct` and `pnp`. It goes on where it stopped.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from sdcorrect.batch.runner import Run
 from sdcorrect.batch.shards import Shard
 from sdcorrect.bench import compare
 from sdcorrect.config import Job, load_job
+from sdcorrect.evaluate.results import Comparison
 from sdcorrect.evaluate.run import Request
 from sdcorrect.evaluate.run import Run as Evaluation
 from sdcorrect.models import Model, load, quiet_libraries
@@ -44,11 +45,16 @@ class Distance:
     strength: float
     metric: str
     bands: float  #: how many bands it is off: inside up to 1
+    low: float  #: the interval of the difference, in bands, with its sign
+    high: float
     base: float
     value: float
 
     def __str__(self) -> str:
-        return f"{self.metric} at {self.strength:g}: {self.value:.4f}, {BASE} has {self.base:.4f}"
+        return (
+            f"{self.metric} at {self.strength:g}: {self.value:.4f}, {BASE} has {self.base:.4f} "
+            f"({self.low:+.1f} to {self.high:+.1f} bands)"
+        )
 
 
 def candidates(arguments: argparse.Namespace) -> Iterator[Recipe]:
@@ -92,27 +98,32 @@ def distances(job: Job, arguments: argparse.Namespace) -> dict[str, Distance]:
         Request(job.output.path, base=BASE, reference=arguments.reference, metrics=arguments.metrics)
     )
     rows = [row for batch in measured.rows() for row in batch]
-    means = {
-        name: {metric: mean.mean for metric, mean in result.metrics.items() if mean.mean is not None}
-        for name, result in measured.evaluation(rows).variants.items()
-    }
+    variants = measured.evaluation(rows).variants
+    means = variants[BASE].metrics
     return {
         name: max(
-            (
-                Distance(
-                    job.strength,
-                    metric,
-                    abs(own[metric] - base) / band_of(metric, base),
-                    base,
-                    own[metric],
-                )
-                for metric, base in means[BASE].items()
+            filter(
+                None,
+                (
+                    distance(job.strength, metric, means[metric].mean, found)
+                    for metric, found in result.against_base.items()
+                ),
             ),
             key=lambda distance: distance.bands,
         )
-        for name, own in means.items()
+        for name, result in variants.items()
         if name != BASE
     }
+
+
+def distance(strength: float, metric: str, base: float | None, found: Comparison) -> Distance | None:
+    """None where fewer than two pictures have a value under both."""
+    if base is None or found.difference is None or found.low is None or found.high is None:
+        return None
+    band = band_of(metric, base)
+    bands = abs(found.difference) / band
+    low, high = found.low / band, found.high / band
+    return Distance(strength, metric, bands, low, high, base, base + found.difference)
 
 
 def band_of(metric: str, base: float) -> float:
@@ -174,6 +185,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1, help="of the wall times (0: leave them out)")
     parser.add_argument("--timed", type=int, default=8, help="candidates whose wall time is measured")
     arguments = parser.parse_args()
+    if arguments.limit == 1:
+        parser.error("--limit 1: one picture has no interval; give 2 or more")
     quiet_libraries()
     # that each candidate keeps its own solver is what is wanted of it
     logging.getLogger("sdcorrect").setLevel(logging.ERROR)

@@ -32,6 +32,9 @@ def test_bands_are_of_the_evaluations_means(tmp_path: Path, monkeypatch: pytest.
         share = abs(distance["value"] - distance["base"])
         share /= 0.01 if distance["metric"] == "ssim" else 0.01 * distance["base"]
         assert distance["bands"] == pytest.approx(share)
+        # two pictures: the interval of their mean is from one's difference to the other's
+        assert abs(distance["low"] + distance["high"]) / 2 == pytest.approx(share)
+        assert distance["low"] < distance["high"]
 
 
 def test_the_cheapest_inside_comes_first_then_the_nearest() -> None:
