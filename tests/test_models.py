@@ -184,3 +184,10 @@ def test_devices() -> None:
     assert dtype == (torch.float16 if expected == "cuda" else torch.float32)
     with pytest.raises(UsageError, match="device 'warp' cannot be used"):
         choose_device("warp", "auto")
+
+
+def test_mini_names_no_folder_of_the_machine_that_trained_it() -> None:
+    settings = list(MINI.rglob("*.json"))
+    assert any("_name_or_path" in file.read_text() for file in settings)
+    for file in settings:
+        assert '"/' not in file.read_text() or file.name in {"vocab.json", "tokenizer.json"}, file

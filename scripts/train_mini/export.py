@@ -25,6 +25,9 @@ def main() -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    for part in (pipeline.vae, pipeline.unet):
+        # else it is the folder of the machine that trained it
+        part.register_to_config(_name_or_path="mini")
     card = (ASSETS / "README.md").read_text()
     shutil.rmtree(ASSETS)
     pipeline.to(torch.float16).save_pretrained(ASSETS)
