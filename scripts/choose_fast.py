@@ -23,6 +23,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from sdcorrect.batch.inputs import find_items
 from sdcorrect.batch.runner import Run
 from sdcorrect.batch.shards import Shard
 from sdcorrect.bench import compare
@@ -100,20 +101,15 @@ def distances(job: Job, arguments: argparse.Namespace) -> dict[str, Distance]:
     rows = [row for batch in measured.rows() for row in batch]
     variants = measured.evaluation(rows).variants
     means = variants[BASE].metrics
-    return {
-        name: max(
-            filter(
-                None,
-                (
-                    distance(job.strength, metric, means[metric].mean, found)
-                    for metric, found in result.against_base.items()
-                ),
-            ),
-            key=lambda distance: distance.bands,
-        )
-        for name, result in variants.items()
-        if name != BASE
-    }
+    furthest = {}
+    for name, result in variants.items():
+        if name != BASE:
+            off = [
+                distance(job.strength, metric, means[metric].mean, found)
+                for metric, found in result.against_base.items()
+            ]
+            furthest[name] = max(filter(None, off), key=lambda one: one.bands)
+    return furthest
 
 
 def distance(strength: float, metric: str, base: float | None, found: Comparison) -> Distance | None:
@@ -185,14 +181,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1, help="of the wall times (0: leave them out)")
     parser.add_argument("--timed", type=int, default=8, help="candidates whose wall time is measured")
     arguments = parser.parse_args()
-    if arguments.limit == 1:
-        parser.error("--limit 1: one picture has no interval; give 2 or more")
     quiet_libraries()
     # that each candidate keeps its own solver is what is wanted of it
     logging.getLogger("sdcorrect").setLevel(logging.ERROR)
     recipes = {recipe.name: recipe for recipe in candidates(arguments)}
     everything = [BUILT_IN[BASE], *recipes.values()]
-    model = load(job_of(arguments, everything, arguments.strengths[0]))
+    job = job_of(arguments, everything, arguments.strengths[0])
+    if len(find_items(job)) < 2:
+        parser.error(f"{arguments.pictures}: one picture has no interval; give 2 or more")
+    model = load(job)
     worst: dict[str, list[Distance]] = {name: [] for name in recipes}
     for strength in arguments.strengths:
         job = job_of(arguments, everything, strength)

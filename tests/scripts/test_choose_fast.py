@@ -46,3 +46,11 @@ def test_the_cheapest_inside_comes_first_then_the_nearest() -> None:
 @pytest.mark.parametrize(("metric", "band"), [("ssim", 0.01), ("ssim_truth", 0.01), ("psnr", 0.2)])
 def test_a_band_is_absolute_for_ssim_alone(metric: str, band: float) -> None:
     assert choose_fast.band_of(metric, 20.0) == pytest.approx(band)
+
+
+def test_one_picture_alone_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        _chosen(tmp_path, monkeypatch, "--limit", "1")
+    assert "one picture has no interval; give 2 or more" in capsys.readouterr().err
