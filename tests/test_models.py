@@ -145,6 +145,9 @@ def test_the_embedded_weights_are_float16_and_computed_in_float32(model: Model) 
 def test_a_diffusers_folder_is_a_model_and_its_content_names_it(tmp_path: Path, model: Model) -> None:
     folder = shutil.copytree(MINI, tmp_path / "model")
     assert load(ModelSettings(model=str(folder), device="cpu")).identity == model.identity
+    (folder / "all-in-one.safetensors").write_bytes(b"what lies beside its parts is not loaded")
+    shutil.rmtree(folder / "clip")
+    assert load(ModelSettings(model=str(folder), device="cpu")).identity == model.identity
     (folder / "unet" / "config.json").write_text((MINI / "unet" / "config.json").read_text() + "\n")
     assert load(ModelSettings(model=str(folder), device="cpu")).identity != model.identity
 

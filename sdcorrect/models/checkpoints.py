@@ -36,6 +36,11 @@ SAFETY_CHECKER = {"safety_checker": None, "feature_extractor": None}
 LEFT_OUT = {**SAFETY_CHECKER, "image_encoder": None}
 CONFIG_FILES = ("*.json", "*.txt", "*.model")
 SAFETY_CHECKER_FILES = ("safety_checker/*.safetensors",)
+#: The folders of a pipeline's parts, by which it is known: not single files or mini's CLIP beside them.
+PARTS = ("unet", "vae", "text_encoder*", "tokenizer*", "scheduler", *SAFETY_CHECKER)
+PART_FILES = tuple(
+    f"{part}/*.{kind}" for part in PARTS for kind in ("safetensors", "bin", "json", "txt")
+)
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,7 @@ def read_index(name: str, folder: Path) -> dict[str, Any]:
 
 def _find(settings: ModelSettings, finder: Finder) -> Found:
     name = settings.model
-    found = local("model", str(MINI) if name == "mini" else name)
+    found = local("model", str(MINI) if name == "mini" else name, ("model_index.json", *PART_FILES))
     return found or finder.from_hub(
         "model",
         name,

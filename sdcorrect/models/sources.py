@@ -14,8 +14,6 @@ from sdcorrect.errors import UsageError
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 HUB_FILE = re.compile(rf"(?P<repository>{HUB_ID.pattern})/(?P<file>.+)")
-#: Files that decide what a folder holds.
-WEIGHTS_AND_SETTINGS = ("*.safetensors", "*.bin", "*.json", "*.txt")
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ class Finder:
         return Found(file, hash_file(file))
 
 
-def local(what: str, name: str, patterns: Sequence[str] = WEIGHTS_AND_SETTINGS) -> Found | None:
+def local(what: str, name: str, patterns: Sequence[str]) -> Found | None:
     """The file or folder `name` of this machine, if there is one; of a folder what `patterns` match.
 
     Raises:
