@@ -2,20 +2,22 @@
 
     python scripts/choose_fast.py PICTURES -p "in 3d render style" [--reference TRUTH] [-o OUT]
 
-Translates the pictures by `correct` and by every candidate at each strength, measures them as
-`sdcorrect evaluate` does, and tells how far the means lie from those of `correct`: in bands, of 0.01 for
-SSIM and of 1 % of its value for every other metric, with the 95 % interval of that. A candidate is
-inside where no metric at no strength is further off than one band. Of those that are inside, or of the
-nearest, the wall time is then measured beside that of `correct` and `pnp`. It goes on where it stopped.
+Translates the pictures by `correct` and by every candidate at each strength, from each seed, measures
+them as `sdcorrect evaluate` does, and tells how much worse the means are than those of `correct`: in
+bands, of 0.01 for SSIM and of 1 % of its value for every other metric, with the 95 % interval of that.
+A candidate is inside where no metric at no strength is worse by more than one band. (One that only
+leaves more of the source as it is gains in some metrics and loses in others.) Of those that are inside,
+or of the nearest, the wall time is then measured beside that of `correct` and `pnp`. It goes on where it
+stopped.
 """
 
 import argparse
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from itertools import product
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +43,12 @@ console = Console(width=140)
 
 @dataclass(frozen=True)
 class Distance:
-    """The metric of a candidate that is furthest from that of `correct`, at one strength."""
+    """By how much a metric of a candidate is worse than that of `correct`, at one strength."""
 
     strength: float
     metric: str
-    bands: float  #: how many bands it is off: inside up to 1
-    low: float  #: the interval of the difference, in bands, with its sign
+    bands: float  #: how many bands it is worse: inside up to 1, below 0 where it is better
+    low: float  #: of the interval of that
     high: float
     base: float
     value: float
@@ -54,7 +56,7 @@ class Distance:
     def __str__(self) -> str:
         return (
             f"{self.metric} at {self.strength:g}: {self.value:.4f}, {BASE} has {self.base:.4f} "
-            f"({self.low:+.1f} to {self.high:+.1f} bands)"
+            f"({self.low:+.1f} to {self.high:+.1f} bands worse)"
         )
 
 
@@ -77,15 +79,16 @@ def candidates(arguments: argparse.Namespace) -> Iterator[Recipe]:
         )
 
 
-def job_of(arguments: argparse.Namespace, recipes: list[Recipe], strength: float) -> Job:
+def job_of(arguments: argparse.Namespace, recipes: list[Recipe], strength: float, seed: int) -> Job:
     return load_job(
         None,
         {
             "input.path": str(arguments.pictures),
-            "output.path": str(arguments.output / f"{strength:g}"),
+            "output.path": str(arguments.output / f"{strength:g}-seed-{seed}"),
             "prompt": arguments.prompt,
             "model": arguments.model,
             "strength": strength,
+            "seed": seed,
             "limit": arguments.limit,
             "batch_size": arguments.batch_size,
             "variants": [recipe.model_dump(mode="json") for recipe in recipes],
@@ -93,33 +96,45 @@ def job_of(arguments: argparse.Namespace, recipes: list[Recipe], strength: float
     )
 
 
-def distances(job: Job, arguments: argparse.Namespace) -> dict[str, Distance]:
-    """For each candidate of `job`, whose pictures are there, what is furthest from `correct`."""
-    measured = Evaluation(
-        Request(job.output.path, base=BASE, reference=arguments.reference, metrics=arguments.metrics)
-    )
-    rows = [row for batch in measured.rows() for row in batch]
-    variants = measured.evaluation(rows).variants
-    means = variants[BASE].metrics
-    furthest = {}
-    for name, result in variants.items():
+def distances(jobs: list[Job], arguments: argparse.Namespace) -> dict[str, list[Distance]]:
+    """For each candidate and metric, over the pictures of `jobs`, which differ in their seed alone."""
+    runs = [
+        Evaluation(
+            Request(job.output.path, base=BASE, reference=arguments.reference, metrics=arguments.metrics)
+        )
+        for job in jobs
+    ]
+    rows = [
+        replace(row, path=f"{job.seed}/{row.path}")
+        for job, run in zip(jobs, runs, strict=True)
+        for batch in run.rows()
+        for row in batch
+    ]
+    evaluation = runs[0].evaluation(rows)
+    means = evaluation.variants[BASE].metrics
+    found: dict[str, list[Distance]] = {}
+    for name, result in evaluation.variants.items():
         if name != BASE:
-            off = [
-                distance(job.strength, metric, means[metric].mean, found)
-                for metric, found in result.against_base.items()
-            ]
-            furthest[name] = max(filter(None, off), key=lambda one: one.bands)
-    return furthest
+            of_metrics = (
+                distance(jobs[0].strength, metric, means[metric].mean, against, info.better)
+                for (metric, against), info in zip(
+                    result.against_base.items(), evaluation.metrics.values(), strict=True
+                )
+            )
+            found[name] = list(filter(None, of_metrics))
+    return found
 
 
-def distance(strength: float, metric: str, base: float | None, found: Comparison) -> Distance | None:
+def distance(
+    strength: float, metric: str, base: float | None, found: Comparison, better: str
+) -> Distance | None:
     """None where fewer than two pictures have a value under both."""
     if base is None or found.difference is None or found.low is None or found.high is None:
         return None
-    band = band_of(metric, base)
-    bands = abs(found.difference) / band
-    low, high = found.low / band, found.high / band
-    return Distance(strength, metric, bands, low, high, base, base + found.difference)
+    # how much worse is a band
+    worse = band_of(metric, base) * (-1 if better == "higher" else 1)
+    low, high = sorted((found.low / worse, found.high / worse))
+    return Distance(strength, metric, found.difference / worse, low, high, base, base + found.difference)
 
 
 def band_of(metric: str, base: float) -> float:
@@ -136,20 +151,25 @@ def wall_times(model: Model, job: Job, rounds: int) -> dict[str, float]:
 
 
 def table_of(
-    recipes: Mapping[str, Recipe], worst: Mapping[str, list[Distance]], faster: Mapping[str, float]
+    recipes: Mapping[str, Recipe], found: Mapping[str, list[Distance]], faster: Mapping[str, float]
 ) -> Table:
-    table = Table("candidate", "evaluations", "bands off, by strength", "furthest", "pnp : it")
-    for name, found in worst.items():
-        furthest = max(found, key=lambda distance: distance.bands)
+    table = Table("candidate", "evaluations", "bands worse, by strength", "furthest", "pnp : it")
+    for name, everywhere in found.items():
+        furthest = furthest_of(everywhere)
+        by_strength = groupby(everywhere, key=lambda distance: distance.strength)
         table.add_row(
             name,
             f"{evaluations(recipes[name])}",
-            "  ".join(f"{distance.bands:.2f}" for distance in found),
+            "  ".join(f"{furthest_of(of).bands:.2f}" for _, of in by_strength),
             str(furthest),
             f"{faster[name]:.1f}" if name in faster else "",
             style="green" if furthest.bands <= 1 else None,
         )
     return table
+
+
+def furthest_of(distances: Iterable[Distance]) -> Distance:
+    return max(distances, key=lambda distance: distance.bands)
 
 
 def evaluations(recipe: Recipe) -> int:
@@ -174,6 +194,7 @@ def main() -> int:
     parser.add_argument("--limit", type=int, help="only the first so many pictures")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--strengths", type=float, nargs="+", default=[0.6, 0.8, 0.95])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--solvers", nargs="+", default=["dpm++", "unipc"])
     parser.add_argument("--steps", type=int, nargs="+", default=list(range(4, 13)))
     parser.add_argument("--guided", type=float, nargs="+", default=[0.5, 0.75, 1.0])
@@ -186,33 +207,36 @@ def main() -> int:
     logging.getLogger("sdcorrect").setLevel(logging.ERROR)
     recipes = {recipe.name: recipe for recipe in candidates(arguments)}
     everything = [BUILT_IN[BASE], *recipes.values()]
-    job = job_of(arguments, everything, arguments.strengths[0])
+    job = job_of(arguments, everything, arguments.strengths[0], arguments.seeds[0])
     if len(find_items(job)) < 2:
         parser.error(f"{arguments.pictures}: one picture has no interval; give 2 or more")
     model = load(job)
-    worst: dict[str, list[Distance]] = {name: [] for name in recipes}
+    found: dict[str, list[Distance]] = {name: [] for name in recipes}
     for strength in arguments.strengths:
-        job = job_of(arguments, everything, strength)
+        jobs = [job_of(arguments, everything, strength, seed) for seed in arguments.seeds]
         with console.status(f"strength {strength:g}"):
-            for _ in Run(job, model, Shard(0, 1)).records():
-                pass
-            for name, distance in distances(job, arguments).items():
-                worst[name].append(distance)
-    off = {name: max(distance.bands for distance in found) for name, found in worst.items()}
+            for job in jobs:
+                for _ in Run(job, model, Shard(0, 1)).records():
+                    pass
+            for name, of_strength in distances(jobs, arguments).items():
+                found[name].extend(of_strength)
+    off = {name: furthest_of(everywhere).bands for name, everywhere in found.items()}
     order = ordered(off, {name: evaluations(recipe) for name, recipe in recipes.items()})
     faster: dict[str, float] = {}
     if arguments.rounds:
         timed = [BUILT_IN[BASE], BUILT_IN["pnp"], *(recipes[name] for name in order[: arguments.timed])]
         with console.status("wall times"):
             faster = wall_times(
-                model, job_of(arguments, timed, arguments.strengths[-1]), arguments.rounds
+                model,
+                job_of(arguments, timed, arguments.strengths[-1], arguments.seeds[0]),
+                arguments.rounds,
             )
-    console.print(table_of(recipes, {name: worst[name] for name in order}, faster))
+    console.print(table_of(recipes, {name: found[name] for name in order}, faster))
     figures: dict[str, Any] = {
         name: {
             "recipe": recipes[name].model_dump(mode="json", exclude_defaults=True),
             "evaluations": evaluations(recipes[name]),
-            "distances": [asdict(distance) for distance in worst[name]],
+            "distances": [asdict(distance) for distance in found[name]],
             "pnp_ratio": faster.get(name),
         }
         for name in order

@@ -7,6 +7,8 @@ from typing import Any
 import choose_fast
 import pytest
 
+from sdcorrect.evaluate.results import Comparison
+
 ICONS = Path(__file__).parents[2] / "sdcorrect" / "assets" / "icons"
 
 
@@ -26,15 +28,42 @@ def test_bands_are_of_the_evaluations_means(tmp_path: Path, monkeypatch: pytest.
         "dpmpp-12-guided-1": 25,
         "dpmpp-3-guided-1": 7,
     }
-    (near,), (far,) = (found[name]["distances"] for name in ("dpmpp-12-guided-1", "dpmpp-3-guided-1"))
-    assert near["bands"] < far["bands"]
-    for distance in (near, far):
-        share = abs(distance["value"] - distance["base"])
-        share /= 0.01 if distance["metric"] == "ssim" else 0.01 * distance["base"]
-        assert distance["bands"] == pytest.approx(share)
-        # two pictures: the interval of their mean is from one's difference to the other's
-        assert abs(distance["low"] + distance["high"]) / 2 == pytest.approx(share)
-        assert distance["low"] < distance["high"]
+    for distances in (of["distances"] for of in found.values()):
+        assert [d["metric"] for d in distances] == ["ssim", "psnr"]
+        for distance in distances:
+            worse = distance["base"] - distance["value"]
+            worse /= 0.01 if distance["metric"] == "ssim" else 0.01 * distance["base"]
+            assert distance["bands"] == pytest.approx(worse)
+            # two pictures: the interval of their mean is from one's difference to the other's
+            assert (distance["low"] + distance["high"]) / 2 == pytest.approx(worse)
+            assert distance["low"] < distance["high"]
+    near, far = (
+        [abs(d["bands"]) for d in found[name]["distances"]]
+        for name in ("dpmpp-12-guided-1", "dpmpp-3-guided-1")
+    )
+    assert near < far
+
+
+def test_every_seed_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--strengths", "0.6", "--solvers", "dpm++", "--steps", "3", "--guided", "1", "--reuse", "0"]
+    plain = ["--metrics", "ssim", "--rounds", "0", "--seeds"]
+    both, first, second = (
+        _chosen(tmp_path, monkeypatch, *words, *plain, *seeds)["dpmpp-3-guided-1"]["distances"][0]
+        for seeds in (["0", "7"], ["0"], ["7"])
+    )
+    assert first["value"] != second["value"]
+    assert both["value"] == pytest.approx((first["value"] + second["value"]) / 2)
+    assert both["base"] == pytest.approx((first["base"] + second["base"]) / 2)
+
+
+@pytest.mark.parametrize(("better", "sign"), [("higher", 1), ("lower", -1)])
+def test_less_is_worse_where_higher_is_better(better: str, sign: int) -> None:
+    found = Comparison(n=9, difference=-0.3, low=-0.5, high=0.1, better=0.5, p=0.5)
+    distance = choose_fast.distance(0.8, "psnr", 10.0, found, better)
+    assert distance is not None
+    assert distance.bands == pytest.approx(sign * 3)
+    assert sorted([distance.low * sign, distance.high * sign]) == pytest.approx([-1, 5])
+    assert distance.value == pytest.approx(9.7)
 
 
 def test_the_cheapest_inside_comes_first_then_the_nearest() -> None:
