@@ -65,6 +65,8 @@ def train(
 ) -> None:
     """Minimise `loss(indices, generator)`; at the end `model` has the averaged weights.
 
+    The generator's seed is the step.
+
     Every `EVERY` steps a checkpoint is written to `build/mini/<stage>.pt`, from which the same command
     goes on with the same random numbers, and the figures of the averaged weights are printed.
     """
@@ -104,15 +106,19 @@ def train(
         if (step + 1) % EVERY == 0 or step + 1 == schedule.steps:
             milliseconds = (time.monotonic() - began) / ((step % EVERY) + 1) / schedule.batch * 1000
             with averaged(average, parameters):
-                told = ", ".join(f"{name} {number:.4g}" for name, number in figures().items())
+                figured = told(figures())
             mean = total / ((step % EVERY) + 1)
             say(
-                f"{stage} {step + 1}/{schedule.steps}: loss {mean:.4f}, {told}, "
+                f"{stage} {step + 1}/{schedule.steps}: loss {mean:.4f}, {figured}, "
                 f"{milliseconds:.1f} ms a sample"
             )
             _save(file, step + 1, model, optimizer, average)
             total, began = torch.zeros(()), time.monotonic()
     average.copy_to(parameters)
+
+
+def told(figures: dict[str, float]) -> str:
+    return ", ".join(f"{name} {number:.4g}" for name, number in figures.items())
 
 
 class averaged:
