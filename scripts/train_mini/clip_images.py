@@ -11,14 +11,14 @@ patches, which is quicker and hard to learn by heart (as in FLIP, Li et al., CVP
 from dataclasses import dataclass
 
 import torch
-from data import STYLES, Icons, as_pixels, more_icons, say
+from data import STYLES, Icons, as_pixels, more_icons
 from features import AXES, Teacher
 from palettes import AXES as PALETTE_AXES
 from palettes import Palettes, missed
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 from towers import GRID, IMAGE, PATCH, STYLE_AXES, WIDTH, HeldOut, augment, embed_texts, save, tokens_of
-from training import RUNS, Schedule, schedule_from_flags, told, train
+from training import RUNS, Schedule, schedule_from_flags, train
 from transformers import CLIPModel, CLIPTokenizer
 
 #: The batch is of the five sets; so many icons of others come to it, and so many collages.
@@ -113,24 +113,6 @@ def collages(pictures: Tensor, by_style: Tensor, generator: Generator) -> tuple[
     return placed.reshape(COLLAGES, 3, IMAGE, IMAGE), style
 
 
-@torch.inference_mode()
-def fit_styles(clip: CLIPModel, pictures: Tensor, of_styles: Tensor) -> None:
-    """Fit what of an image's embedding is its style anew, by least squares on `pictures`, seen whole.
-
-    of_styles: for each picture the embedding of its style's words, (pictures, `PROJECTION`).
-
-    In the end the tower tells the style of all that it trained on, and the cross-entropy no longer minds
-    how far apart styles are.
-    """
-    pooled = torch.cat(
-        [clip.vision_model(pixel_values=as_pixels(part)).pooler_output for part in pictures.split(128)]
-    )
-    axes = clip.visual_projection.weight[-STYLE_AXES:]
-    # the style keeps its share of an embedding
-    size = (pooled @ axes.T).norm(dim=1).mean()
-    axes.copy_(torch.linalg.lstsq(pooled, size * of_styles[:, -STYLE_AXES:]).solution.T)
-
-
 def main() -> None:
     torch.manual_seed(0)
     schedule = schedule_from_flags(SCHEDULE)
@@ -197,8 +179,6 @@ def main() -> None:
 
     held_out = HeldOut(icons, tokenizer)
     train("clip_images", student, schedule, len(rows), loss, lambda: held_out.figures(clip))
-    fit_styles(clip, pictures[: len(rows)], of_styles[style])
-    say(f"styles fitted anew: {told(held_out.figures(clip))}")
     save(clip, tokenizer)
 
 

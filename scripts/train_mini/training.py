@@ -106,19 +106,15 @@ def train(
         if (step + 1) % EVERY == 0 or step + 1 == schedule.steps:
             milliseconds = (time.monotonic() - began) / ((step % EVERY) + 1) / schedule.batch * 1000
             with averaged(average, parameters):
-                figured = told(figures())
+                told = ", ".join(f"{name} {number:.4g}" for name, number in figures().items())
             mean = total / ((step % EVERY) + 1)
             say(
-                f"{stage} {step + 1}/{schedule.steps}: loss {mean:.4f}, {figured}, "
+                f"{stage} {step + 1}/{schedule.steps}: loss {mean:.4f}, {told}, "
                 f"{milliseconds:.1f} ms a sample"
             )
             _save(file, step + 1, model, optimizer, average)
             total, began = torch.zeros(()), time.monotonic()
     average.copy_to(parameters)
-
-
-def told(figures: dict[str, float]) -> str:
-    return ", ".join(f"{name} {number:.4g}" for name, number in figures.items())
 
 
 class averaged:
