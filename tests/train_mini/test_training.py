@@ -153,9 +153,12 @@ def test_the_tower_sees_all_patches_as_clip_does() -> None:
     pixels = torch.rand(2, 3, towers.IMAGE, towers.IMAGE)
     everywhere = torch.arange(towers.GRID**2).expand(2, -1)
     with torch.inference_mode():
-        seen = clip_images.Student(clip).eval()(pixels, everywhere)
+        student = clip_images.Student(clip).eval()
+        seen = student(pixels, everywhere)
+        hidden = clip.vision_model(pixel_values=pixels).last_hidden_state
+        assert torch.allclose(seen.patches, student.as_patches(hidden[:, 1:]), atol=1e-5)
         assert torch.allclose(seen.embeddings, towers.embed_images(clip, pixels), atol=1e-6)
-        other = clip_images.Student(clip).eval()(pixels, everywhere[:, :80])
+        other = student(pixels, everywhere[:, :80])
     assert seen.patches.shape == (2, towers.GRID**2, palettes.AXES)
     assert other.patches.shape == (2, 80, palettes.AXES)
     assert not torch.allclose(seen.embeddings, other.embeddings, atol=1e-3)
