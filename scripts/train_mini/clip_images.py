@@ -4,8 +4,7 @@ The text tower stays as it is (the mirror of LiT, Zhai et al., CVPR 2022), for t
 to it. Half of each batch are the five sets that mini draws, half are icons of many others. Some thousand
 drawings do not tell what a thing looks like that is not among them, so the tower also learns from an
 image classifier: what this sees in a picture, and what is to be made of that (`features.py`). Styles it
-learns with the colours that they are drawn in (`palettes.py`). Of most pictures it sees a part of the
-patches, which is quicker and hard to learn by heart (as in FLIP, Li et al., CVPR 2023).
+learns with the colours that they are drawn in (`palettes.py`).
 """
 
 from dataclasses import dataclass
@@ -17,18 +16,13 @@ from palettes import AXES as PALETTE_AXES
 from palettes import Palettes, missed
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
-from towers import GRID, IMAGE, PATCH, STYLE_AXES, WIDTH, HeldOut, augment, embed_texts, save, tokens_of
+from towers import IMAGE, PATCH, STYLE_AXES, WIDTH, HeldOut, augment, embed_texts, save, tokens_of
 from training import RUNS, Schedule, schedule_from_flags, train
 from transformers import CLIPModel, CLIPTokenizer
 
 #: The batch is of the five sets; so many icons of others come to it, and so many collages.
-SCHEDULE = Schedule(steps=4200, batch=64, learning_rate=1e-3, weight_decay=0.1, ema=0.998)
+SCHEDULE = Schedule(steps=4500, batch=64, learning_rate=1e-3, weight_decay=0.1, ema=0.998)
 OTHERS, COLLAGES = 48, 32
-#: px of a collage's pieces.
-PIECE = 8
-#: Patches that the tower sees of each picture, in the first 30 % of the steps and after. Of the 256 half
-#: of the icons cover at most 128.
-FIRST_SEEN, SEEN = 80, 144
 #: Names this much alike share an image: what is near to a donkey may be near to a giraffe.
 KINSHIP = 0.06
 
@@ -40,7 +34,7 @@ class Seen:
     embeddings: Tensor  #: (pictures, `PROJECTION`), of unit length
     features: Tensor  #: (pictures, `AXES`), the classifier's
     palette: Tensor  #: (pictures, `PALETTE_AXES`)
-    patches: Tensor  #: (pictures, patches seen, `PALETTE_AXES`): the palette of each
+    patches: Tensor  #: (pictures, patches, `PALETTE_AXES`): the palette of each
 
 
 class Student(nn.Module):
@@ -53,48 +47,23 @@ class Student(nn.Module):
         self.as_palette = nn.Linear(WIDTH, PALETTE_AXES)
         self.as_patches = nn.Linear(WIDTH, PALETTE_AXES)
 
-    def forward(self, pixels: Tensor, places: Tensor) -> Seen:
-        """Of pixels (pictures, 3, `IMAGE`, `IMAGE`) the patches at `places` (pictures, patches)."""
-        tower = self.clip.vision_model
-        first, patches = tower.embeddings(pixels).split([1, GRID**2], dim=1)
-        patches = patches.gather(1, places[..., None].expand(-1, -1, WIDTH))
-        hidden = tower.pre_layrnorm(torch.cat([first, patches], dim=1))
-        hidden = tower.encoder(inputs_embeds=hidden).last_hidden_state
-        pooled = tower.post_layernorm(hidden[:, 0])
+    def forward(self, pixels: Tensor) -> Seen:
+        seen = self.clip.vision_model(pixel_values=pixels)
+        embeddings = self.clip.visual_projection(seen.pooler_output).float()
         return Seen(
-            normalize(self.clip.visual_projection(pooled).float(), dim=-1),
-            self.as_features(pooled).float(),
-            self.as_palette(pooled).float(),
-            self.as_patches(hidden[:, 1:]).float(),
+            normalize(embeddings, dim=-1),
+            self.as_features(seen.pooler_output).float(),
+            self.as_palette(seen.pooler_output).float(),
+            self.as_patches(seen.last_hidden_state[:, 1:]).float(),
         )
 
 
-def patches_of(pixels: Tensor) -> Tensor:
-    """(pictures, 3, `IMAGE`, `IMAGE`) -> (pictures, patches, 3, `PATCH`, `PATCH`)."""
-    tiles = pixels.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH)
-    return tiles.permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
+def collages(pictures: Tensor, by_style: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """`COLLAGES` pictures of patches from anywhere in up to four of one style, the patches, the style.
 
-
-def places_seen(patches: Tensor, progress: float, generator: Generator) -> Tensor:
-    """Which of `patches` are seen, (pictures, seen): of the white ground those that are left.
-
-    In the last 40 % of the steps a quarter of the batches is seen whole, in the last sixth half of them.
+    A style is in every patch. From whole pictures the tower learned by heart which are of which style.
     """
-    whole = 0.5 if progress >= 5 / 6 else 0.25 if progress >= 0.6 else 0
-    count = SEEN if progress >= 0.3 else FIRST_SEEN
-    if torch.rand((), generator=generator) < whole:
-        count = GRID**2
-    chance = torch.rand(patches.shape[:2], generator=generator)
-    drawn = patches.flatten(2).amin(2) < 0.99
-    return (chance + drawn).topk(count, dim=1).indices
-
-
-def collages(pictures: Tensor, by_style: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-    """`COLLAGES` pictures of pieces from anywhere in up to four of one style, and which style that is.
-
-    A style is in every piece. From whole pictures the tower learned by heart which are of which style.
-    """
-    grid = IMAGE // PIECE
+    grid = IMAGE // PATCH
 
     def drawn(end: int, *shape: int) -> Tensor:
         return torch.randint(end, (COLLAGES, *shape), generator=generator)
@@ -103,27 +72,28 @@ def collages(pictures: Tensor, by_style: Tensor, generator: Generator) -> tuple[
     # a collage is of the first 1, 2, 3 or 4 of the four
     of_first = torch.arange(4) % (drawn(4, 1) + 1)
     four = by_style[style[:, None], drawn(by_style.shape[1], 4).gather(1, of_first)]
-    side = torch.arange(PIECE)
+    side = torch.arange(PATCH)
     which = drawn(4, grid**2)
-    top, left = (drawn(IMAGE - PIECE + 1, grid**2) for _ in range(2))
+    top, left = (drawn(IMAGE - PATCH + 1, grid**2) for _ in range(2))
     down, across = top[..., None, None] + side[:, None], left[..., None, None] + side
-    # (collages, pieces, side, side, 3)
-    pieces = pictures[four.gather(1, which)[..., None, None], :, down, across]
-    placed = pieces.reshape(COLLAGES, grid, grid, PIECE, PIECE, 3).permute(0, 5, 1, 3, 2, 4)
-    return placed.reshape(COLLAGES, 3, IMAGE, IMAGE), style
+    # (collages, patches, side, side, 3)
+    patches = pictures[four.gather(1, which)[..., None, None], :, down, across]
+    placed = patches.reshape(COLLAGES, grid, grid, PATCH, PATCH, 3).permute(0, 5, 1, 3, 2, 4)
+    return placed.reshape(COLLAGES, 3, IMAGE, IMAGE), patches.movedim(-1, 2), style
 
 
 def main() -> None:
     torch.manual_seed(0)
-    schedule = schedule_from_flags(SCHEDULE)
     icons, more = Icons(), more_icons()
     tokenizer = CLIPTokenizer.from_pretrained(RUNS / "clip")
     clip = CLIPModel.from_pretrained(RUNS / "clip")
+    # on the CPU the gradient of the fused attention costs more than that of its parts
+    clip.set_attn_implementation("eager")
     clip.text_model.requires_grad_(False)
     clip.text_projection.requires_grad_(False)
     # the first normalisation takes a patch's brightness away but for what stands out against an offset
     start = clip.vision_model.embeddings
-    nn.init.normal_(start.patch_embedding.weight, std=0.3)
+    nn.init.normal_(start.patch_embedding.weight, std=0.15)
     start.position_embedding.weight.data += 0.5 * torch.randn(WIDTH)
 
     def read(texts: list[str]) -> Tensor:
@@ -148,25 +118,16 @@ def main() -> None:
         own = len(indices)
         others = torch.randint(len(rows), len(pictures), (OTHERS,), generator=generator)
         both = torch.cat([indices, others])
-        cut, of = collages(pictures, by_style, generator)
+        cut, patches, of = collages(pictures, by_style, generator)
         pixels = torch.cat([augment(as_pixels(pictures[both]), generator), as_pixels(cut)])
-        patches = patches_of(pixels)
-        progress = generator.initial_seed() / schedule.steps
-        places = places_seen(patches, progress, generator)
-        # on the CPU the gradient of fused attention costs more than that of its parts, if there are few
-        clip.set_attn_implementation("sdpa" if places.shape[1] == GRID**2 else "eager")
         with torch.autocast("cpu", torch.bfloat16):
-            seen = student(pixels, places)
+            seen = student(pixels)
         images, of_collages = seen.embeddings.split([len(both), COLLAGES])
         scale = clip.logit_scale.exp().clamp(max=100)
         scores = scale * images[:own]
         # of the axes that are the styles' the teacher knows nothing
         meant, known = (of[:, :-STYLE_AXES] for of in (images, teacher.names[both]))
-        # of the collages alone, for these are as sharp as drawn
-        cut_patches = patches[torch.arange(len(both), len(pixels))[:, None], places[len(both) :]]
-        of_patches = palettes.of(cut_patches.flatten(0, 1))
-        colours = missed(seen.palette, palettes.of(pixels))
-        colours += missed(seen.patches[len(both) :].flatten(0, 1), of_patches)
+        of_patches = palettes.of(as_pixels(patches.flatten(0, 1)))
         return (
             cross_entropy(scores @ of_names.T, kin[name[indices]])
             + 0.25 * cross_entropy(scores @ of_captions.T, indices)
@@ -174,11 +135,19 @@ def main() -> None:
             + 4 * cross_entropy(scale * of_collages @ of_styles.T, of)
             + 8 * (1 - cosine_similarity(seen.features[: len(both)], teacher.features[both])).mean()
             + 8 * (1 - cosine_similarity(meant, known)).mean()
-            + (3 if progress < 0.6 else 1) * colours
+            + missed(seen.palette, palettes.of(pixels))
+            + missed(seen.patches[len(both) :].flatten(0, 1), of_patches)
         )
 
     held_out = HeldOut(icons, tokenizer)
-    train("clip_images", student, schedule, len(rows), loss, lambda: held_out.figures(clip))
+    train(
+        "clip_images",
+        student,
+        schedule_from_flags(SCHEDULE),
+        len(rows),
+        loss,
+        lambda: held_out.figures(clip),
+    )
     save(clip, tokenizer)
 
 

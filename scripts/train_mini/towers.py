@@ -10,9 +10,7 @@ from training import RUNS
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-WIDTH, PROJECTION, IMAGE, PATCH = 160, 128, 64, 4
-#: Patches along a side.
-GRID = IMAGE // PATCH
+WIDTH, PROJECTION, IMAGE, PATCH = 160, 128, 64, 8
 #: The last axes of an embedding are the styles'.
 STYLE_AXES = 8
 

@@ -65,8 +65,6 @@ def train(
 ) -> None:
     """Minimise `loss(indices, generator)`; at the end `model` has the averaged weights.
 
-    The generator's seed is the step.
-
     Every `EVERY` steps a checkpoint is written to `build/mini/<stage>.pt`, from which the same command
     goes on with the same random numbers, and the figures of the averaged weights are printed.
     """

@@ -14,9 +14,6 @@ import training
 import unet
 import vae
 from torch import Generator, Tensor, nn
-from transformers import CLIPTokenizer
-
-from sdcorrect.models.checkpoints import MINI
 
 SCHEDULE = training.Schedule(steps=6, batch=4, learning_rate=0.1, warm_up=2, ema=0.9)
 PICTURES = torch.rand(10, 3, generator=torch.Generator().manual_seed(1))
@@ -103,65 +100,27 @@ def test_a_caption_means_its_name_and_its_style_alike() -> None:
     assert torch.allclose(torch.stack([(both * alone).sum(), (both * said).sum()]), half)
 
 
-def test_a_collage_is_of_pieces_from_up_to_four_pictures_of_one_style() -> None:
+def test_a_collage_is_of_patches_from_up_to_four_pictures_of_one_style() -> None:
     # a pixel tells its picture, its row and its column
-    count, side, piece = 12, towers.IMAGE, clip_images.PIECE
+    count, side = 12, towers.IMAGE
     places = torch.meshgrid(*(torch.arange(n) for n in (count, side, side)), indexing="ij")
     pictures = torch.stack(places, 1).to(torch.uint8)
     by_style = torch.arange(count).reshape(2, 6)
     generator = torch.Generator().manual_seed(0)
-    cut, style = clip_images.collages(pictures, by_style, generator)
+    cut, patches, style = clip_images.collages(pictures, by_style, generator)
     assert cut.shape == (clip_images.COLLAGES, 3, side, side)
     assert torch.equal(cut[:, 0] // 6, style.to(torch.uint8)[:, None, None].expand_as(cut[:, 0]))
     assert [len(one.unique()) for one in cut[:, 0]] != [1] * len(cut)
     assert max(len(one.unique()) for one in cut[:, 0]) == 4
-    # of each piece: one picture, and rows and columns that follow each other, from anywhere
-    picture, row, column = cut.unfold(2, piece, piece).unfold(3, piece, piece).long().unbind(1)
+    # of each patch: one picture, and rows and columns that follow each other, from anywhere
+    picture, row, column = patches.long().unbind(2)
     assert picture.eq(picture[..., :1, :1]).all()
-    assert row.diff(dim=-2).eq(1).all()
-    assert column.diff(dim=-1).eq(1).all()
-    assert len(row[..., 0, 0].unique()) == len(column[..., 0, 0].unique()) == side - piece + 1
-
-
-def test_the_tower_trains_on_what_is_drawn_and_a_part_of_the_ground() -> None:
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.ones(40, 3, towers.IMAGE, towers.IMAGE)
-    pixels[:, 1, : towers.IMAGE // 2] = -1
-    patches = clip_images.patches_of(pixels)
-    # row by row: the upper half is drawn
-    assert patches.shape == (40, towers.GRID**2, 3, towers.PATCH, towers.PATCH)
-    assert [p.eq(1).all().item() for p in patches[0]] == [False] * 128 + [True] * 128
-    few, parts, mixed, last = (
-        [clip_images.places_seen(patches, progress, generator) for _ in range(40)]
-        for progress in (0.0, 0.3, 0.6, 5 / 6)
-    )
-    assert {places.shape[1] for places in few} == {80}
-    assert {places.shape[1] for places in parts} == {144}
-    assert {places.shape[1] for places in mixed} == {144, towers.GRID**2}
-    assert 20 < sum(places.shape[1] == 144 for places in mixed) < 40
-    assert 10 < sum(places.shape[1] == 144 for places in last) < 30
-    assert torch.cat(few).lt(128).all()
-    # all that is drawn, and of the ground now this, now that
-    assert (torch.cat(parts) < 128).sum(1).eq(128).all()
-    for places in (few, parts):
-        assert all(len(one.unique()) == len(one) for one in torch.cat(places))
-    assert len(torch.cat(parts).unique()) == towers.GRID**2
-
-
-def test_the_tower_sees_all_patches_as_clip_does() -> None:
-    clip = towers.build(CLIPTokenizer.from_pretrained(MINI / "clip")).eval()
-    pixels = torch.rand(2, 3, towers.IMAGE, towers.IMAGE)
-    everywhere = torch.arange(towers.GRID**2).expand(2, -1)
-    with torch.inference_mode():
-        student = clip_images.Student(clip).eval()
-        seen = student(pixels, everywhere)
-        hidden = clip.vision_model(pixel_values=pixels).last_hidden_state
-        assert torch.allclose(seen.patches, student.as_patches(hidden[:, 1:]), atol=1e-5)
-        assert torch.allclose(seen.embeddings, towers.embed_images(clip, pixels), atol=1e-6)
-        other = student(pixels, everywhere[:, :80])
-    assert seen.patches.shape == (2, towers.GRID**2, palettes.AXES)
-    assert other.patches.shape == (2, 80, palettes.AXES)
-    assert not torch.allclose(seen.embeddings, other.embeddings, atol=1e-3)
+    assert row.diff(dim=2).eq(1).all()
+    assert column.diff(dim=3).eq(1).all()
+    assert len(row[..., 0, 0].unique()) == len(column[..., 0, 0].unique()) == side - towers.PATCH + 1
+    # they lie in the collage row by row
+    laid = cut.unfold(2, towers.PATCH, towers.PATCH).unfold(3, towers.PATCH, towers.PATCH)
+    assert torch.equal(laid.permute(0, 2, 3, 1, 4, 5).flatten(1, 2), patches)
 
 
 def test_a_palette_is_the_same_wherever_its_colours_are() -> None:
