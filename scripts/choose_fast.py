@@ -116,10 +116,14 @@ def distances(jobs: list[Job], arguments: argparse.Namespace) -> dict[str, list[
     for name, result in evaluation.variants.items():
         if name != BASE:
             of_metrics = (
-                distance(jobs[0].strength, metric, means[metric].mean, against, info.better)
-                for (metric, against), info in zip(
-                    result.against_base.items(), evaluation.metrics.values(), strict=True
+                distance(
+                    jobs[0].strength,
+                    metric,
+                    means[metric].mean,
+                    against,
+                    evaluation.metrics[metric].better,
                 )
+                for metric, against in result.against_base.items()
             )
             found[name] = list(filter(None, of_metrics))
     return found
