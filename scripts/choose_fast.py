@@ -3,12 +3,11 @@
     python scripts/choose_fast.py PICTURES -p "in 3d render style" [--reference TRUTH] [-o OUT]
 
 Translates the pictures by `correct` and by every candidate at each strength, from each seed, measures
-them as `sdcorrect evaluate` does, and tells how much worse the means are than those of `correct`: in
-bands, of 0.01 for SSIM and of 1 % of its value for every other metric, with the 95 % interval of that.
-A candidate is inside where no metric at no strength is worse by more than one band. (One that only
-leaves more of the source as it is gains in some metrics and loses in others.) Of those that are inside,
-or of the nearest, the wall time is then measured beside that of `correct` and `pnp`. It goes on where it
-stopped.
+them as `sdcorrect evaluate` does, and tells how far the means are from those of `correct`: in bands, of
+0.01 for SSIM and of 1 % of its value for every other metric, with the 95 % interval of that. A candidate
+is inside where at no strength a mean is worse by more than one band, or surely (by its whole interval)
+better by more. Of those that are inside, or of the nearest, the wall time is then measured beside that of
+`correct` and `pnp`. It goes on where it stopped.
 """
 
 import argparse
@@ -30,6 +29,7 @@ from sdcorrect.batch.runner import Run
 from sdcorrect.batch.shards import Shard
 from sdcorrect.bench import compare
 from sdcorrect.config import Job, load_job
+from sdcorrect.core.plan import ALWAYS, Window, in_window
 from sdcorrect.evaluate.results import Comparison
 from sdcorrect.evaluate.run import Request
 from sdcorrect.evaluate.run import Run as Evaluation
@@ -47,11 +47,16 @@ class Distance:
 
     strength: float
     metric: str
-    bands: float  #: how many bands it is worse: inside up to 1, below 0 where it is better
+    bands: float  #: how many bands it is worse, below 0 where it is better
     low: float  #: of the interval of that
     high: float
     base: float
     value: float
+
+    @property
+    def off(self) -> float:
+        """How many bands it is worse, or surely better: inside up to 1."""
+        return max(self.bands, -self.high)
 
     def __str__(self) -> str:
         return (
@@ -60,20 +65,25 @@ class Distance:
         )
 
 
+def window(text: str) -> Window:
+    """`0.2-1` or, from the first step on, `1`."""
+    first, _, last = text.rpartition("-")
+    return float(first or 0), float(last)
+
+
 def candidates(arguments: argparse.Namespace) -> Iterator[Recipe]:
     """Solvers in so many steps, guided in a part of them, deep features kept between them or not."""
     for solver, steps, guided, every in product(
         arguments.solvers, arguments.steps, arguments.guided, arguments.reuse
     ):
-        name = f"{solver.replace('+', 'p')}-{steps}-guided-{guided:g}" + (
-            f"-reuse-{every}" if every else ""
-        )
+        part = "-".join(f"{end:g}" for end in guided if end)
+        name = f"{solver.replace('+', 'p')}-{steps}-guided-{part}" + (f"-reuse-{every}" if every else "")
         yield BUILT_IN[BASE].model_copy(
             update={
                 "name": name,
                 "scheduler": solver,
                 "solver_steps": steps,
-                "guidance_window": (0.0, guided),
+                "guidance_window": guided,
                 "reuse_every": every or None,
             }
         )
@@ -157,29 +167,29 @@ def wall_times(model: Model, job: Job, rounds: int) -> dict[str, float]:
 def table_of(
     recipes: Mapping[str, Recipe], found: Mapping[str, list[Distance]], faster: Mapping[str, float]
 ) -> Table:
-    table = Table("candidate", "evaluations", "bands worse, by strength", "furthest", "pnp : it")
+    table = Table("candidate", "evaluations", "bands off, by strength", "furthest", "pnp : it")
     for name, everywhere in found.items():
         furthest = furthest_of(everywhere)
         by_strength = groupby(everywhere, key=lambda distance: distance.strength)
         table.add_row(
             name,
             f"{evaluations(recipes[name])}",
-            "  ".join(f"{furthest_of(of).bands:.2f}" for _, of in by_strength),
+            "  ".join(f"{furthest_of(of).off:.2f}" for _, of in by_strength),
             str(furthest),
             f"{faster[name]:.1f}" if name in faster else "",
-            style="green" if furthest.bands <= 1 else None,
+            style="green" if furthest.off <= 1 else None,
         )
     return table
 
 
 def furthest_of(distances: Iterable[Distance]) -> Distance:
-    return max(distances, key=lambda distance: distance.bands)
+    return max(distances, key=lambda distance: distance.off)
 
 
 def evaluations(recipe: Recipe) -> int:
     """Of the U-Net, for a picture: a reused one counts whole."""
     steps = recipe.solver_steps or 0
-    return 1 + steps + int(steps * recipe.guidance_window[1] + 1e-6)
+    return 1 + steps + sum(in_window(step, steps, recipe.guidance_window) for step in range(steps))
 
 
 def ordered(off: Mapping[str, float], cost: Mapping[str, int]) -> list[str]:
@@ -201,7 +211,13 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--solvers", nargs="+", default=["dpm++", "unipc"])
     parser.add_argument("--steps", type=int, nargs="+", default=list(range(4, 13)))
-    parser.add_argument("--guided", type=float, nargs="+", default=[0.5, 0.75, 1.0])
+    parser.add_argument(
+        "--guided",
+        type=window,
+        nargs="+",
+        default=[(0.0, 0.75), (0.2, 1.0), ALWAYS],
+        help="in which part of the steps, as 0.75 or 0.2-1",
+    )
     parser.add_argument("--reuse", type=int, nargs="+", default=[0, 2], help="0 for none")
     parser.add_argument("--rounds", type=int, default=1, help="of the wall times (0: leave them out)")
     parser.add_argument("--timed", type=int, default=8, help="candidates whose wall time is measured")
@@ -224,7 +240,7 @@ def main() -> int:
                     pass
             for name, of_strength in distances(jobs, arguments).items():
                 found[name].extend(of_strength)
-    off = {name: furthest_of(everywhere).bands for name, everywhere in found.items()}
+    off = {name: furthest_of(everywhere).off for name, everywhere in found.items()}
     order = ordered(off, {name: evaluations(recipe) for name, recipe in recipes.items()})
     faster: dict[str, float] = {}
     if arguments.rounds:

@@ -1,6 +1,7 @@
 """Choosing the fast recipe: distances are the evaluation's, and the cheapest inside comes first."""
 
 import json
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,34 @@ def test_less_is_worse_where_higher_is_better(better: str, sign: int) -> None:
     assert distance.bands == pytest.approx(sign * 3)
     assert sorted([distance.low * sign, distance.high * sign]) == pytest.approx([-1, 5])
     assert distance.value == pytest.approx(9.7)
+
+
+@pytest.mark.parametrize(
+    ("bands", "low", "high", "off"),
+    [(0.9, 0.5, 1.3, 0.9), (-1.4, -2.0, -0.8, 0.8), (-2.4, -3.2, -1.7, 1.7), (-0.3, -6.0, 4.0, -0.3)],
+    ids=["worse", "better, perhaps by a band", "surely better by more", "either"],
+)
+def test_surely_better_is_off_too(bands: float, low: float, high: float, off: float) -> None:
+    distance = choose_fast.Distance(0.8, "psnr", bands, low, high, 10.0, 10.0)
+    assert distance.off == pytest.approx(off)
+
+
+@pytest.mark.parametrize(
+    ("text", "guided", "name", "evaluations"),
+    [
+        ("1", (0.0, 1.0), "unipc-5-guided-1", 11),
+        ("0.8", (0.0, 0.8), "unipc-5-guided-0.8", 10),
+        ("0.2-1", (0.2, 1.0), "unipc-5-guided-0.2-1", 10),
+    ],
+)
+def test_guidance_may_begin_late_or_end_early(
+    text: str, guided: tuple[float, float], name: str, evaluations: int
+) -> None:
+    assert choose_fast.window(text) == guided
+    arguments = Namespace(solvers=["unipc"], steps=[5], guided=[guided], reuse=[0])
+    [recipe] = choose_fast.candidates(arguments)
+    assert (recipe.name, recipe.guidance_window) == (name, guided)
+    assert choose_fast.evaluations(recipe) == evaluations
 
 
 def test_the_cheapest_inside_comes_first_then_the_nearest() -> None:
