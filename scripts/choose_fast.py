@@ -6,8 +6,8 @@ Translates the pictures by `correct` and by every candidate at each strength, fr
 them as `sdcorrect evaluate` does, and tells how far the means are from those of `correct`: in bands, of
 0.01 for SSIM and of 1 % of its value for every other metric, with the 95 % interval of that. A candidate
 is inside where at no strength a mean is worse by more than one band, or surely (by its whole interval)
-better by more. Of those that are inside, or of the nearest, the wall time is then measured beside that of
-`correct` and `pnp`. It goes on where it stopped.
+better by more. Of those that are inside, or of the nearest, the wall time is then measured beside that
+of `correct` and `pnp`. It goes on where it stopped.
 """
 
 import argparse
