@@ -213,6 +213,10 @@ def test_recipes_and_version(sdcorrect: Run) -> None:
     assert listing.exit_code == 0
     for name in ("sdedit", "correct", "all: the authors' name for correct"):
         assert name in listing.stdout
+    # in the 80 columns of a pipe
+    assert max(map(len, listing.stdout.splitlines())) <= 80
+    assert "…" not in listing.stdout
+    assert listing.stdout.split().count("first-attention.2") >= 4
     assert sdcorrect("--version").stdout == f"sdcorrect {__version__}\n"
 
 

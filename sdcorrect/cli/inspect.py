@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 import yaml
+from rich import box
 from rich.table import Column, Table
 
 from sdcorrect.cli.console import Debug, app, errors_for_people, out
@@ -48,19 +49,24 @@ def recipes(
 
 
 def _list_recipes() -> None:
+    # 80 columns, as a pipe has, hold every word
     table = Table(
-        Column("recipe", no_wrap=True), "inversion", "start", "what goes back where", "summary"
+        Column("recipe", width=max(map(len, BUILT_IN))),
+        Column("inversion", width=len("inversion")),
+        Column("start", width=len("inverted")),
+        "what goes back where",
+        box=box.SIMPLE,
+        show_lines=True,
     )
     for recipe in BUILT_IN.values():
         inversion: str = recipe.inversion
         if inversion == "full":
             inversion += f", {recipe.inversion_steps or 'as many'} steps"
         table.add_row(
-            recipe.name,
+            f"[bold]{recipe.name}[/bold]\n{recipe.summary}",
             inversion,
             recipe.start,
             "\n".join(_described(inject) for inject in recipe.inject) or "-",
-            recipe.summary,
         )
     out.print(table)
     for alias, name in ALIASES.items():

@@ -292,8 +292,8 @@ def test_timesteps_may_bound_an_injection() -> None:
 @pytest.mark.parametrize(
     ("injections", "message"),
     [
-        ([Injection("skip", (4,), (0, 0.1))], "skip: its window 0 to 0.1 covers none of the 5 steps"),
-        ([Injection("skip", (4,), timesteps=(990, 850))], "timesteps 990 to 850 covers none.*801 to 1"),
+        ([Injection("skip", (4,), (0, 0.1))], "skip: none of the 5 steps taken .* its window 0 to 0.1"),
+        ([Injection("skip", (4,), timesteps=(990, 850))], "801 to 1.* is in its timesteps 990 to 850"),
         ([Injection("skip", (4,)), Injection("skip", (4,), (0, 0.5))], "skip of block 4 is .* twice"),
         (
             [Injection("self-attention", (4,)), Injection("key-value", (4,))],
