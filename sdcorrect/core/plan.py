@@ -104,8 +104,8 @@ def check_windows(plan: Plan, timesteps: Sequence[int]) -> None:
                 else f"window {injection.window[0]:g} to {injection.window[1]:g}"
             )
             raise UsageError(
-                f"{injection.tensor}: none of the {len(timesteps)} steps taken (timesteps {timesteps[0]} "
-                f"to {timesteps[-1]}) is in its {part}; widen it, or take more steps"
+                f"{injection.tensor}: none of the {len(timesteps)} steps taken (timesteps "
+                f"{timesteps[0]} to {timesteps[-1]}) is in its {part}; widen it, or take more steps"
             )
     for step in range(len(timesteps)):
         sites = [
