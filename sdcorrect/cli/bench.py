@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from sdcorrect.cli import options
 from sdcorrect.cli.console import Debug, app, err, errors_for_people, out
@@ -93,14 +93,19 @@ def _measure(settings: dict[str, Any], repeats: int, base: str, file: Path | Non
 
 
 def _table(costs: "list[Cost]", base: str) -> Table:
-    table = Table(
-        "recipe",
+    heads = (
         "runs",
         "evaluations",
         "seconds",
-        f"times {base}, middle half",
-        "outside model",
-        "peak MiB",
+        f"times\n{base}",
+        "middle\nhalf",
+        "outside\nmodel",
+        "peak\nMiB",
+    )
+    numbers = (Column(head, justify="right", no_wrap="half" in head) for head in heads)
+    # 80 columns, as a pipe has, hold all but the longest names, which fold
+    table = Table(
+        Column("recipe", overflow="fold"), *numbers, box=None, pad_edge=False, collapse_padding=True
     )
     for cost in costs:
         table.add_row(
@@ -108,7 +113,8 @@ def _table(costs: "list[Cost]", base: str) -> Table:
             str(cost.runs),
             str(cost.evaluations),
             f"{cost.seconds:.3f}",
-            f"{cost.ratio:.3f} ({cost.ratio_low:.3f} to {cost.ratio_high:.3f})",
+            f"{cost.ratio:.3f}",
+            f"{cost.ratio_low:.3f}..{cost.ratio_high:.3f}",
             f"{cost.outside_model:.1%}",
             "-" if cost.peak_memory_mib is None else f"{cost.peak_memory_mib:.0f}",
         )
