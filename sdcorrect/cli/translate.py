@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from sdcorrect.cli import options
 from sdcorrect.cli.console import (
@@ -168,7 +168,12 @@ def _follow(run: "Run") -> list["Record"]:
 def _summarize(run: "Run", failures: list["Record"]) -> None:
     print_failures(failures)
     table = Table(
-        "variant", "translated", "done before", "failed", "left out", "U-Net evaluations a picture"
+        Column("variant", overflow="fold"),
+        "translated",
+        "done before",
+        "failed",
+        "left out",
+        "U-Net evaluations a picture",
     )
     for variant, tally in run.tally.items():
         counts = (tally.done, tally.before, tally.failed, tally.filtered, tally.evaluations or "-")
