@@ -102,7 +102,7 @@ def _table(costs: "list[Cost]", base: str) -> Table:
         "outside\nmodel",
         "peak\nMiB",
     )
-    numbers = (Column(head, justify="right", no_wrap="half" in head) for head in heads)
+    numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
     # 80 columns, as a pipe has, hold all but the longest names, which fold
     table = Table(
         Column("recipe", overflow="fold"), *numbers, box=None, pad_edge=False, collapse_padding=True
