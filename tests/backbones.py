@@ -1,4 +1,4 @@
-"""Tiny networks that measure, random and whole: CLIP, ViT and BLIP as transformers saves them."""
+"""Tiny networks that measure, random and whole: CLIPs, ViT and BLIP as transformers saves them."""
 
 from pathlib import Path
 
@@ -12,6 +12,9 @@ from transformers import (
     CLIPConfig,
     CLIPModel,
     CLIPVisionConfig,
+    EfficientNetConfig,
+    VisionTextDualEncoderConfig,
+    VisionTextDualEncoderModel,
     ViTConfig,
     ViTModel,
 )
@@ -35,6 +38,32 @@ def save_clip(folder: Path) -> Path:
     CLIPModel(config).half().save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
+    return folder
+
+
+def save_convolutional_clip(folder: Path) -> Path:
+    torch.manual_seed(6)
+    text = text_config(32, "quick_gelu")
+    vision = EfficientNetConfig(
+        image_size=64,
+        width_coefficient=1.0,
+        depth_coefficient=1.0,
+        in_channels=[32, 8, 16],
+        out_channels=[8, 16, 24],
+        kernel_sizes=[3, 5, 3],
+        strides=[1, 2, 2],
+        num_block_repeats=[1, 2, 1],
+        expand_ratios=[1, 2, 2],
+        hidden_dim=1280,
+        hidden_size=1280,
+        initializer_range=0.5,  # by default a signal dies out
+    )
+    config = VisionTextDualEncoderConfig(
+        text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=24
+    )
+    VisionTextDualEncoderModel(config).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": 64}, crop_size=64).save_pretrained(folder)
     return folder
 
 

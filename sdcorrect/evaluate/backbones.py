@@ -65,14 +65,14 @@ def load_network(what: str, name: str, kind: type[T], folder: Path, **options: A
     return network.eval()
 
 
-def load_reader(what: str, name: str, kind: type[T], folder: Path) -> T:
+def load_reader(what: str, name: str, kind: type[T], folder: Path, **options: Any) -> T:
     """The tokenizer or image processor that lies beside a network's weights.
 
     Raises:
         UsageError: there is none.
     """
     try:
-        return kind.from_pretrained(folder, local_files_only=True)  # type: ignore[attr-defined]
+        return kind.from_pretrained(folder, local_files_only=True, **options)  # type: ignore[attr-defined]
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{what} {name}: tokenizer or preprocessor is missing: {_short(error)}"

@@ -7,12 +7,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import CLIPModel, CLIPTokenizer
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers import (
+    AutoImageProcessor,
+    AutoTokenizer,
+    CLIPModel,
+    PreTrainedModel,
+    VisionTextDualEncoderModel,
+)
 
 from sdcorrect.evaluate.backbones import find_weights, load_network, load_reader, read_config
 from sdcorrect.models.sources import Finder
 
+#: Those of transformers: with two transformers, and with towers of any kind.
+CLIPS: dict[str, type[PreTrainedModel]] = {
+    "clip": CLIPModel,
+    "vision-text-dual-encoder": VisionTextDualEncoderModel,
+}
 KEPT_TEXTS = 1024  #: embeddings of texts that many pictures may share
 
 
@@ -27,14 +37,14 @@ class Clip:
         self, name: str = "mini", *, device: torch.device | None = None, finder: Finder | None = None
     ) -> None:
         found = find_weights("clip", name, finder or Finder())
-        read_config("clip", name, found.path, ("clip",))
+        config = read_config("clip", name, found.path, tuple(CLIPS))
         self.name = name
         self.identity = found.identity
         self.device = device or torch.device("cpu")
-        self.network = load_network("clip", name, CLIPModel, found.path).to(self.device)
-        self.tokenizer = load_reader("clip", name, CLIPTokenizer, found.path)
+        self.network = load_network("clip", name, CLIPS[config.model_type], found.path).to(self.device)
+        self.tokenizer = load_reader("clip", name, AutoTokenizer, found.path)
         # the one of Pillow, as the public evaluations have it; others differ in the last digits
-        self.processor = load_reader("clip", name, CLIPImageProcessorPil, found.path)
+        self.processor = load_reader("clip", name, AutoImageProcessor, found.path, backend="pil")
         self.length = self.network.config.text_config.max_position_embeddings  #: in tokens
         self.cut = 0  #: how many texts were longer
         self._text = lru_cache(KEPT_TEXTS)(self._encode)

@@ -55,7 +55,8 @@ _WHOLE = {
     "mse": "mean squared error of RGB in [0, 1]",
     "lpips": "learned perceptual distance, AlexNet",
     "structure_distance": (
-        "mean squared difference of the keys' cosine self-similarity, last layer of the image tower"
+        "mean squared difference of the keys' cosine self-similarity, last layer of the image tower; "
+        "of a convolutional one, of its last feature map of at least 8x8 places"
     ),
     "clip_image": "cosine of the CLIP embeddings of two pictures",
     "clip_text": "cosine of the CLIP embeddings of output and prompt",

@@ -1,15 +1,15 @@
 """Structure distance: how differently two pictures relate their own parts to each other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, mse_loss, normalize
-from transformers import CLIPModel, ViTModel
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers import AutoImageProcessor, ViTModel
 
 from sdcorrect.evaluate.backbones import find_weights, load_network, load_reader, read_config
+from sdcorrect.evaluate.clip import CLIPS
 from sdcorrect.evaluate.pixels import to_tensor
 from sdcorrect.models.sources import Finder
 
@@ -17,13 +17,16 @@ from sdcorrect.models.sources import Finder
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 #: A longer side may have so much of the network's own side; PIE-Bench: 480 of 224 px.
 LONGEST = 480 / 224
+#: A feature map of fewer places on a side is too coarse to tell of structure.
+PLACES = 8
 
 
 class Structure:
     """Self-similarity of the keys in the last layer of a vision transformer (Tumanyan et al. 2022).
 
-    `name` is a ViT or a CLIP, whose image tower is then taken. With `raw`, samples go in from 0 to 255
-    and pictures are made smaller without antialiasing, as the code of PIE-Bench does.
+    `name` is a ViT or a CLIP, whose image tower is then taken. Where that is convolutional and has no
+    keys, it is the self-similarity of its last feature map of at least 8x8 places. With `raw`, samples
+    go in from 0 to 255 and pictures are made smaller without antialiasing, as PIE-Bench's code does.
 
     Raises:
         UsageError: it is not there, or is neither.
@@ -33,10 +36,10 @@ class Structure:
         self, name: str, *, device: torch.device, finder: Finder | None = None, raw: bool = False
     ) -> None:
         found = find_weights("structure", name, finder or Finder())
-        config = read_config("structure", name, found.path, ("clip", "vit"))
-        if config.model_type == "clip":
-            network = load_network("structure", name, CLIPModel, found.path).vision_model
-            processor = load_reader("structure", name, CLIPImageProcessorPil, found.path)
+        config = read_config("structure", name, found.path, (*CLIPS, "vit"))
+        if kind := CLIPS.get(config.model_type):
+            network = load_network("structure", name, kind, found.path).vision_model
+            processor = load_reader("structure", name, AutoImageProcessor, found.path, backend="pil")
             norm = processor.image_mean, processor.image_std
         else:
             norm = IMAGENET
@@ -47,20 +50,16 @@ class Structure:
         self.raw = raw
         self.side: int = network.config.image_size
         self._mean, self._deviation = (torch.tensor(n, device=device)[:, None, None] for n in norm)
-        self._network = network.to(device)
-        self._keys: list[Tensor] = []
-        _last_keys(network).register_forward_hook(lambda *hooked: self._keys.append(hooked[-1]))
+        self._parts = _parts_of(network.to(device))
 
     @torch.inference_mode()
     def similarities(self, pictures: Sequence[Image.Image]) -> list[Tensor]:
-        """For each picture the cosines between the keys of its tokens, (tokens, tokens)."""
+        """For each picture the cosines between its parts, tokens or places of a map, (parts, parts)."""
         pixels = [self._prepared(picture) for picture in pictures]
         one_size = len({tensor.shape for tensor in pixels}) == 1
-        for batch in [torch.cat(pixels)] if one_size else pixels:
-            self._network(pixel_values=batch, interpolate_pos_encoding=True)
-        keys = [normalize(one, dim=-1) for batch in self._keys for one in batch]
-        self._keys.clear()
-        return [one @ one.T for one in keys]
+        batches = [torch.cat(pixels)] if one_size else pixels
+        parts = [normalize(one, dim=-1) for batch in batches for one in self._parts(batch)]
+        return [one @ one.T for one in parts]
 
     def _prepared(self, picture: Image.Image) -> Tensor:
         pixels = to_tensor(picture, self.device)
@@ -77,5 +76,23 @@ def structure_distance(one: Tensor, other: Tensor) -> float:
     return float(mse_loss(one, other))
 
 
-def _last_keys(network: nn.Module) -> nn.Module:
-    return [module for name, module in network.named_modules() if name.endswith((".k_proj", ".key"))][-1]
+def _parts_of(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """What makes of pixels (pictures, 3, height, width) features (pictures, parts, width)."""
+    keys = [module for name, module in network.named_modules() if name.endswith((".k_proj", ".key"))]
+    if not keys:
+        return lambda pixels: _last_fine_map(network, pixels).flatten(2).mT
+    seen: list[Tensor] = []
+    keys[-1].register_forward_hook(lambda *hooked: seen.append(hooked[-1]))
+
+    def last_keys(pixels: Tensor) -> Tensor:
+        network(pixel_values=pixels, interpolate_pos_encoding=True)
+        return seen.pop()
+
+    return last_keys
+
+
+def _last_fine_map(network: nn.Module, pixels: Tensor) -> Tensor:
+    """(pictures, channels, rows, columns)."""
+    maps = network(pixel_values=pixels, output_hidden_states=True).hidden_states
+    fine: Tensor = [one for one in maps if min(one.shape[-2:]) >= PLACES][-1]
+    return fine

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from backbones import save_blip, save_clip, save_vit
+from backbones import save_blip, save_clip, save_convolutional_clip, save_vit
 from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
@@ -30,7 +30,13 @@ def sdcorrect(*arguments: object) -> Result:
 def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the networks clip, vit and blip."""
     root = tmp_path_factory.mktemp("networks")
-    for name, save in {"clip": save_clip, "vit": save_vit, "blip": save_blip}.items():
+    kinds = {
+        "clip": save_clip,
+        "convolutional": save_convolutional_clip,
+        "vit": save_vit,
+        "blip": save_blip,
+    }
+    for name, save in kinds.items():
         save(root / name)
     return root
 

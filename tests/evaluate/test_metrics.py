@@ -15,7 +15,7 @@ from scipy.stats import wilcoxon
 from skimage.metrics import structural_similarity
 from test_evaluate import figures, table
 from torchmetrics.functional.image import structural_similarity_index_measure
-from transformers import CLIPModel, ViTModel
+from transformers import CLIPModel, VisionTextDualEncoderModel, ViTModel
 
 from sdcorrect.evaluate.clip import Clip
 from sdcorrect.evaluate.companions import decode_mask
@@ -27,9 +27,12 @@ from sdcorrect.evaluate.structure import Structure, structure_distance
 CPU = torch.device("cpu")
 
 
-def test_clip_is_the_models_own(networks: Path, icon: Image.Image) -> None:
-    clip = Clip(str(networks / "clip"))
-    model = CLIPModel.from_pretrained(networks / "clip", dtype=torch.float32)
+@pytest.mark.parametrize(
+    ("name", "kind"), [("clip", CLIPModel), ("convolutional", VisionTextDualEncoderModel)]
+)
+def test_clip_is_the_models_own(networks: Path, icon: Image.Image, name: str, kind: Any) -> None:
+    clip = Clip(str(networks / name))
+    model = kind.from_pretrained(networks / name, dtype=torch.float32).eval()
     texts = ["in 3d render style", "a church"]
     inputs = clip.tokenizer(texts, padding=True, return_tensors="pt")
     pixel_values = clip.processor(icon, return_tensors="pt").pixel_values
@@ -72,6 +75,23 @@ def test_structure_of_pictures_of_any_shape_alone_or_together(networks: Path, ic
     torch.testing.assert_close(one, structure.similarities([icon])[0])
     mirrored = structure.similarities([icon.transpose(Image.Transpose.FLIP_LEFT_RIGHT)])[0]
     assert structure_distance(one, one) == 0 < structure_distance(one, mirrored)
+
+
+def test_structure_of_a_convolutional_tower_is_that_of_its_last_map_of_8x8(
+    networks: Path, icon: Image.Image
+) -> None:
+    structure = Structure(str(networks / "convolutional"), device=CPU)
+    one, wide = structure.similarities([icon, icon.resize((128, 64))])
+    assert (one.shape, wide.shape) == ((64, 64), (128, 128))
+    assert one.min() < 0.9
+    model = VisionTextDualEncoderModel.from_pretrained(networks / "convolutional").eval()
+    # the tower sees the icon at its own 64 px
+    pixels = Clip(str(networks / "convolutional")).processor(icon, return_tensors="pt").pixel_values
+    maps = model.vision_model(pixels, output_hidden_states=True).hidden_states
+    (fine,) = [part for part in maps if part.shape[-1] == 8]
+    places = fine[0].flatten(1).T
+    expected = torch.nn.functional.cosine_similarity(places[:, None], places[None], dim=-1)
+    torch.testing.assert_close(one, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_papers_ssim_is_of_grey_bytes(icon: Image.Image) -> None:
