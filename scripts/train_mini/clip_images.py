@@ -1,28 +1,33 @@
 """Train mini's image tower against its text tower, contrastively, beside the U-Net.
 
 The text tower stays as it is (the mirror of LiT, Zhai et al., CVPR 2022), for the U-Net already listens
-to it. Half of each batch are the five sets that mini draws, half are icons of many others. Some thousand
-drawings do not tell what a thing looks like that is not among them, so the tower also learns from an
-image classifier: what this sees in a picture, and what is to be made of that (`features.py`). Styles it
-learns with the colours that they are drawn in (`palettes.py`).
+to it. Some thousand drawings do not tell what a thing looks like that is not among them, so the image
+tower starts from a classifier of photographs (`lite.py`), and goes on learning what this and a larger
+one see in a picture and what is to be made of that (`features.py`). Half of each batch are the five sets
+that mini draws, as drawn or as the VAE gives them back, the rest are icons of many others and collages.
 """
 
 from dataclasses import dataclass
 
+import lite
 import torch
 from data import STYLES, Icons, as_pixels, more_icons
+from diffusers import AutoencoderKL
 from features import AXES, Teacher
-from palettes import AXES as PALETTE_AXES
-from palettes import Palettes, missed
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
-from towers import IMAGE, PATCH, STYLE_AXES, WIDTH, HeldOut, augment, embed_texts, save, tokens_of
+from towers import IMAGE, STYLE_AXES, HeldOut, as_seen, augment, embed_texts, save, through, tokens_of
 from training import RUNS, Schedule, schedule_from_flags, train
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPTokenizer, VisionTextDualEncoderModel
 
 #: The batch is of the five sets; so many icons of others come to it, and so many collages.
-SCHEDULE = Schedule(steps=4500, batch=64, learning_rate=1e-3, weight_decay=0.1, ema=0.998)
-OTHERS, COLLAGES = 48, 32
+SCHEDULE = Schedule(steps=2400, batch=48, learning_rate=4e-4, weight_decay=0.05, ema=0.995)
+OTHERS, COLLAGES = 16, 32
+#: px that a collage's pieces may have.
+PIECES = (16, 32)
+#: Of the five sets' pictures, the part that is seen as the VAE gives them back: all that CLIP is to
+#: measure went through it.
+THROUGH_VAE = 0.3
 #: Names this much alike share an image: what is near to a donkey may be near to a giraffe.
 KINSHIP = 0.06
 
@@ -32,38 +37,37 @@ class Seen:
     """What the image tower makes of pictures."""
 
     embeddings: Tensor  #: (pictures, `PROJECTION`), of unit length
-    features: Tensor  #: (pictures, `AXES`), the classifier's
-    palette: Tensor  #: (pictures, `PALETTE_AXES`)
-    patches: Tensor  #: (pictures, patches, `PALETTE_AXES`): the palette of each
+    features: Tensor  #: (pictures, `AXES`), the classifiers'
 
 
 class Student(nn.Module):
     """The CLIP, and what its image tower says beside its embedding while it trains."""
 
-    def __init__(self, clip: CLIPModel) -> None:
+    def __init__(self, clip: VisionTextDualEncoderModel) -> None:
         super().__init__()
         self.clip = clip
-        self.as_features = nn.Linear(WIDTH, AXES)
-        self.as_palette = nn.Linear(WIDTH, PALETTE_AXES)
-        self.as_patches = nn.Linear(WIDTH, PALETTE_AXES)
+        self.as_features = nn.Linear(lite.WIDTH, AXES)
+
+    def train(self, mode: bool = True) -> "Student":
+        """As ever, but the classifier's normalisation stays: it knows more pictures than a batch has."""
+        super().train(mode)
+        for part in self.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.eval()
+        return self
 
     def forward(self, pixels: Tensor) -> Seen:
-        seen = self.clip.vision_model(pixel_values=pixels)
-        embeddings = self.clip.visual_projection(seen.pooler_output).float()
-        return Seen(
-            normalize(embeddings, dim=-1),
-            self.as_features(seen.pooler_output).float(),
-            self.as_palette(seen.pooler_output).float(),
-            self.as_patches(seen.last_hidden_state[:, 1:]).float(),
-        )
+        pooled = self.clip.vision_model(pixel_values=as_seen(pixels)).pooler_output
+        return Seen(normalize(self.clip.visual_projection(pooled), dim=-1), self.as_features(pooled))
 
 
-def collages(pictures: Tensor, by_style: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """`COLLAGES` pictures of patches from anywhere in up to four of one style, the patches, the style.
+def collages(pictures: Tensor, by_style: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """`COLLAGES` pictures of pieces from anywhere in up to four of one style, and which style that is.
 
-    A style is in every patch. From whole pictures the tower learned by heart which are of which style.
+    A style is in every piece. From whole pictures the tower learns by heart which are of which style.
     """
-    grid = IMAGE // PATCH
+    piece = PIECES[int(torch.randint(len(PIECES), (), generator=generator))]
+    grid = IMAGE // piece
 
     def drawn(end: int, *shape: int) -> Tensor:
         return torch.randint(end, (COLLAGES, *shape), generator=generator)
@@ -72,29 +76,26 @@ def collages(pictures: Tensor, by_style: Tensor, generator: Generator) -> tuple[
     # a collage is of the first 1, 2, 3 or 4 of the four
     of_first = torch.arange(4) % (drawn(4, 1) + 1)
     four = by_style[style[:, None], drawn(by_style.shape[1], 4).gather(1, of_first)]
-    side = torch.arange(PATCH)
+    side = torch.arange(piece)
     which = drawn(4, grid**2)
-    top, left = (drawn(IMAGE - PATCH + 1, grid**2) for _ in range(2))
+    top, left = (drawn(IMAGE - piece + 1, grid**2) for _ in range(2))
     down, across = top[..., None, None] + side[:, None], left[..., None, None] + side
-    # (collages, patches, side, side, 3)
-    patches = pictures[four.gather(1, which)[..., None, None], :, down, across]
-    placed = patches.reshape(COLLAGES, grid, grid, PATCH, PATCH, 3).permute(0, 5, 1, 3, 2, 4)
-    return placed.reshape(COLLAGES, 3, IMAGE, IMAGE), patches.movedim(-1, 2), style
+    # (collages, pieces, side, side, 3)
+    pieces = pictures[four.gather(1, which)[..., None, None], :, down, across]
+    placed = pieces.reshape(COLLAGES, grid, grid, piece, piece, 3).permute(0, 5, 1, 3, 2, 4)
+    return placed.reshape(COLLAGES, 3, IMAGE, IMAGE), style
 
 
 def main() -> None:
     torch.manual_seed(0)
     icons, more = Icons(), more_icons()
     tokenizer = CLIPTokenizer.from_pretrained(RUNS / "clip")
-    clip = CLIPModel.from_pretrained(RUNS / "clip")
-    # on the CPU the gradient of the fused attention costs more than that of its parts
-    clip.set_attn_implementation("eager")
+    clip = VisionTextDualEncoderModel.from_pretrained(RUNS / "clip")
     clip.text_model.requires_grad_(False)
     clip.text_projection.requires_grad_(False)
-    # the first normalisation takes a patch's brightness away but for what stands out against an offset
-    start = clip.vision_model.embeddings
-    nn.init.normal_(start.patch_embedding.weight, std=0.15)
-    start.position_embedding.weight.data += 0.5 * torch.randn(WIDTH)
+    clip.vision_model.to(memory_format=torch.channels_last)
+    lite.start_from(lite.classifiers()[0], clip.vision_model)
+    vae = AutoencoderKL.from_pretrained(RUNS / "vae")
 
     def read(texts: list[str]) -> Tensor:
         with torch.no_grad():
@@ -102,7 +103,9 @@ def main() -> None:
             return torch.cat([embed_texts(clip, part) for part in parts])
 
     rows = icons.rows(icons.trained_on)
-    pictures = torch.cat([icons.tensor(rows), torch.from_numpy(more.pictures).permute(0, 3, 1, 2)])
+    own = icons.tensor(rows)
+    pictures = torch.cat([own, torch.from_numpy(more.pictures).permute(0, 3, 1, 2), through(vae, own)])
+    others_end = len(own) + len(more.pictures)
     names = [icons.caption(concept) for concept in icons.trained_on]
     name = torch.tensor([icons.trained_on.index(concept) for concept, _ in rows])
     style = torch.tensor([list(STYLES).index(of) for _, of in rows])
@@ -111,43 +114,42 @@ def main() -> None:
     of_styles = read([f"in {words}" for words in STYLES.values()])
     of_captions = read([f"a {icons.caption(concept)} in {STYLES[of]}" for concept, of in rows])
     kin = (of_names @ of_names.T / KINSHIP).softmax(dim=1)
-    teacher, palettes = Teacher(icons, rows, of_names[name]), Palettes(pictures[: len(rows)])
-    student = Student(clip).train()
+    # of all collages a third is seen as the VAE gives it back
+    by_style = torch.cat([by_style, by_style, by_style + others_end])
+    teacher = Teacher(icons, rows, of_names[name])
+    student = Student(clip)
 
     def loss(indices: Tensor, generator: Generator) -> Tensor:
-        own = len(indices)
-        others = torch.randint(len(rows), len(pictures), (OTHERS,), generator=generator)
+        others = torch.randint(len(own), others_end, (OTHERS,), generator=generator)
         both = torch.cat([indices, others])
-        cut, patches, of = collages(pictures, by_style, generator)
-        pixels = torch.cat([augment(as_pixels(pictures[both]), generator), as_pixels(cut)])
-        with torch.autocast("cpu", torch.bfloat16):
-            seen = student(pixels)
+        passed = torch.rand(len(indices), generator=generator) < THROUGH_VAE
+        seen_as = torch.cat([torch.where(passed, indices + others_end, indices), others])
+        cut, of = collages(pictures, by_style, generator)
+        pixels = torch.cat([augment(as_pixels(pictures[seen_as]), generator), as_pixels(cut)])
+        student.train()
+        seen = student(pixels)
         images, of_collages = seen.embeddings.split([len(both), COLLAGES])
         scale = clip.logit_scale.exp().clamp(max=100)
-        scores = scale * images[:own]
+        scores = scale * images[: len(indices)]
         # of the axes that are the styles' the teacher knows nothing
         meant, known = (of[:, :-STYLE_AXES] for of in (images, teacher.names[both]))
-        of_patches = palettes.of(as_pixels(patches.flatten(0, 1)))
         return (
-            cross_entropy(scores @ of_names.T, kin[name[indices]])
+            0.5 * cross_entropy(scores @ of_names.T, kin[name[indices]])
             + 0.25 * cross_entropy(scores @ of_captions.T, indices)
             + cross_entropy(scores @ of_styles.T, style[indices])
-            + 4 * cross_entropy(scale * of_collages @ of_styles.T, of)
+            + 4 * cross_entropy(scale * of_collages @ of_styles.T, of % len(STYLES))
             + 8 * (1 - cosine_similarity(seen.features[: len(both)], teacher.features[both])).mean()
             + 8 * (1 - cosine_similarity(meant, known)).mean()
-            + missed(seen.palette, palettes.of(pixels))
-            + missed(seen.patches[len(both) :].flatten(0, 1), of_patches)
         )
 
     held_out = HeldOut(icons, tokenizer)
-    train(
-        "clip_images",
-        student,
-        schedule_from_flags(SCHEDULE),
-        len(rows),
-        loss,
-        lambda: held_out.figures(clip),
-    )
+    given_back = HeldOut(icons, tokenizer, lambda pictures: through(vae, pictures))
+
+    def figures() -> dict[str, float]:
+        after = given_back.figures(clip)
+        return held_out.figures(clip) | {f"{key} after the VAE": after[key] for key in list(after)[:2]}
+
+    train("clip_images", student, schedule_from_flags(SCHEDULE), len(rows), loss, figures)
     save(clip, tokenizer)
 
 

@@ -37,7 +37,7 @@ def main() -> None:
     tokenizer = CLIPTokenizer.from_pretrained(RUNS / "tokenizer")
     clip = build(tokenizer).train()
     # on the CPU the gradient of the fused attention costs more than that of its parts
-    clip.set_attn_implementation("eager")
+    clip.text_model.set_attn_implementation("eager")
     clip.vision_model.requires_grad_(False)
     clip.visual_projection.requires_grad_(False)
 

@@ -5,8 +5,9 @@ import shutil
 import torch
 from data import ROOT, say
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from towers import COLOURED, text_tower
 from training import RUNS
-from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer, VisionTextDualEncoderModel
 from unet import noise_schedule
 
 ASSETS = ROOT / "sdcorrect" / "assets" / "mini"
@@ -15,10 +16,12 @@ LIMIT_MB = 40
 
 
 def main() -> None:
+    clip = VisionTextDualEncoderModel.from_pretrained(COLOURED).half()
+    tokenizer = CLIPTokenizer.from_pretrained(RUNS / "clip")
     pipeline = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(RUNS / "vae"),
-        text_encoder=CLIPTextModel.from_pretrained(RUNS / "clip"),
-        tokenizer=CLIPTokenizer.from_pretrained(RUNS / "clip"),
+        text_encoder=text_tower(),
+        tokenizer=tokenizer,
         unet=UNet2DConditionModel.from_pretrained(RUNS / "unet"),
         scheduler=noise_schedule(),
         safety_checker=None,
@@ -31,8 +34,10 @@ def main() -> None:
     card = (ASSETS / "README.md").read_text()
     shutil.rmtree(ASSETS)
     pipeline.to(torch.float16).save_pretrained(ASSETS)
-    shutil.copytree(RUNS / "clip", ASSETS / "clip", ignore=shutil.ignore_patterns("*.safetensors"))
-    CLIPModel.from_pretrained(RUNS / "clip").half().save_pretrained(ASSETS / "clip")
+    shutil.copytree(COLOURED, ASSETS / "clip", ignore=shutil.ignore_patterns("*.safetensors"))
+    clip.save_pretrained(ASSETS / "clip")
+    # without the blanks it is half as large
+    tokenizer.backend_tokenizer.save(str(ASSETS / "clip" / "tokenizer.json"), pretty=False)
     (ASSETS / "README.md").write_text(card)
     weight = sum(file.stat().st_size for file in ASSETS.rglob("*") if file.is_file()) / 1e6
     say(f"{ASSETS.relative_to(ROOT)}: {weight:.1f} MB")

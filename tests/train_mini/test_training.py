@@ -5,8 +5,6 @@ from pathlib import Path
 
 import clip_images
 import clip_text
-import data
-import palettes
 import pytest
 import torch
 import towers
@@ -100,53 +98,30 @@ def test_a_caption_means_its_name_and_its_style_alike() -> None:
     assert torch.allclose(torch.stack([(both * alone).sum(), (both * said).sum()]), half)
 
 
-def test_a_collage_is_of_patches_from_up_to_four_pictures_of_one_style() -> None:
+@pytest.mark.parametrize("piece", clip_images.PIECES)
+def test_a_collage_is_of_pieces_from_up_to_four_pictures_of_one_style(
+    piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clip_images, "PIECES", (piece,))
+    monkeypatch.setattr(clip_images, "COLLAGES", 512)
     # a pixel tells its picture, its row and its column
     count, side = 12, towers.IMAGE
     places = torch.meshgrid(*(torch.arange(n) for n in (count, side, side)), indexing="ij")
     pictures = torch.stack(places, 1).to(torch.uint8)
     by_style = torch.arange(count).reshape(2, 6)
     generator = torch.Generator().manual_seed(0)
-    cut, patches, style = clip_images.collages(pictures, by_style, generator)
+    cut, style = clip_images.collages(pictures, by_style, generator)
     assert cut.shape == (clip_images.COLLAGES, 3, side, side)
     assert torch.equal(cut[:, 0] // 6, style.to(torch.uint8)[:, None, None].expand_as(cut[:, 0]))
     assert [len(one.unique()) for one in cut[:, 0]] != [1] * len(cut)
     assert max(len(one.unique()) for one in cut[:, 0]) == 4
-    # of each patch: one picture, and rows and columns that follow each other, from anywhere
-    picture, row, column = patches.long().unbind(2)
+    # of each piece: one picture, and rows and columns that follow each other, from anywhere
+    laid = cut.unfold(2, piece, piece).unfold(3, piece, piece)
+    picture, row, column = laid.permute(1, 0, 2, 3, 4, 5).flatten(2, 3).long()
     assert picture.eq(picture[..., :1, :1]).all()
     assert row.diff(dim=2).eq(1).all()
     assert column.diff(dim=3).eq(1).all()
-    assert len(row[..., 0, 0].unique()) == len(column[..., 0, 0].unique()) == side - towers.PATCH + 1
-    # they lie in the collage row by row
-    laid = cut.unfold(2, towers.PATCH, towers.PATCH).unfold(3, towers.PATCH, towers.PATCH)
-    assert torch.equal(laid.permute(0, 2, 3, 1, 4, 5).flatten(1, 2), patches)
-
-
-def test_a_palette_is_the_same_wherever_its_colours_are() -> None:
-    generator = torch.Generator().manual_seed(0)
-    pictures = torch.randint(256, (palettes.AXES, 3, 8, 8), generator=generator, dtype=torch.uint8)
-    known = palettes.Palettes(pictures)
-    pixels = data.as_pixels(pictures)
-    moved = pixels.flatten(2)[:, :, torch.randperm(64, generator=generator)].view_as(pixels)
-    assert torch.allclose(known.of(moved), known.of(pixels))
-    other = pixels.clone()
-    other[:, 0] = -other[:, 0]
-    assert palettes.missed(known.of(other), known.of(pixels)) > 0.5
-
-
-def test_colours_are_counted_to_a_sixteenth() -> None:
-    pixels = torch.tensor([-1.0, -0.9, -0.87, 1.0]).reshape(1, 1, 2, 2).expand(-1, 3, -1, -1)
-    found = palettes.counts(pixels)
-    assert found.shape == (1, 4096)
-    assert found.nonzero().tolist() == [[0, 0], [0, 256 + 16 + 1], [0, 4095]]
-    assert found.square().sum() == 4
-
-
-def test_what_is_missed_is_nothing_at_best_and_all_when_always_the_same_is_said() -> None:
-    true = torch.rand(5, 3, generator=torch.Generator().manual_seed(0))
-    assert palettes.missed(true, true) == 0
-    assert torch.isclose(palettes.missed(torch.ones(5, 3), true), torch.tensor(1.0))
+    assert len(row[..., 0, 0].unique()) == len(column[..., 0, 0].unique()) == side - piece + 1
 
 
 def test_augmentations_keep_the_ground_white() -> None:

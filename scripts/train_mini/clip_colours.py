@@ -1,0 +1,82 @@
+"""Teach the trained CLIP which colours each style is drawn in (`colours.py`), beside what it knows."""
+
+import torch
+from colours import SHADES, Colours, Counts
+from data import STYLES, Icons, as_pixels, say
+from diffusers import AutoencoderKL
+from lite import TENTS
+from torch import Generator, Tensor
+from torch.nn.functional import cross_entropy
+from towers import COLOURED, HeldOut, as_seen, embed_texts, save, through, tokens_of
+from training import RUNS, Schedule, schedule_from_flags, train
+from transformers import CLIPTokenizer, VisionTextDualEncoderModel
+from widen import SIGNS, with_colours
+
+SCHEDULE = Schedule(steps=1500, batch=3072, learning_rate=4e-3, warm_up=100, ema=0.99)
+
+
+@torch.no_grad()
+def tell(clip: VisionTextDualEncoderModel, colours: Colours, styles: Tensor, pictures: Tensor) -> None:
+    """Add to each embedding what its colours say of `styles` (styles, width of an embedding).
+
+    A cosine times CLIP's factor is a style's logit as the tower has it; the colours' is added to it. How
+    long embeddings are is taken from `pictures` (n, 3, `IMAGE`, `IMAGE`), uint8.
+    """
+    seen = (
+        clip.vision_model(pixel_values=as_seen(as_pixels(part))) for part in torch.split(pictures, 256)
+    )
+    pooled = torch.cat([each.pooler_output for each in seen])
+    projection = clip.visual_projection.weight
+    # those features make room that say least
+    said = pooled.norm(dim=0) * projection.norm(dim=0)
+    top = said.argsort()[: len(SIGNS) * len(styles)].reshape(len(SIGNS), len(styles))
+    length = (pooled @ projection.T).norm(dim=1).mean()
+    clip.vision_model, scale = with_colours(clip.vision_model, colours, top)
+    clip.config.vision_config = clip.vision_model.config
+    for units, sign in zip(top, SIGNS, strict=True):
+        projection[:, units] = sign * styles.T * length / (clip.logit_scale.exp() * scale)
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    icons = Icons()
+    vae = AutoencoderKL.from_pretrained(RUNS / "vae")
+    rows = icons.rows(icons.trained_on)
+    own = icons.tensor(rows)
+    counts = Counts(torch.cat([own, through(vae, own)]))
+    style = torch.tensor([list(STYLES).index(of) for _, of in rows]).repeat(2)
+    # the more there is of a colour, the likelier a tent stands over it at first
+    amount = torch.sparse.sum(counts.shares, 0).to_dense().sqrt()
+    colours = Colours(counts.colours[torch.multinomial(amount, TENTS)])
+
+    def loss(indices: Tensor, generator: Generator) -> Tensor:
+        # anywhere within its shade
+        shaken = torch.rand(counts.colours.shape, generator=generator) - 0.5
+        of_colours = colours(counts.colours + shaken * 6 / SHADES)
+        return cross_entropy(
+            torch.sparse.mm(counts.shares.index_select(0, indices), of_colours), style[indices]
+        )
+
+    held = torch.cat([icons.tensor([(i, name) for i in icons.held_out]) for name in STYLES])
+    truth = torch.arange(len(STYLES)).repeat_interleave(len(icons.held_out))
+    tests = {"style accuracy": Counts(held), "style accuracy after the VAE": Counts(through(vae, held))}
+
+    @torch.inference_mode()
+    def figures() -> dict[str, float]:
+        said = {what: torch.sparse.mm(of.shares, colours(of.colours)) for what, of in tests.items()}
+        return {what: float((logits.argmax(1) == truth).float().mean()) for what, logits in said.items()}
+
+    train("clip_colours", colours, schedule_from_flags(SCHEDULE), len(style), loss, figures)
+    clip = VisionTextDualEncoderModel.from_pretrained(RUNS / "clip").eval()
+    tokenizer = CLIPTokenizer.from_pretrained(RUNS / "clip")
+    styles = embed_texts(clip, tokens_of(tokenizer, [f"in {words}" for words in STYLES.values()]))
+    # of every style alike: a picture's neighbours in `rows` are of the others
+    tell(clip, colours, styles, own[:: len(STYLES) + 1])
+    for what, seen_through in (("as drawn", lambda p: p), ("after the VAE", lambda p: through(vae, p))):
+        told = HeldOut(icons, tokenizer, seen_through).figures(clip).items()
+        say(f"with colours, {what}: " + ", ".join(f"{name} {number:.4g}" for name, number in told))
+    save(clip, tokenizer, COLOURED)
+
+
+if __name__ == "__main__":
+    main()
