@@ -113,8 +113,10 @@ def test_a_collage_is_of_pieces_from_up_to_four_pictures_of_one_style(
     cut, style = clip_images.collages(pictures, by_style, generator)
     assert cut.shape == (clip_images.COLLAGES, 3, side, side)
     assert torch.equal(cut[:, 0] // 6, style.to(torch.uint8)[:, None, None].expand_as(cut[:, 0]))
-    assert [len(one.unique()) for one in cut[:, 0]] != [1] * len(cut)
-    assert max(len(one.unique()) for one in cut[:, 0]) == 4
+    of_how_many = [len(one.unique()) for one in cut[:, 0]]
+    # one of four is of the first alone
+    assert of_how_many.count(1) > len(cut) / 8
+    assert max(of_how_many) == 4
     # of each piece: one picture, and rows and columns that follow each other, from anywhere
     laid = cut.unfold(2, piece, piece).unfold(3, piece, piece)
     picture, row, column = laid.permute(1, 0, 2, 3, 4, 5).flatten(2, 3).long()
