@@ -16,14 +16,14 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 DIRECTIONS = ("flat-to-3d", "3d-to-flat", "flat-to-ink", "ink-to-3d")
-#: Metric -> its head in the table.
+#: Metric -> its head in the table, and its decimals.
 METRICS = {
-    "ssim_truth": "SSIM to the truth",
-    "psnr_truth": "PSNR to the truth, dB",
-    "structure_distance_truth": "structure distance to the truth",
-    "clip_image_truth": "CLIP image similarity to the truth",
-    "style_accuracy": "style accuracy",
-    "ssim": "SSIM to the source",
+    "ssim_truth": ("SSIM to the truth", 3),
+    "psnr_truth": ("PSNR to the truth, dB", 3),
+    "structure_distance_truth": ("structure distance to the truth", 4),
+    "clip_image_truth": ("CLIP image similarity to the truth", 3),
+    "style_accuracy": ("style accuracy", 3),
+    "ssim": ("SSIM to the source", 3),
 }
 #: What is drawn against style.
 CURVES = {
@@ -65,13 +65,14 @@ def read(out: Path) -> Iterator[Result]:
 
 def table(results: list[Result]) -> str:
     """A row for each direction, strength and variant; p of the paired test against SDEdit."""
-    heads = ["direction", "strength", "recipe", *METRICS.values(), "p (SSIM to the truth, to `sdedit`)"]
+    heads = [head for head, _ in METRICS.values()]
+    heads = ["direction", "strength", "recipe", *heads, "p (SSIM to the truth, to `sdedit`)"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for r in results:
         test = r.against_base.get("ssim_truth")
         base = r.strength != "inverted"
         p = "" if not (test and base) else "< 0.0001" if test["p"] < 1e-4 else f"{test['p']:.4f}"
-        numbers = [f"{r.metrics[name]:.3f}" for name in METRICS]
+        numbers = [f"{r.metrics[name]:.{decimals}f}" for name, (_, decimals) in METRICS.items()]
         strength = "-" if r.strength == "inverted" else r.strength
         lines.append("| " + " | ".join([r.direction, strength, f"`{r.variant}`", *numbers, p]) + " |")
     return "\n".join(lines) + "\n"
