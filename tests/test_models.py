@@ -138,7 +138,9 @@ def test_a_prompt_over_the_limit_is_reported_with_what_is_cut(
 def test_the_embedded_weights_are_float16_and_computed_in_float32(model: Model) -> None:
     for file in MINI.rglob("*.safetensors"):
         with safe_open(file, "pt") as tensors:
-            assert {tensors.get_slice(key).get_dtype() for key in tensors.keys()} == {"F16"}  # noqa: SIM118
+            # a batch normalisation counts its batches, too
+            weights = [key for key in tensors.keys() if not key.endswith("num_batches_tracked")]  # noqa: SIM118
+            assert {tensors.get_slice(key).get_dtype() for key in weights} == {"F16"}
     assert {parameter.dtype for parameter in model.pipe.unet.parameters()} == {torch.float32}
 
 
