@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL
 from lite import TENTS
 from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy
-from towers import COLOURED, HeldOut, as_seen, embed_texts, save, through, tokens_of
+from towers import COLOURED, HeldOut, as_seen, embed_texts, save, through
 from training import RUNS, Schedule, schedule_from_flags, train
 from transformers import CLIPTokenizer, VisionTextDualEncoderModel
 from widen import SIGNS, with_colours
@@ -69,12 +69,11 @@ def main() -> None:
     train("clip_colours", colours, schedule_from_flags(SCHEDULE), len(style), loss, figures)
     clip = VisionTextDualEncoderModel.from_pretrained(RUNS / "clip").eval()
     tokenizer = CLIPTokenizer.from_pretrained(RUNS / "clip")
-    styles = embed_texts(clip, tokens_of(tokenizer, [f"in {words}" for words in STYLES.values()]))
+    held_out = HeldOut(icons, tokenizer, vae)
     # of every style alike: a picture's neighbours in `rows` are of the others
-    tell(clip, colours, styles, own[:: len(STYLES) + 1])
-    for what, seen_through in (("as drawn", lambda p: p), ("after the VAE", lambda p: through(vae, p))):
-        told = HeldOut(icons, tokenizer, seen_through).figures(clip).items()
-        say(f"with colours, {what}: " + ", ".join(f"{name} {number:.4g}" for name, number in told))
+    tell(clip, colours, embed_texts(clip, held_out.style_texts), own[:: len(STYLES) + 1])
+    told = (f"{name} {number:.4g}" for name, number in held_out.figures(clip).items())
+    say(f"with colours: {', '.join(told)}")
     save(clip, tokenizer, COLOURED)
 
 

@@ -142,14 +142,15 @@ def main() -> None:
             + 8 * (1 - cosine_similarity(meant, known)).mean()
         )
 
-    held_out = HeldOut(icons, tokenizer)
-    given_back = HeldOut(icons, tokenizer, lambda pictures: through(vae, pictures))
-
-    def figures() -> dict[str, float]:
-        after = given_back.figures(clip)
-        return held_out.figures(clip) | {f"{key} after the VAE": after[key] for key in list(after)[:2]}
-
-    train("clip_images", student, schedule_from_flags(SCHEDULE), len(rows), loss, figures)
+    held_out = HeldOut(icons, tokenizer, vae)
+    train(
+        "clip_images",
+        student,
+        schedule_from_flags(SCHEDULE),
+        len(rows),
+        loss,
+        lambda: held_out.figures(clip),
+    )
     save(clip, tokenizer)
 
 

@@ -1,7 +1,6 @@
 """Mini's CLIP: its two towers, how they are fed, and how well they know the held-out icons."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import lite
@@ -116,37 +115,45 @@ def augment(pixels: Tensor, generator: Generator) -> Tensor:
 
 
 class HeldOut:
-    """What the towers make of concepts that they were not trained on, seen as `through` gives them."""
+    """What the towers make of concepts that they were not trained on, as drawn and after the VAE."""
 
-    def __init__(
-        self, icons: Icons, tokenizer: CLIPTokenizer, through: Callable[[Tensor], Tensor] = lambda p: p
-    ) -> None:
+    def __init__(self, icons: Icons, tokenizer: CLIPTokenizer, vae: AutoencoderKL) -> None:
         concepts, self.styles = icons.held_out, list(STYLES)
         names = [icons.caption(index) for index in concepts]
         self.style_texts = tokens_of(tokenizer, [f"in {style}" for style in STYLES.values()])
         self.names = tokens_of(tokenizer, [f"a {name}" for name in names])
-        self.pixels = {
-            name: as_pixels(through(icons.tensor([(i, name) for i in concepts]))) for name in STYLES
-        }
+        drawn = {name: icons.tensor([(i, name) for i in concepts]) for name in STYLES}
+        self.pixels = {name: as_pixels(pictures) for name, pictures in drawn.items()}
+        self.after_vae = {name: as_pixels(through(vae, pictures)) for name, pictures in drawn.items()}
 
     @torch.inference_mode()
     def figures(self, clip: VisionTextDualEncoderModel) -> dict[str, float]:
         """Image-to-style accuracy, and how often an image's name is among the 5 nearest to it."""
         clip.eval()
+        right, near = self._told(clip, self.pixels)
+        right_after, near_after = self._told(clip, self.after_vae)
+        clip.train()
+        top = {f"top 5 {n}": float(x.mean()) for n, x in zip(self.styles, near, strict=True)}
+        return {
+            "style accuracy": float(right.mean()),
+            "name in top 5": float(near.mean()),
+            **top,
+            "style accuracy after the VAE": float(right_after.mean()),
+            "name in top 5 after the VAE": float(near_after.mean()),
+        }
+
+    def _told(
+        self, clip: VisionTextDualEncoderModel, pixels: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """(styles, pictures) each: 1 where the style is right, 1 where the name is near."""
         right, near = [], []
         styles, names = embed_texts(clip, self.style_texts), embed_texts(clip, self.names)
         for place, name in enumerate(self.styles):
-            images = embed_images(clip, self.pixels[name])
+            images = embed_images(clip, pixels[name])
             right.append((images @ styles.T).argmax(1) == place)
             nearest = (images @ names.T).topk(5, dim=1).indices
             near.append((nearest == torch.arange(len(images))[:, None]).any(1))
-        clip.train()
-        top = {f"top 5 {n}": float(x.float().mean()) for n, x in zip(self.styles, near, strict=True)}
-        return {
-            "style accuracy": float(torch.cat(right).float().mean()),
-            "name in top 5": float(torch.cat(near).float().mean()),
-            **top,
-        }
+        return torch.stack(right).float(), torch.stack(near).float()
 
 
 def save(

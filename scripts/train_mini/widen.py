@@ -55,7 +55,7 @@ def _keep(tower: EfficientNetModel, wide: EfficientNetModel) -> None:
         if name in own:
             weights[tuple(slice(size) for size in own[name].shape)] = own[name]
     # the first block had no expansion: each channel goes through
-    torch.nn.init.dirac_(wide.encoder.blocks[0].expansion.expand_conv.weight)
+    nn.init.dirac_(wide.encoder.blocks[0].expansion.expand_conv.weight)
 
 
 def _do_nothing(norm: Any, at: Tensor) -> None:
@@ -85,14 +85,13 @@ def _ramps(wide: EfficientNetModel, block: Any, stem: Tensor) -> None:
     wide.embeddings.batchnorm.bias[stem] = 3
     expand = block.expansion.expand_conv.weight
     expand[stem] = 0
-    unit, channel = own + torch.arange(width), torch.arange(width)
+    unit = own + torch.arange(width)
     for colour, at in enumerate(stem):
         wide.embeddings.convolution.weight[at, colour, :2, :2] = 3 / 4
         expand[unit[colour * lite.RAMPS :][: lite.RAMPS], at] = lite.RAMPS
     block.expansion.expand_bn.bias[unit] = -6.0 * torch.arange(lite.RAMPS).repeat(3)
     block.depthwise_conv.depthwise_conv.weight[unit, :, 1, 1] = 1
-    project = block.projection.project_conv.weight
-    project[len(project) - width + channel, unit] = 1
+    block.projection.project_conv.weight[-width:, unit, 0, 0] = torch.eye(width)
 
 
 def _tents(block: Any, narrow: Any, colours: Colours, scale: float) -> None:
