@@ -13,12 +13,15 @@ from typing_extensions import Self
 from sdcorrect.core.layout import UNetLayout
 from sdcorrect.core.plan import (
     ALWAYS,
+    FEATURES,
     MID,
+    ONE_STEP,
     Block,
     Injection,
     Plan,
     Reuse,
     SchedulerName,
+    Statistics,
     TensorName,
     Window,
     Words,
@@ -75,13 +78,19 @@ class Inject(_Frozen):
     weight: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     branches: Literal["both", "cond"] = "both"
+    statistics: Statistics = "source"
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         if self.timesteps and self.window != ALWAYS:
             raise ValueError("give a window of the steps or timesteps, not both")
-        if self.max_tokens and self.tensor in ("skip", "resnet"):
+        if self.max_tokens and self.tensor in FEATURES:
             raise ValueError(f"max_tokens is for attention, {self.tensor} has no tokens")
+        if self.statistics == "own" and self.tensor not in FEATURES:
+            raise ValueError(
+                f"statistics: own is for {' and '.join(FEATURES)}, whose channels have a mean and a "
+                f"deviation; leave it out of {self.tensor}"
+            )
         return self
 
     def resolve(self, layout: UNetLayout) -> Injection:
@@ -106,7 +115,15 @@ class Inject(_Frozen):
             self.weight,
             self.max_tokens,
             self.branches,
+            self.statistics,
         )
+
+
+#: The settings that mean something under one kind of inversion alone.
+_OF_INVERSION = {
+    "one-step": ("timestep", "scale_input"),
+    "full": ("inversion_steps", "inversion_prompt", "inversion_guidance"),
+}
 
 
 class Recipe(_Frozen):
@@ -117,6 +134,10 @@ class Recipe(_Frozen):
     at each step are those of the source at that step: `source: inverted` is the inversion's own latents,
     `source: sampled` denoises them anew, with guidance, from where the inversion ended.
 
+    The single evaluation is at `timestep`, in the paper 1. At any timestep it reads the clean latents x0
+    as they are; with `scale_input` it reads sqrt(a_t) x0, which is the noised latents of that timestep
+    with their noise left out.
+
     The settings from `steps` on are the job's where a recipe leaves them out; where it has its own, the
     method is not itself without them, and they hold whatever the job says. With `solver_steps`, `steps`
     and the strength say at which noise to start, and the solver goes from there in so many.
@@ -125,6 +146,8 @@ class Recipe(_Frozen):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     summary: str = ""
     inversion: Literal["none", "one-step", "full"] = "none"
+    timestep: Timestep = ONE_STEP
+    scale_input: bool = False
     inversion_steps: Annotated[int, Field(ge=1, le=999)] | None = None
     inversion_prompt: Literal["empty", "source"] = "empty"
     inversion_guidance: Annotated[float, Field(ge=0)] = 1.0
@@ -145,11 +168,12 @@ class Recipe(_Frozen):
     def _is_whole(self) -> Self:
         if self.inject and self.inversion == "none":
             raise ValueError("what is injected comes from an inversion: set inversion: one-step or full")
-        for setting in ("inversion_steps", "inversion_prompt", "inversion_guidance"):
-            # not whether it was set: a recipe that was written out whole is read back
-            is_default = getattr(self, setting) == type(self).model_fields[setting].default
-            if not is_default and self.inversion != "full":
-                raise ValueError(f"{setting} needs inversion: full")
+        for inversion, settings in _OF_INVERSION.items():
+            for setting in settings:
+                # not whether it was set: a recipe that was written out whole is read back
+                is_default = getattr(self, setting) == type(self).model_fields[setting].default
+                if not is_default and self.inversion != inversion:
+                    raise ValueError(f"{setting} needs inversion: {inversion}")
         if self.start == "inverted" and self.inversion != "full":
             raise ValueError("start: inverted needs inversion: full")
         if self.source == "sampled" and self.start != "inverted":
@@ -191,6 +215,8 @@ class Recipe(_Frozen):
             injections,
             self.guidance_window,
             Reuse(self.reuse_every) if self.reuse_every else None,
+            self.timestep,
+            self.scale_input,
         )
 
 

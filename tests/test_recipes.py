@@ -118,7 +118,7 @@ def test_blocks_that_the_unet_lacks_are_named(tensor: str, block: str, message: 
             "not 'middle'",
         ),
         ({"inversion": "one-step", "inject": [{"tensor": "skip", "blocks": []}]}, "at least 1 item"),
-        ({"inversion": "one-step", "inject": [{"tensor": "query", "blocks": [4]}]}, "'self-attention'"),
+        ({"inversion": "one-step", "inject": [{"tensor": "value", "blocks": [4]}]}, "'self-attention'"),
         (
             {
                 "inversion": "one-step",

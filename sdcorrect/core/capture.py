@@ -23,7 +23,7 @@ class Captured:
     skip: dict[Block, Tensor] = field(default_factory=dict)
     #: the hidden states before the shortcut: (batch, channels, height, width)
     resnet: dict[Block, Tensor] = field(default_factory=dict)
-    #: what K and V are made of: the input (batch, tokens, channels) of each self-attention layer
+    #: what Q, K and V are made of: the input (batch, tokens, channels) of each self-attention layer
     self_attention_input: dict[Block, list[Tensor]] = field(default_factory=dict)
 
 
@@ -47,10 +47,11 @@ def capture(
     captured = Captured()
     awaited = _Awaited(then_stop)
     with ExitStack() as stack:
-        mapped, keyed = blocks_of(injections, "self-attention"), blocks_of(injections, "key-value")
+        mapped = blocks_of(injections, "self-attention")
+        projected = blocks_of(injections, "query", "key-value")
         captured.self_attention.update({name: [] for name in mapped})
-        captured.self_attention_input.update({name: [] for name in keyed})
-        for name in dict.fromkeys((*mapped, *keyed)):
+        captured.self_attention_input.update({name: [] for name in projected})
+        for name in dict.fromkeys((*mapped, *projected)):
             block = attention_block_at(unet, name)
             maps, inputs = captured.self_attention.get(name), captured.self_attention_input.get(name)
             for layer in block.self_attention:
