@@ -209,7 +209,8 @@ class Evaluator:
 
     def _notices(self, rows: Sequence[Measured]) -> Iterator[str]:
         if gone := self.translated.gone:
-            yield f"{len(gone)} recorded {in_brackets(gone)} not among the inputs any more; not measured"
+            names = in_brackets(gone)
+            yield f"{len(gone)} recorded {names} no longer among the inputs, and not measured"
         for what, network in self._networks().items():
             exact = {"clip": self.profile.clip, "structure": self.profile.structure}.get(what)
             if exact and network.name != exact:
