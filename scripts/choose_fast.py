@@ -24,16 +24,15 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from sdcorrect.batch.inputs import find_items
-from sdcorrect.batch.runner import Run
-from sdcorrect.batch.shards import Shard
-from sdcorrect.bench import compare
+from sdcorrect.batch.runner import ShardRun
 from sdcorrect.config import Job, load_job
 from sdcorrect.core.plan import ALWAYS, Window, in_window
+from sdcorrect.costs import compare
+from sdcorrect.evaluate.evaluator import Evaluator, Request
 from sdcorrect.evaluate.results import Comparison
-from sdcorrect.evaluate.run import Request
-from sdcorrect.evaluate.run import Run as Evaluation
+from sdcorrect.inputs.items import find_items
 from sdcorrect.models import Model, load, quiet_libraries
+from sdcorrect.output.shards import Shard
 from sdcorrect.recipes import BUILT_IN, Recipe
 
 BASE = "correct"
@@ -109,7 +108,7 @@ def job_of(arguments: argparse.Namespace, recipes: list[Recipe], strength: float
 def distances(jobs: list[Job], arguments: argparse.Namespace) -> dict[str, list[Distance]]:
     """For each candidate and metric, over the pictures of `jobs`, which differ in their seed alone."""
     runs = [
-        Evaluation(
+        Evaluator(
             Request(job.output.path, base=BASE, reference=arguments.reference, metrics=arguments.metrics)
         )
         for job in jobs
@@ -236,7 +235,7 @@ def main() -> int:
         jobs = [job_of(arguments, everything, strength, seed) for seed in arguments.seeds]
         with console.status(f"strength {strength:g}"):
             for job in jobs:
-                for _ in Run(job, model, Shard(0, 1)).records():
+                for _ in ShardRun(job, model, Shard(0, 1)).records():
                     pass
             for name, of_strength in distances(jobs, arguments).items():
                 found[name].extend(of_strength)

@@ -26,13 +26,13 @@ from scipy.stats import sem, spearmanr
 
 from sdcorrect.config import load_job
 from sdcorrect.core.plan import Block
+from sdcorrect.dissect.about import means_of
+from sdcorrect.dissect.dissection import CONDITIONS, Condition
+from sdcorrect.dissect.draw import MARKERS
+from sdcorrect.dissect.session import Session
 from sdcorrect.errors import PictureError, SdcorrectError
 from sdcorrect.evaluate.pixels import ssim, to_tensor
 from sdcorrect.models import Model, load, quiet_libraries
-from sdcorrect.view.dissect.about import means_of
-from sdcorrect.view.dissect.draw import MARKERS
-from sdcorrect.view.dissect.run import CONDITIONS, Condition
-from sdcorrect.view.dissect.session import Session
 
 STRENGTHS = (0.3, 0.45, 0.6, 0.75, 0.85, 0.95)
 PLASMA_END = 0.88  #: of the colour map: beyond it lines are too pale on white

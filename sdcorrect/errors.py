@@ -1,5 +1,10 @@
 """Errors that a user can act on: one line that says what was wrong, where, and what to do."""
 
+from collections.abc import Collection
+from itertools import islice
+
+NAMED = 5  #: of many names, how many a message says
+
 
 class SdcorrectError(Exception):
     """Ends the program with its message and `exit_code`, without a traceback."""
@@ -26,6 +31,13 @@ class PictureError(SdcorrectError):
 
 class FilteredOut(PictureError):
     """The job's own filters leave this picture out: it is recorded as filtered, and is no failure."""
+
+
+def listed(names: Collection[str]) -> str:
+    """The first few of `names` for one line of a message, and how many more there are."""
+    first = ", ".join(printable(name) for name in islice(names, NAMED))
+    more = len(names) - NAMED
+    return f"{first} and {more} more" if more > 0 else first
 
 
 def printable(name: object) -> str:

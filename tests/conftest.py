@@ -1,4 +1,4 @@
-"""Real components at tiny size: the embedded model, and folders of small pictures."""
+"""Real components at tiny size: the embedded model, folders of small pictures, and a real Chromium."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +8,9 @@ import pytest
 import torch
 from click.testing import Result
 from diffusers import UNet2DConditionModel
+from pages import Opened
 from PIL import Image
+from playwright.sync_api import Browser, expect, sync_playwright
 from typer.testing import CliRunner
 
 from sdcorrect.cli import app
@@ -17,6 +19,8 @@ from sdcorrect.settings import ModelSettings
 
 TESTS = Path(__file__).parent
 EXAMPLES = TESTS.parent / "sdcorrect" / "assets" / "pictures"
+#: How long a page may take to answer on a busy machine, ms.
+PATIENCE = 60_000
 
 
 @pytest.fixture(autouse=True)
@@ -74,3 +78,35 @@ def translate(sdcorrect: Callable[..., Result]) -> Callable[..., Result]:
         return sdcorrect("translate", *quick, *arguments)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        arguments = ["--disable-gpu", "--disable-quic"]
+        expect.set_options(timeout=PATIENCE)
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser: Browser) -> Iterator[Callable[..., Opened]]:
+    """Open a file: `opened(path, width=390, color_scheme="dark")`. No page may complain."""
+    all_opened = []
+
+    def run(file: Path, width: int = 1280, **options: object) -> Opened:
+        page = browser.new_page(viewport={"width": width, "height": 800}, **options)
+        page.set_default_timeout(PATIENCE)
+        result = Opened(page)
+        all_opened.append(result)
+        page.on("request", lambda request: result.requests.append(request.url))
+        page.on("console", lambda message: result.complaints.append(message.text))
+        page.on("pageerror", lambda error: result.complaints.append(str(error)))
+        page.goto(file.as_uri())
+        return result
+
+    yield run
+    for result in all_opened:
+        result.page.close()
+        assert result.complaints == []

@@ -6,8 +6,8 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
-from sdcorrect.bench import Run, Stopwatch, compare, cost_of, now
 from sdcorrect.config import load_job
+from sdcorrect.costs import Stopwatch, Timing, compare, cost_of, now
 from sdcorrect.models import Model
 from sdcorrect.recipes import Recipe
 
@@ -57,7 +57,7 @@ def test_each_wrong_bench_is_one_clear_line(
 
 def test_a_run_is_compared_with_those_of_the_base_next_to_it() -> None:
     taken = [("a", 1), ("b", 2), ("a", 3), ("a", 5), ("b", 1), ("c", 8), ("a", 7)]
-    runs = [Run(name, seconds, 1, 0.0, None) for name, seconds in taken]
+    runs = [Timing(name, seconds, 1, 0.0, None) for name, seconds in taken]
     cost = cost_of(runs, "b", "a")
     assert (cost.runs, cost.seconds) == (2, 1.5)
     assert cost.ratio == pytest.approx((2 / 2 + 1 / 6) / 2)

@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from sdcorrect.batch.inputs import find_items
 from sdcorrect.config import Job, load_job, parse_set
 from sdcorrect.errors import UsageError
+from sdcorrect.inputs.items import find_items
 from sdcorrect.recipes import BUILT_IN
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -10,13 +10,14 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "sdcorrect"
 #: From the bottom up: a module imports from its own layer and those below.
 LAYERS = [
-    {"errors"},
+    {"errors", "pages"},
     {"core"},
     {"recipes", "settings"},
-    {"config", "models", "hints"},
-    {"translate"},
-    {"batch", "bench", "doctor"},
-    {"evaluate", "view"},
+    {"config", "models"},
+    {"inputs", "translate"},
+    {"output", "costs", "doctor"},
+    {"batch", "dissect", "report"},
+    {"evaluate"},
     {"cli"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}

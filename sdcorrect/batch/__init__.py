@@ -1,1 +1,1 @@
-"""Folders of pictures: which, where to, what is done, and the loop."""
+"""The loop: pictures in batches through one model, whatever happens on the way."""

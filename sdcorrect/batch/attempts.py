@@ -1,6 +1,5 @@
 """Batches through the model, whatever it takes: less at a time, or once more in float32."""
 
-import hashlib
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -9,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from PIL import Image
 
-from sdcorrect.batch.inputs import Item
-from sdcorrect.batch.pictures import Picture
 from sdcorrect.errors import printable
+from sdcorrect.inputs.items import seed_of
+from sdcorrect.inputs.pictures import Picture
 from sdcorrect.translate import Translator
 
 FLAGGED = "flagged by the safety checker, and not saved"
@@ -122,14 +121,6 @@ class Attempts:
             evaluations=(result.evaluations or 0) + (second.evaluations or 0),
             seconds=result.seconds + second.seconds,
         )
-
-
-def seed_of(item: Item, sha256: str, job_seed: int) -> int:
-    """The picture's own seed, of its content and the job's seed: no two share their noise."""
-    if item.seed is not None:
-        return item.seed
-    digest = hashlib.sha256(f"{job_seed} {sha256}".encode()).digest()
-    return int.from_bytes(digest[:4], "big")
 
 
 def _problem(picture: Picture, image: Image.Image | None) -> str | None:

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from sdcorrect import __version__
-from sdcorrect.batch.files import locked
-from sdcorrect.batch.ledger import (
+from sdcorrect.config import Job, absolute_paths
+from sdcorrect.models import Model
+from sdcorrect.output.files import locked
+from sdcorrect.output.ledger import (
     Ledger,
     latest_records,
     read_job,
@@ -17,11 +19,9 @@ from sdcorrect.batch.ledger import (
     refuse_other_job,
     write_job,
 )
-from sdcorrect.batch.records import Fingerprint, JobFile, ModelInfo, Summary
-from sdcorrect.batch.shards import Shard
-from sdcorrect.batch.survey import add_seconds, job_lock, totals
-from sdcorrect.config import Job, absolute_paths
-from sdcorrect.models import Model
+from sdcorrect.output.records import Fingerprint, JobFile, ModelInfo, Summary
+from sdcorrect.output.shards import Shard
+from sdcorrect.output.survey import add_seconds, job_lock, totals
 from sdcorrect.translate import Translator
 
 #: Settings of the job that decide what a picture becomes: a folder holds pictures of one set of them.

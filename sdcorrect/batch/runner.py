@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from sdcorrect.batch.attempts import Attempts
-from sdcorrect.batch.files import locked
-from sdcorrect.batch.hints import check_folders, hints_of
-from sdcorrect.batch.inputs import Item, find_items
 from sdcorrect.batch.jobfile import JobEntry, fingerprint_of
-from sdcorrect.batch.ledger import Known, Ledger
-from sdcorrect.batch.pictures import Picture, Sizing, read_picture
 from sdcorrect.batch.pipeline import Behind, ahead
-from sdcorrect.batch.records import Record
-from sdcorrect.batch.results import Results
-from sdcorrect.batch.shards import Shard
+from sdcorrect.batch.recorder import Results
 from sdcorrect.config import Job
 from sdcorrect.errors import PictureError, SdcorrectError, printable
+from sdcorrect.inputs.hints import check_folders, hints_of
+from sdcorrect.inputs.items import Item, find_items
+from sdcorrect.inputs.pictures import Picture, Sizing, read_picture
 from sdcorrect.models import Model
+from sdcorrect.output.files import locked
+from sdcorrect.output.ledger import Known, Ledger
+from sdcorrect.output.records import Record
+from sdcorrect.output.shards import Shard
 from sdcorrect.translate import Translator
 
 #: How many batches of pictures wait for others of their size before an unfilled one is translated.
@@ -49,7 +49,7 @@ class _Prepared:
     error: PictureError | None = None
 
 
-class Run:
+class ShardRun:
     """One shard of a job on one model. `items` are what it covers, `records()` works through them.
 
     `check` is called between U-Net evaluations and may raise, to stop the run in good order.

@@ -13,7 +13,7 @@ from sdcorrect.config import load_job
 from sdcorrect.errors import SdcorrectError, UsageError
 
 if TYPE_CHECKING:
-    from sdcorrect.bench import Cost
+    from sdcorrect.costs import Cost
 
 EXAMPLES = Path(__file__).parents[1] / "assets" / "pictures"
 
@@ -70,9 +70,9 @@ def bench(
 
 
 def _measure(settings: dict[str, Any], repeats: int, base: str, file: Path | None) -> None:
-    from sdcorrect.batch.inputs import find_items
-    from sdcorrect.batch.pictures import Sizing, read_picture
-    from sdcorrect.bench import compare, report
+    from sdcorrect.costs import compare, report
+    from sdcorrect.inputs.items import find_items
+    from sdcorrect.inputs.pictures import Sizing, read_picture
     from sdcorrect.models import load, quiet_libraries
 
     job = load_job(None, settings)

@@ -16,7 +16,7 @@ from sdcorrect import __version__
 from sdcorrect.errors import SdcorrectError, printable
 
 if TYPE_CHECKING:
-    from sdcorrect.batch.records import Record
+    from sdcorrect.output.records import Record
 
 #: The exit code of a job that is done but for some pictures that failed.
 SOME_FAILED = 3

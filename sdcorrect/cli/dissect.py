@@ -18,8 +18,8 @@ from sdcorrect.recipes import FIRST
 
 if TYPE_CHECKING:
     from sdcorrect.core.plan import Block
-    from sdcorrect.view.dissect.about import Means, Settings
-    from sdcorrect.view.dissect.session import Session
+    from sdcorrect.dissect.about import Means, Setup
+    from sdcorrect.dissect.session import Session
 
 
 @app.command()
@@ -128,7 +128,7 @@ def _numbers(text: str | None) -> list[int]:
 
 def _open(job: Job, blocks: str | None) -> "Session":
     try:
-        from sdcorrect.view.dissect.session import Session
+        from sdcorrect.dissect.session import Session
     except ModuleNotFoundError as error:
         raise UsageError(
             f"a dissection needs {error.name}, which is not installed: pip install 'sdcorrect[view]'"
@@ -141,9 +141,9 @@ def _open(job: Job, blocks: str | None) -> "Session":
 
 
 def _dissect_one(session: "Session", folder: Path, timesteps: list[int], point: str) -> None:
-    from sdcorrect.view.dissect.about import means_of, picture_json
-    from sdcorrect.view.dissect.draw import figure
-    from sdcorrect.view.dissect.page import page
+    from sdcorrect.dissect.about import means_of, picture_json
+    from sdcorrect.dissect.draw import figure
+    from sdcorrect.dissect.page import page
 
     (item,) = session.items
     try:
@@ -167,7 +167,7 @@ def _dissect_one(session: "Session", folder: Path, timesteps: list[int], point: 
 
 
 def _dissect_all(session: "Session", folder: Path) -> None:
-    from sdcorrect.view.dissect.about import folder_json, means_of, over_pictures
+    from sdcorrect.dissect.about import folder_json, means_of, over_pictures
 
     means, failures = {}, {}
     timesteps: list[int] = []
@@ -202,7 +202,7 @@ def _json(content: dict[str, Any]) -> bytes:
 
 
 def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
-    from sdcorrect.batch.files import write_atomically
+    from sdcorrect.output.files import write_atomically
 
     for name, content in contents.items():
 
@@ -212,7 +212,7 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
         write_atomically(folder / name, write, temporary=folder / f"{name}.tmp")
 
 
-def _table(settings: "Settings", means: "Mapping[Block, Means]") -> Table:
+def _table(settings: "Setup", means: "Mapping[Block, Means]") -> Table:
     """Blocks by what differs there; what the method puts back is marked."""
     table = Table("block")
     columns = [
@@ -233,7 +233,7 @@ def _table(settings: "Settings", means: "Mapping[Block, Means]") -> Table:
     return table
 
 
-def _explain(settings: "Settings", over: str) -> None:
+def _explain(settings: "Setup", over: str) -> None:
     out.print(f"discrepancy from the inversion, mean over {over}:", soft_wrap=True)
     out.print("Jensen-Shannon divergence of attention in bits, cosine distance of features")
     if settings.put_back:

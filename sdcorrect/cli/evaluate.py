@@ -14,8 +14,8 @@ from sdcorrect.cli.progress import progress_bar
 from sdcorrect.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from sdcorrect.evaluate.results import Comparison, Evaluation, Mean, Row
-    from sdcorrect.evaluate.run import Run
+    from sdcorrect.evaluate.evaluator import Evaluator
+    from sdcorrect.evaluate.results import Comparison, Evaluation, Mean, Measured
 
 
 @app.command()
@@ -97,8 +97,8 @@ def evaluate(
     """Measure what a job made, against its sources, its prompts and the truth."""
     with errors_for_people(debug):
         _check_extra()
+        from sdcorrect.evaluate.evaluator import Evaluator, Request
         from sdcorrect.evaluate.results import CSV_NAME, JSON_NAME, write_csv, write_json
-        from sdcorrect.evaluate.run import Request, Run
         from sdcorrect.models import quiet_libraries
 
         quiet_libraries()
@@ -119,7 +119,7 @@ def evaluate(
             offline,
         )
         with err.status("looking at what there is"):
-            run = Run(request)
+            run = Evaluator(request)
         rows = _follow(run)
         with err.status("reckoning up"):
             evaluation = run.evaluation(rows)
@@ -145,8 +145,8 @@ def _check_extra() -> None:
         )
 
 
-def _follow(run: "Run") -> "list[Row]":
-    rows: list[Row] = []
+def _follow(run: "Evaluator") -> "list[Measured]":
+    rows: list[Measured] = []
     measured = told = 0
     with progress_bar() as progress:
         task = progress.add_task("measuring", total=run.pictures)

@@ -17,7 +17,7 @@ Out = Annotated[Path, typer.Argument(metavar="OUT", help="An output folder.")]
 @app.command()
 def status(folder: Out, debug: Debug = False) -> None:
     """Show what of a job is done, failed and remaining, by shard and in all."""
-    from sdcorrect.batch.survey import survey
+    from sdcorrect.output.survey import survey
 
     with errors_for_people(debug):
         found = survey(folder)
@@ -35,7 +35,7 @@ def status(folder: Out, debug: Debug = False) -> None:
 @app.command()
 def merge(folder: Out, debug: Debug = False) -> None:
     """Join the records of all shards into job.json; fail if any picture is missing."""
-    from sdcorrect.batch.survey import merge
+    from sdcorrect.output.survey import merge
 
     with errors_for_people(debug):
         found = merge(folder)
@@ -66,8 +66,8 @@ def schema(
     ] = Schema.job,
 ) -> None:
     """Print the JSON Schema of job.json, of a line of records/*.jsonl, or of evaluation.json."""
-    from sdcorrect.batch.records import JobFile, Record, Written
     from sdcorrect.evaluate.results import Evaluation
+    from sdcorrect.output.records import JobFile, Record, Written
 
     models: dict[Schema, type[Written]] = {
         Schema.job: JobFile,

@@ -36,10 +36,10 @@ def report(
         page = _named(output or folder / "report.html", "--output", ".html")
         sheet = grid and _named(grid, "--grid", ".png")
         try:
-            from sdcorrect.view.cards import Cards, lost_sources
-            from sdcorrect.view.gallery import read_gallery
-            from sdcorrect.view.report import write_report
-            from sdcorrect.view.sheet import write_sheet
+            from sdcorrect.report.cards import Cards, lost_sources
+            from sdcorrect.report.gallery import read_gallery
+            from sdcorrect.report.page import write_report
+            from sdcorrect.report.sheet import write_sheet
         except ImportError as error:
             raise UsageError(
                 f"a report needs {error.name}, which is not installed: pip install 'sdcorrect[view]'"

@@ -24,8 +24,8 @@ from sdcorrect.config import Job, load_job, parse_set
 from sdcorrect.errors import printable
 
 if TYPE_CHECKING:
-    from sdcorrect.batch.records import Record
-    from sdcorrect.batch.runner import Run
+    from sdcorrect.batch.runner import ShardRun
+    from sdcorrect.output.records import Record
 
 
 @app.command()
@@ -117,8 +117,8 @@ def translate(
 
 
 def _show_plan(job: Job, num_shards: int | None, shard_index: int | None) -> None:
-    from sdcorrect.batch.inputs import find_items
-    from sdcorrect.batch.shards import choose_shard
+    from sdcorrect.inputs.items import find_items
+    from sdcorrect.output.shards import choose_shard
 
     shard = choose_shard(num_shards, shard_index, job.output.path, {})
     items = [item for item in find_items(job) if shard.has(item.key)]
@@ -131,15 +131,15 @@ def _show_plan(job: Job, num_shards: int | None, shard_index: int | None) -> Non
 def _translate(
     job: Job, num_shards: int | None, shard_index: int | None, stop: Stop, **options: bool
 ) -> None:
-    from sdcorrect.batch.runner import Run
-    from sdcorrect.batch.shards import choose_shard
+    from sdcorrect.batch.runner import ShardRun
     from sdcorrect.models import load, quiet_libraries
+    from sdcorrect.output.shards import choose_shard
 
     quiet_libraries()
     with err.status(f"loading {job.model}"):
         model = load(job)
     shard = choose_shard(num_shards, shard_index, job.output.path, os.environ)
-    run = Run(job, model, shard, check=stop.check, **options)
+    run = ShardRun(job, model, shard, check=stop.check, **options)
     stop.heeded = True
     failures = _follow(run)
     _summarize(run, failures)
@@ -147,7 +147,7 @@ def _translate(
         raise typer.Exit(SOME_FAILED)
 
 
-def _follow(run: "Run") -> list["Record"]:
+def _follow(run: "ShardRun") -> list["Record"]:
     """Work through `run` under a progress bar, or in plain lines where nobody watches; its failures."""
     failures = []
     total = len(run.items) * len(run.tally)
@@ -165,7 +165,7 @@ def _follow(run: "Run") -> list["Record"]:
     return failures
 
 
-def _summarize(run: "Run", failures: list["Record"]) -> None:
+def _summarize(run: "ShardRun", failures: list["Record"]) -> None:
     print_failures(failures)
     table = Table(
         Column("variant", overflow="fold"),

@@ -79,7 +79,7 @@ def invert_one_step(unet: UNet2DConditionModel, x0: Tensor, null: Text, plan: Pl
     Its noise prediction is not used, so it ends where the last of them is known.
     """
     with capture(unet, plan.injections, then_stop=True) as captured, suppress(AllCaptured):
-        evaluate(unet, [x0], torch.tensor(plan.timestep), [null])
+        evaluate_unet(unet, [x0], torch.tensor(plan.timestep), [null])
     return captured
 
 
@@ -106,7 +106,7 @@ def invert_fully(
     latents = x0
     for t in inverse.timesteps:
         rows, texts = ([latents] * 2, [null, text]) if guided else ([latents], [text])
-        *without, towards = evaluate(unet, rows, t, texts)
+        *without, towards = evaluate_unet(unet, rows, t, texts)
         prediction = guide(without[-1], towards, plan.inversion_guidance) if guided else towards
         latents = inverse.step(prediction, int(t), latents).prev_sample
         if t in keep:
@@ -200,13 +200,13 @@ def denoise(
                 rows = [latents] * (2 if guided else 1)
                 if plan.beside == "inverted":
                     rows.insert(0, source.trajectory[int(t)])
-                *without, towards = evaluate(unet, rows, t, texts, control, free)
+                *without, towards = evaluate_unet(unet, rows, t, texts, control, free)
                 prediction = guide(without[-1], towards, guidance_scale) if guided else towards
                 latents = step_on(scheduler, prediction, t, latents, generators)
     return latents[-batch:]
 
 
-def evaluate(
+def evaluate_unet(
     unet: UNet2DConditionModel,
     rows: list[Tensor],
     t: Tensor,

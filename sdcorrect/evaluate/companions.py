@@ -9,14 +9,13 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from sdcorrect.batch.captions import PromptFiller
-from sdcorrect.batch.inputs import Item
-from sdcorrect.batch.names import SUFFIXES
-from sdcorrect.batch.survey import NAMED
-from sdcorrect.batch.walk import ANYWHERE, walk
 from sdcorrect.config import Input
-from sdcorrect.errors import PictureError, UsageError, printable
+from sdcorrect.errors import PictureError, UsageError, listed, printable
 from sdcorrect.evaluate.translated import Translated
+from sdcorrect.inputs.captions import PromptFiller
+from sdcorrect.inputs.items import Item
+from sdcorrect.inputs.names import SUFFIXES
+from sdcorrect.inputs.walk import ANYWHERE, walk
 
 PIE_BENCH_SIDE = 512  #: of PIE-Bench's pictures, px
 
@@ -132,9 +131,7 @@ def _refuse_missing(
     where: str, what: str, missing: Sequence[str], translated: Translated, advice: str
 ) -> None:
     if missing:
-        names = ", ".join(map(printable, missing[:NAMED]))
-        more = ", ..." if len(missing) > NAMED else ""
         raise UsageError(
             f"{where}: no {what} for {len(missing)} of {len(translated.entries)} pictures "
-            f"({names}{more}); {advice}"
+            f"({listed(missing)}); {advice}"
         )

@@ -14,7 +14,7 @@ from sdcorrect.evaluate.clip import Clip
 from sdcorrect.evaluate.lpips import Lpips
 from sdcorrect.evaluate.pixels import grey_ssim, mse, psnr, ssim, to_tensor
 from sdcorrect.evaluate.profiles import Metric, Profile, Region
-from sdcorrect.evaluate.results import Row
+from sdcorrect.evaluate.results import Measured
 from sdcorrect.evaluate.samples import Sample
 from sdcorrect.evaluate.structure import Structure, structure_distance
 
@@ -43,10 +43,10 @@ class Measures:
     other_styles: Sequence[str] = ()
     batch_size: int = 16
 
-    def __call__(self, samples: Sequence[Sample]) -> list[Row]:
+    def __call__(self, samples: Sequence[Sample]) -> list[Measured]:
         batch = _Batch(self, samples)
         return [
-            Row(
+            Measured(
                 variant,
                 sample.entry.item.key,
                 {metric.name: batch.value(metric, n, variant) for metric in self.metrics},

@@ -10,15 +10,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from sdcorrect.batch.files import write_atomically
-from sdcorrect.batch.records import Written
 from sdcorrect.evaluate.profiles import Against, Region
+from sdcorrect.output.files import write_atomically
+from sdcorrect.output.records import Written
 
 CSV_NAME, JSON_NAME = "evaluation.csv", "evaluation.json"
 
 
 @dataclass(frozen=True)
-class Row:
+class Measured:
     """What was measured of one picture in one variant; NaN where a region is empty."""
 
     variant: str
@@ -90,7 +90,7 @@ def write_json(evaluation: Evaluation, file: Path) -> None:
     _write(file, evaluation.as_json(indent=2))
 
 
-def write_csv(rows: Iterable[Row], metrics: Sequence[str], file: Path) -> None:
+def write_csv(rows: Iterable[Measured], metrics: Sequence[str], file: Path) -> None:
     """A line for each picture and variant: variant, path, then the metrics.
 
     Empty where a metric has no value; `inf` where PSNR is infinite.

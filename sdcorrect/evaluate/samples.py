@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sdcorrect.batch.pictures import Resize, fitted, read_image
 from sdcorrect.config import Input
 from sdcorrect.errors import PictureError, UsageError, printable
-from sdcorrect.evaluate.translated import Entry, Translated
+from sdcorrect.evaluate.translated import Translated, TranslatedPicture
+from sdcorrect.inputs.pictures import Resize, fitted, read_image
 
 
 @dataclass(frozen=True)
 class Sample:
     """All pictures are RGB, and as large as the source was when it was translated."""
 
-    entry: Entry
+    entry: TranslatedPicture
     source: Image.Image
     outputs: Mapping[str, Image.Image]  #: by variant
     truth: Image.Image | None = None
@@ -35,7 +35,7 @@ class SampleReader:
     masks: Mapping[str, Image.Image | Path] = field(default_factory=dict)
     captions: Mapping[str, str] = field(default_factory=dict)
 
-    def __call__(self, entry: Entry) -> Sample:
+    def __call__(self, entry: TranslatedPicture) -> Sample:
         """Raises UsageError where a picture cannot be read, has changed since, or has another size."""
         key = entry.item.key
         image, sha256 = self._read("source", entry.item.source)
@@ -64,7 +64,7 @@ class SampleReader:
     def _resize(self) -> Resize:
         return self.translated.job.resize
 
-    def _output(self, path: Path, entry: Entry) -> Image.Image:
+    def _output(self, path: Path, entry: TranslatedPicture) -> Image.Image:
         image, _ = self._read("output", path)
         if image.size != entry.size:
             raise UsageError(
@@ -74,7 +74,7 @@ class SampleReader:
         return image
 
     def _like_source(
-        self, what: str, given: Path | Image.Image, source: Image.Image, entry: Entry
+        self, what: str, given: Path | Image.Image, source: Image.Image, entry: TranslatedPicture
     ) -> Image.Image:
         """`given` as large as the output: as it is, or fitted as the source was, whose shape it has."""
         image = given if isinstance(given, Image.Image) else self._read(what, given)[0]

@@ -4,18 +4,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sdcorrect.batch.inputs import Item, find_items
-from sdcorrect.batch.ledger import latest_records
-from sdcorrect.batch.names import SUFFIXES
-from sdcorrect.batch.records import JobFile, Record
-from sdcorrect.batch.survey import NAMED, Progress, job_of
-from sdcorrect.batch.walk import ANYWHERE, walk
 from sdcorrect.config import Job
-from sdcorrect.errors import UsageError, printable
+from sdcorrect.errors import UsageError, listed, printable
+from sdcorrect.inputs.items import Item, find_items
+from sdcorrect.inputs.names import SUFFIXES
+from sdcorrect.inputs.walk import ANYWHERE, walk
+from sdcorrect.output.ledger import latest_records
+from sdcorrect.output.records import JobFile, Record
+from sdcorrect.output.survey import Progress, job_of
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TranslatedPicture:
     """One picture, and what was made of it."""
 
     item: Item
@@ -32,7 +32,7 @@ class Translated:
     job_file: JobFile
     job: Job
     progress: dict[str, Progress]  #: by variant
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[TranslatedPicture] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)  #: recorded, and no longer among the inputs
 
 
@@ -72,7 +72,7 @@ def find_translated(out: Path) -> Translated:
             found.entries.append(_entry(out, item, done))
     if missing:
         raise UsageError(
-            f"{printable(out)}: {_count(missing)} of the records {named(missing)} "
+            f"{printable(out)}: {_count(missing)} of the records {in_brackets(missing)} "
             "not there; run sdcorrect translate again to make what is missing"
         )
     if not found.entries:
@@ -81,10 +81,10 @@ def find_translated(out: Path) -> Translated:
     return found
 
 
-def _entry(out: Path, item: Item, done: Mapping[str, Record]) -> Entry:
+def _entry(out: Path, item: Item, done: Mapping[str, Record]) -> TranslatedPicture:
     first = next(iter(done.values()))
     outputs = {variant: out / record.output.path for variant, record in done.items() if record.output}
-    return Entry(item, first.input.sha256, first.size or (0, 0), first.prompt, outputs)
+    return TranslatedPicture(item, first.input.sha256, first.size or (0, 0), first.prompt, outputs)
 
 
 def _refuse_unrecorded(out: Path, variants: Iterable[str], records: Iterable[Record]) -> None:
@@ -98,7 +98,7 @@ def _refuse_unrecorded(out: Path, variants: Iterable[str], records: Iterable[Rec
     ]
     if unrecorded:
         raise UsageError(
-            f"{printable(out)}: {_count(unrecorded)} in it {named(unrecorded)} without a record; "
+            f"{printable(out)}: {_count(unrecorded)} in it {in_brackets(unrecorded)} without a record; "
             "take out what sdcorrect translate did not make, or run it again"
         )
 
@@ -107,9 +107,7 @@ def _count(names: list[str]) -> str:
     return f"{len(names)} output{'s' if len(names) > 1 else ''}"
 
 
-def named(names: Iterable[str]) -> str:
+def in_brackets(names: Iterable[str]) -> str:
     """The first few of `names` in brackets, and the verb that follows them."""
     every = sorted(names)
-    more = ", ..." if len(every) > NAMED else ""
-    verb = "are" if len(every) > 1 else "is"
-    return f"({', '.join(map(printable, every[:NAMED]))}{more}) {verb}"
+    return f"({listed(every)}) {'are' if len(every) > 1 else 'is'}"

@@ -15,23 +15,23 @@ from click.testing import Result
 from PIL import Image
 
 from sdcorrect.batch.attempts import OUT_OF_MEMORY
-from sdcorrect.batch.runner import Run
-from sdcorrect.batch.shards import Shard
+from sdcorrect.batch.runner import ShardRun
 from sdcorrect.config import load_job
 from sdcorrect.models import Model, load
+from sdcorrect.output.shards import Shard
 from sdcorrect.settings import ModelSettings
 
 Command = Callable[..., Result]
 QUICK = {"prompt": "in 3d render style", "steps": 2, "strength": 1, "size": 32}
 
 
-def run(model: Model, folder: Path, out: Path, *, batch_size: int = 1, **options: Any) -> Run:
+def run(model: Model, folder: Path, out: Path, *, batch_size: int = 1, **options: Any) -> ShardRun:
     paths = {"input.path": str(folder), "output.path": str(out)}
     job = load_job(None, {**QUICK, **paths, "batch_size": batch_size})
-    return Run(job, model, Shard(), **options)
+    return ShardRun(job, model, Shard(), **options)
 
 
-def statuses(run: Run) -> list[tuple[str, str | None, int | None]]:
+def statuses(run: ShardRun) -> list[tuple[str, str | None, int | None]]:
     """Status, error and U-Net evaluations of all that was not done before."""
     return [(r.status, r.error, r.unet_evaluations) for r in run.records() if r]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from drill import Drill, make_pictures
 
-from sdcorrect.batch.inputs import find_items
-from sdcorrect.batch.pictures import read_picture
-from sdcorrect.batch.runner import Run
-from sdcorrect.batch.shards import Shard
+from sdcorrect.batch.runner import ShardRun
 from sdcorrect.config import load_job
+from sdcorrect.inputs.items import find_items
+from sdcorrect.inputs.pictures import read_picture
 from sdcorrect.models import Model
+from sdcorrect.output.shards import Shard
 
 pytestmark = pytest.mark.slow
 BATCH = 8
@@ -21,7 +21,7 @@ def test_a_folder_runs_at_the_rate_of_the_bare_loop(model: Model, tmp_path: Path
     folder = make_pictures(tmp_path / "pictures", 256, side=256)
     settings = {"input.path": str(folder), "output.path": str(tmp_path / "out"), "prompt": "flat design"}
     job = load_job(None, {**settings, "steps": 5, "batch_size": BATCH})
-    run = Run(job, model, Shard())
+    run = ShardRun(job, model, Shard())
     images = [read_picture(item, run.sizing, job.input).image for item in find_items(job)]
 
     def bare(first: int, last: int) -> float:

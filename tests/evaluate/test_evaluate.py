@@ -194,7 +194,7 @@ def test_captions_may_be_of_a_coco_file_or_written_by_blip(
     file.write_text(json.dumps(coco))
     assert evaluate(*paper, "--captions", file).exit_code == 0
     of_coco = table(folders.out)
-    monkeypatch.setattr("sdcorrect.evaluate.run.BLIP", str(networks / "blip"))
+    monkeypatch.setattr("sdcorrect.evaluate.evaluator.BLIP", str(networks / "blip"))
     result = evaluate(*paper, "--captions", "blip")
     assert result.exit_code == 0, result.stderr
     assert all(table(folders.out)[key] != values for key, values in of_coco.items())

@@ -25,7 +25,7 @@ from sdcorrect.core.inject import Branches, inject
 from sdcorrect.core.plan import Injection
 from sdcorrect.core.sites import block_at
 from sdcorrect.errors import UsageError
-from sdcorrect.hints import canny
+from sdcorrect.inputs.hints import canny
 from sdcorrect.models import Model, load
 from sdcorrect.recipes import BUILT_IN
 from sdcorrect.settings import ModelSettings

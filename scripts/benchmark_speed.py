@@ -1,0 +1,248 @@
+"""Measure the cost of the correction: on the embedded model, and at the size of Stable Diffusion 1.5.
+
+    python scripts/benchmark_speed.py [--json FILE] [--rounds N] [--skip-sd15]
+
+Reports the ratios of wall time at 20 steps and strength 0.95, the share of wall time inside the networks
+for a folder of 64 pictures through the real runner, and the same ratios on a randomly initialised U-Net
+of SD 1.5's size at 256 px. There pnp-50 stands in for pnp: the U-Net calls that either consists of, and
+what each of these costs, carry its time over to pnp's 999 steps of inversion.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from sdcorrect.batch.runner import ShardRun
+from sdcorrect.config import Job, load_job
+from sdcorrect.core.inject import CAPTURED, Branches, inject
+from sdcorrect.core.plan import Injection, in_window
+from sdcorrect.core.sampler import evaluate_unet, invert_one_step
+from sdcorrect.costs import Stopwatch, compare, now
+from sdcorrect.models import Model, load, quiet_libraries
+from sdcorrect.output.shards import Shard
+from sdcorrect.recipes import BUILT_IN
+from sdcorrect.settings import ModelSettings
+from sdcorrect.translate import Method, Translator
+
+EXAMPLES = Path(__file__).parents[1] / "sdcorrect" / "assets" / "pictures"
+STEPS, STRENGTH = 20, 0.95
+#: The slower and the faster.
+RATIOS = [
+    ("correct", "sdedit"),
+    *((pnp, fast) for pnp in ("pnp", "pnp-50") for fast in ("correct", "correct-fast")),
+]
+Figures = dict[str, float]  #: by recipe
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def job_of(**settings: Any) -> Job:
+    fixed = {
+        "input.path": str(EXAMPLES),
+        "output.path": ".",
+        "prompt": "in 3d render style",
+        "steps": STEPS,
+        "strength": STRENGTH,
+    }
+    return load_job(None, {**fixed, **settings})
+
+
+def tell(where: str, how: str, seconds: Mapping[str, float]) -> None:
+    """The ratios of the paper's claim, as far as these recipes were measured."""
+    for slow, fast in RATIOS:
+        if slow in seconds and fast in seconds:
+            say(f"{where:<7} {slow} : {fast} = {seconds[slow] / seconds[fast]:.3f}  {how}")
+
+
+def measured(
+    where: str, model: Model, size: int, recipes: Sequence[str], rounds: int, *, warm_up: bool = True
+) -> Figures:
+    """The wall time of each recipe in whole runs, as a ratio to sdedit's."""
+    picture = Image.open(EXAMPLES / "bicycle.png").convert("RGB").resize((size, size))
+    job = job_of(variants=list(recipes))
+    costs = compare(model, job, [picture], repeats=rounds, base="sdedit", warm_up=warm_up)
+    for cost in costs:
+        say(
+            f"{where:<7} {cost.recipe:<14} {cost.seconds:8.3f} s  {cost.evaluations:4d} evaluations  "
+            f"{cost.ratio:7.3f} of sdedit ({cost.ratio_low:.3f} to {cost.ratio_high:.3f})"
+        )
+    # what each run took of the base's beside it holds where the machine's speed does not
+    tell(where, "measured", {cost.recipe: cost.ratio for cost in costs})
+    return {cost.recipe: cost.ratio for cost in costs}
+
+
+def through_the_runner(pictures: int = 64) -> float:
+    """The share of wall time inside the networks, from the folder to the records."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "in")
+        source.mkdir()
+        examples = sorted(EXAMPLES.glob("*.png"))
+        for i in range(pictures):
+            shutil.copy(examples[i % len(examples)], source / f"{i:02}.png")
+        model = load(ModelSettings(device="cpu"))
+        job = job_of(**{"input.path": str(source), "output.path": f"{folder}/out", "batch_size": 8})
+        watch = Stopwatch(model)
+        began = now(model)
+        with watch.watching():
+            for _ in ShardRun(job, model, Shard(0, 1)).records():
+                pass
+        seconds = now(model) - began
+    share = watch.seconds / seconds
+    say(f"runner  {pictures} pictures in {seconds:.1f} s, {share:.1%} of it inside the networks")
+    return share
+
+
+def sd15_sized() -> Model:
+    """Networks of SD 1.5's size with random weights, behind the embedded model's tokenizer."""
+    mini = load(ModelSettings(device="cpu"))
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=64, cross_attention_dim=768, attention_head_dim=8, layers_per_block=2
+    )
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+    )
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            hidden_size=768,
+            intermediate_size=3072,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            max_position_embeddings=77,
+        )
+    )
+    tokenizer = mini.pipe.tokenizer
+    tokenizer.model_max_length = 77
+    pipe = StableDiffusionPipeline(
+        vae=vae.eval(),
+        text_encoder=text_encoder.eval(),
+        tokenizer=tokenizer,
+        unet=unet.eval(),
+        scheduler=mini.scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    return Model("sd15-sized", "random", {}, pipe, mini.scheduler, mini.device)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A U-Net call: its rows, and what is put back in them."""
+
+    branches: Branches
+    injections: tuple[Injection, ...] = ()
+
+    def __str__(self) -> str:
+        tensors = ", ".join(injection.tensor for injection in self.injections)
+        rows = len(self.branches.donors)
+        return f"{rows} row{'s' * (rows > 1)}" + (f" with {tensors}" if tensors else "")
+
+
+def calls_of(method: Method, model: Model) -> Counter[Call]:
+    """The U-Net calls that a picture takes, but for a one-step inversion."""
+    plan, (_, timesteps) = method.plan, method.solver(model.scheduler)
+    taken = timesteps.tolist()
+    calls = Counter({Call(Branches.of("captured", guided=False)): plan.inversion_steps or 0})
+    for step in range(len(taken)):
+        guided = in_window(step, len(taken), plan.guidance_window)
+        injections = tuple(i for i in plan.injections if i.active(step, taken))
+        calls[Call(Branches.of(plan.beside, guided=guided), injections)] += 1
+    return +calls
+
+
+@torch.inference_mode()
+def from_calls(model: Model, size: int, recipes: Sequence[str], rounds: int) -> Figures:
+    """The seconds a picture of each recipe: how many calls of each kind it takes, by what they cost."""
+    unet, text = model.pipe.unet, model.text([""], (size, size))
+    methods = {
+        name: Translator(
+            model, [BUILT_IN[name]], steps=STEPS, strength=STRENGTH, guidance_scale=7.5
+        ).methods[name]
+        for name in recipes
+    }
+    calls = {name: calls_of(method, model) for name, method in methods.items()}
+    x0 = torch.randn(1, 4, size // 8, size // 8)
+    correction = methods["correct"].plan
+    captured = invert_one_step(unet, x0, text, correction)
+
+    def evaluated(call: Call) -> None:
+        rows = len(call.branches.donors)
+        known = captured if call.branches.donors[0] == CAPTURED else None
+        with inject(unet, call.injections, captured=known, branches=call.branches):
+            evaluate_unet(unet, [x0] * rows, torch.tensor(500), [text] * rows)
+
+    kinds: dict[str, Callable[[], object]] = {
+        "one-step inversion": partial(invert_one_step, unet, x0, text, correction)
+    }
+    kinds |= {str(call): partial(evaluated, call) for of in calls.values() for call in of}
+    taken: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for _ in range(rounds):
+        for kind, run in kinds.items():
+            began = time.perf_counter()
+            run()
+            taken[kind].append(time.perf_counter() - began)
+    # the least: whatever else the machine does can only add
+    cost = {kind: min(times) for kind, times in taken.items()}
+    for kind, seconds in cost.items():
+        say(f"calls   a call of {kind:<38} {seconds:7.3f} s")
+    figures = {}
+    for name, method in methods.items():
+        terms = Counter({str(call): count for call, count in calls[name].items()})
+        if method.plan.inversion == "one-step":
+            terms["one-step inversion"] = 1
+        figures[name] = sum(count * cost[kind] for kind, count in terms.items())
+        arithmetic = " + ".join(f"{count} x {kind}" for kind, count in terms.items())
+        say(f"calls   {name:<14} {figures[name]:8.1f} s = {arithmetic}")
+    tell("calls", "from its calls", figures)
+    return figures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds on mini (default 3)")
+    parser.add_argument(
+        "--skip-sd15", action="store_true", help="leave out the minutes at SD 1.5's size"
+    )
+    arguments = parser.parse_args()
+    quiet_libraries()
+    mini = load(ModelSettings(device="cpu"))
+    recipes = ("sdedit", "correct", "correct-fast", "pnp")
+    figures: dict[str, Any] = {
+        "mini": measured("mini", mini, mini.native_size, recipes, arguments.rounds),
+        "inside": through_the_runner(),
+    }
+    if not arguments.skip_sd15:
+        model, size = sd15_sized(), 256
+        figures["sd15_calls"] = from_calls(model, size, (*recipes, "pnp-50"), rounds=5)
+        figures["sd15"] = measured(
+            "sd15", model, size, (*recipes[:-1], "pnp-50"), rounds=1, warm_up=False
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

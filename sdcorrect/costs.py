@@ -1,0 +1,199 @@
+"""What recipes cost, measured side by side on the same pictures in one process."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from sdcorrect.config import Job
+from sdcorrect.inputs.hints import canny
+from sdcorrect.models import Model
+from sdcorrect.translate import Translator
+
+#: In a round, recipes that take at most one in so many of the seconds of the dearest run so often.
+OFTEN = 10
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one recipe costs a picture: medians over its runs."""
+
+    recipe: str
+    runs: int
+    seconds: float
+    evaluations: int  #: of the U-Net, the inversion included
+    ratio: float  #: its seconds to those of the base
+    ratio_low: float  #: half of the runs' ratios lie from here ...
+    ratio_high: float  #: ... to here
+    outside_model: float  #: the share of the time outside U-Net, VAE and text encoder
+    peak_memory_mib: float | None  #: None where the system does not tell
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one run of a recipe took a picture."""
+
+    recipe: str
+    seconds: float
+    evaluations: int
+    outside_model: float
+    peak_memory_mib: float | None
+
+
+@dataclass
+class Stopwatch:
+    """The seconds spent inside a model's networks."""
+
+    model: Model
+    seconds: float = 0.0
+    _began: list[float] = field(default_factory=list)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        pipe = self.model.pipe
+        networks: list[nn.Module] = [pipe.unet, pipe.vae.encoder, pipe.vae.decoder, pipe.text_encoder]
+        with ExitStack() as stack:
+            for network in networks:
+                stack.callback(network.register_forward_pre_hook(self._begin).remove)
+                stack.callback(network.register_forward_hook(self._end, always_call=True).remove)
+            yield
+
+    def _begin(self, *_: object) -> None:
+        self._began.append(now(self.model))
+
+    def _end(self, *_: object) -> None:
+        self.seconds += now(self.model) - self._began.pop()
+
+
+def now(model: Model) -> float:
+    """Seconds on a clock, after all that `model`'s device was asked to do is done."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter()
+
+
+def compare(
+    model: Model,
+    job: Job,
+    pictures: Sequence[Image.Image],
+    *,
+    repeats: int,
+    base: str,
+    warm_up: bool = True,
+) -> list[Cost]:
+    """Timing the recipes of `job` in turn, in `repeats` rounds, after a warm-up that is not counted.
+
+    Each recipe runs alone: nothing is shared between them. `base` is what ratios are to: a run's is to
+    the runs of `base` right before and after it, so that what slows the machine for a while slows both.
+
+    Raises:
+        UsageError: a recipe does not fit the model or the job.
+    """
+    translators = {recipe.name: Translator.of_job(job, model, [recipe]) for recipe in job.recipes}
+    for translator in translators.values():
+        translator.check_prompts(job.prompt, job.source_prompt)
+    names = sorted(translators, key=lambda name: name != base)  # the base first
+    often = dict.fromkeys(names, 1)
+    if warm_up:
+        seconds = {name: _run(translators[name], name, job, pictures).seconds for name in names}
+        dearest = max(seconds.values())
+        often = {name: OFTEN if seconds[name] * OFTEN <= dearest else 1 for name in names}
+    order = [name for i in range(OFTEN) for name in names if i < often[name]] * repeats + [base]
+    runs = [_run(translators[name], name, job, pictures) for name in order]
+    return [cost_of(runs, name, base) for name in translators]
+
+
+def cost_of(runs: Sequence[Timing], name: str, base: str) -> Cost:
+    own = [run for run in runs if run.recipe == name]
+    low, middle, high = np.quantile(_ratios(runs, name, base), (0.25, 0.5, 0.75)).tolist()
+    return Cost(
+        name,
+        len(own),
+        median(run.seconds for run in own),
+        own[0].evaluations,
+        middle,
+        low,
+        high,
+        median(run.outside_model for run in own),
+        max((run.peak_memory_mib for run in own if run.peak_memory_mib is not None), default=None),
+    )
+
+
+def _ratios(runs: Sequence[Timing], name: str, base: str) -> list[float]:
+    """The seconds of each run of `name` to the mean of the runs of `base` next to it on both sides."""
+    if name == base:
+        return [1.0]
+    ratios = []
+    for i, run in enumerate(runs):
+        if run.recipe == name:
+            before = next(other.seconds for other in reversed(runs[:i]) if other.recipe == base)
+            after = next(other.seconds for other in runs[i:] if other.recipe == base)
+            ratios.append(run.seconds / mean((before, after)))
+    return ratios
+
+
+def _run(translator: Translator, name: str, job: Job, pictures: Sequence[Image.Image]) -> Timing:
+    model, evaluations = translator.model, 0
+    watch = Stopwatch(model)
+    _forget_peak(model)
+    began = now(model)
+    with watch.watching():
+        for picture in pictures:
+            translation = translator(
+                [picture],
+                variants=[name],
+                seeds=[job.seed],
+                prompts=[job.prompt],
+                negative_prompts=[job.negative_prompt],
+                source_prompts=[job.source_prompt],
+                hints=[[canny(picture, network.thresholds) for network in job.controlnets]],
+            )[name]
+            evaluations += translation.evaluations
+    seconds = now(model) - began
+    return Timing(
+        name,
+        seconds / len(pictures),
+        evaluations // len(pictures),
+        1 - watch.seconds / seconds,
+        _peak_mib(model),
+    )
+
+
+def _forget_peak(model: Model) -> None:
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(model.device)
+    elif sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak resident set size
+
+
+def _peak_mib(model: Model) -> float | None:
+    """On CUDA what tensors took at most; on Linux the resident set of the process, model included."""
+    if model.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(model.device) / 2**20
+    if sys.platform != "linux":
+        return None
+    status = Path("/proc/self/status").read_text()
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) / 2**10
+
+
+def report(costs: Sequence[Cost], job: Job, model: Model, base: str) -> dict[str, Any]:
+    """All of it as JSON."""
+    return {
+        "model": model.name,
+        "device": str(model.device),
+        "steps": job.steps,
+        "strength": job.strength,
+        "size": job.size or model.native_size,
+        "base": base,
+        "recipes": [asdict(cost) for cost in costs],
+    }

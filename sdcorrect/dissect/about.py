@@ -1,0 +1,127 @@
+"""What a dissection was of, and its discrepancies as JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from sdcorrect.core.plan import Block, Plan, TensorName
+from sdcorrect.dissect.dissection import CONDITIONS, Condition, Dissection
+from sdcorrect.dissect.measure import COMPARED
+
+#: tensor -> condition -> its mean over steps, of one block
+Means = dict[TensorName, dict[Condition, float]]
+UNITS = {
+    "self-attention": "Jensen-Shannon divergence in bits, 0 to 1, mean over queries, heads and layers",
+    "skip": "cosine distance, 0 to 2, mean over positions",
+    "resnet": "cosine distance, 0 to 2, mean over positions",
+}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the pictures were run with."""
+
+    model: str
+    method: str  #: the recipe that the correction is
+    strength: float
+    steps: int
+    guidance_scale: float
+    scheduler: str
+    put_back: Mapping[Block, Sequence[TensorName]]  #: by block, what the correction puts back there
+
+    @property
+    def names(self) -> dict[Condition, str]:
+        return {"sdedit": "SDEdit", "correction": self.method}
+
+    def told(self, block: Block) -> str:
+        """What is put back at `block`, in words; nothing where nothing is."""
+        tensors = self.put_back.get(block, ())
+        return f"{' and '.join(tensors)} put back by {self.method}" if tensors else ""
+
+    def as_json(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self).items() if key != "put_back"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A picture as it was asked for."""
+
+    path: str
+    sha256: str
+    seed: int
+    prompt: str
+    negative_prompt: str
+
+
+def put_back_by(plan: Plan) -> dict[Block, list[TensorName]]:
+    """By block, the tensors that `plan` puts back there."""
+    return {
+        block: list(dict.fromkeys(i.tensor for i in plan.injections if block in i.blocks))
+        for block in dict.fromkeys(block for i in plan.injections for block in i.blocks)
+    }
+
+
+def means_of(dissection: Dissection) -> dict[Block, Means]:
+    """The discrepancies of each block, mean over steps."""
+    return {
+        block: {
+            tensor: {c: fmean(dissection.scores[c][tensor][block]) for c in CONDITIONS}
+            for tensor in COMPARED
+        }
+        for block in dissection.grids
+    }
+
+
+def over_pictures(means: Sequence[Mapping[Block, Means]]) -> dict[Block, Means]:
+    """The mean of what `means_of` says of several pictures."""
+    return {
+        block: {
+            tensor: {c: fmean(of_picture[block][tensor][c] for of_picture in means) for c in CONDITIONS}
+            for tensor in COMPARED
+        }
+        for block in means[0]
+    }
+
+
+def picture_json(settings: Setup, subject: Subject, dissection: Dissection) -> dict[str, Any]:
+    """All scores of one picture."""
+    return {
+        "settings": settings.as_json(),
+        "picture": asdict(subject),
+        "point": dissection.drawn and dissection.drawn.point,
+        "units": UNITS,
+        "timesteps": dissection.timesteps,
+        "blocks": [
+            {
+                "block": block,
+                "tokens": grid,
+                "put_back": settings.put_back.get(block, ()),
+                "discrepancy": {
+                    tensor: {c: dissection.scores[c][tensor][block] for c in CONDITIONS}
+                    for tensor in COMPARED
+                },
+            }
+            for block, grid in dissection.grids.items()
+        ],
+    }
+
+
+def folder_json(
+    settings: Setup,
+    timesteps: Sequence[int],
+    pictures: Mapping[Subject, Mapping[Block, Means]],
+    failures: Mapping[str, str],
+) -> dict[str, Any]:
+    """The mean scores of several pictures, and those of each. `failures` are reasons by path."""
+    return {
+        "settings": settings.as_json(),
+        "units": UNITS,
+        "timesteps": timesteps,
+        "blocks": [
+            {"block": block, "put_back": settings.put_back.get(block, ()), "discrepancy": means}
+            for block, means in over_pictures([*pictures.values()]).items()
+        ],
+        "pictures": [{**asdict(subject), "discrepancy": means} for subject, means in pictures.items()],
+        "failed": [{"path": path, "error": error} for path, error in failures.items()],
+    }

@@ -1,0 +1,155 @@
+"""One picture in three conditions from the same noise: the clean inversion, SDEdit, the correction."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from PIL import Image
+
+from sdcorrect.core.capture import capture
+from sdcorrect.core.observe import Observation, observe
+from sdcorrect.core.plan import Block, TensorName
+from sdcorrect.core.sampler import Source, clean, denoise, start
+from sdcorrect.dissect.maps import Atlas, Maps
+from sdcorrect.dissect.measure import COMPARED, discrepancies
+from sdcorrect.errors import PictureError, UsageError
+from sdcorrect.translate import Method, Translator
+
+#: What is compared with the inversion. SDEdit is the recipe with nothing put back.
+Condition = Literal["sdedit", "correction"]
+CONDITIONS: tuple[Condition, ...] = ("sdedit", "correction")
+
+#: tensor -> block -> a score for each timestep
+Scores = dict[TensorName, dict[Block, list[float]]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A picture and what is asked of it."""
+
+    image: Image.Image  #: RGB, of a size that the model takes
+    seed: int
+    prompt: str
+    negative_prompt: str = ""
+    hints: Sequence[Image.Image] = ()
+
+
+@dataclass
+class Drawn:
+    """What is drawn: at which timesteps, and the attention of which point of the picture."""
+
+    timesteps: Collection[int]
+    point: tuple[float, float]  #: x and y as fractions of the picture
+    inversion: dict[Block, Maps] = field(default_factory=dict)
+    maps: dict[tuple[Condition, int], dict[Block, Maps]] = field(default_factory=dict)
+
+
+@dataclass
+class Dissection:
+    """What was seen of one picture."""
+
+    timesteps: list[int]  #: noisiest first
+    source: Image.Image
+    results: dict[Condition, Image.Image]
+    scores: dict[Condition, Scores]
+    grids: dict[Block, tuple[int, int]]  #: height and width of the tokens of a block
+    drawn: Drawn | None = None
+
+
+def dissectable(translator: Translator) -> Method:
+    """The translator's first method, which must be one that can be dissected.
+
+    Raises:
+        UsageError: it has no one-step inversion to compare with, or leaves blocks out at some steps.
+    """
+    method = next(iter(translator.methods.values()))
+    name = method.recipe.name
+    if method.plan.inversion != "one-step":
+        raise UsageError(
+            f"recipe {name} has no one-step inversion to compare with; choose one that has, such as "
+            "correct"
+        )
+    if method.plan.reuse:
+        raise UsageError(
+            f"recipe {name} computes its blocks at every {method.plan.reuse.every}th step alone "
+            "(reuse_every); leave that out to dissect it"
+        )
+    return method
+
+
+@torch.inference_mode()
+def dissect(
+    translator: Translator, asked: Asked, blocks: Collection[Block], drawn: Drawn | None = None
+) -> Dissection:
+    """Run the translator's first method on one picture, and the same with nothing put back.
+
+    Discrepancies are of every step, from what the same U-Net saw of the clean latents at the method's
+    timestep under the empty prompt. They are those of the branch of the prompt, not of the negative one.
+
+    Raises:
+        UsageError: the method cannot be dissected.
+        PictureError: a tensor or a result is not finite.
+    """
+    model, method = translator.model, dissectable(translator)
+    unet, plan, size = model.pipe.unet, method.plan, asked.image.size
+    negative = method.negative_prompt_for(asked.negative_prompt)
+    chunks = model.count_chunks(asked.prompt, negative)
+    null, uncond = (model.text([text], size, chunks=chunks) for text in ("", negative))
+    cond = model.text([asked.prompt], size, chunks=chunks, guidance_scale=method.guidance_scale)
+    posterior, noise = model.noise([asked.seed], size)
+    x0 = model.encode([asked.image], posterior * (method.recipe.posterior == "sample"))
+    control = model.control([asked.hints] if asked.hints else [])
+
+    seen: list[Observation] = []
+    with observe(unet, blocks, seen.append), capture(unet, plan.injections) as captured:
+        unet(clean(model.scheduler, x0, plan).to(unet.dtype), plan.timestep, **null.arguments)
+    (inversion,) = seen
+    atlas = Atlas(drawn.point) if drawn else None
+    if drawn and atlas:
+        drawn.inversion = atlas.draw(inversion)
+
+    dissection = Dissection(
+        [],
+        asked.image,
+        {},
+        {c: {tensor: {b: [] for b in blocks} for tensor in COMPARED} for c in CONDITIONS},
+        {block: (skip.shape[-2], skip.shape[-1]) for block, skip in inversion.skip.items()},
+        drawn,
+    )
+    for condition in CONDITIONS:
+        corrected = condition == "correction"
+
+        def look(observation: Observation, condition: Condition = condition) -> None:
+            _note(dissection.scores[condition], discrepancies(observation, inversion))
+            if drawn and atlas and observation.timestep in drawn.timesteps:
+                drawn.maps[condition, observation.timestep] = atlas.draw(observation)
+
+        scheduler, timesteps = method.solver(model.scheduler)
+        source = Source(null, captured=captured if corrected else None)
+        with observe(unet, blocks, look):
+            latents = denoise(
+                unet,
+                scheduler,
+                start(scheduler, x0, noise, source, plan, timesteps),
+                timesteps,
+                cond=cond,
+                uncond=uncond,
+                guidance_scale=1.0 if model.follows_guidance else method.guidance_scale,
+                source=source,
+                plan=plan if corrected else replace(plan, injections=()),
+                control=control,
+                generators=model.generators_after_noise([asked.seed], size),
+            )
+        (result,) = model.decode(latents)
+        if result is None:
+            raise PictureError("the result is not finite (NaN); compute with --dtype float32")
+        dissection.results[condition] = result
+        dissection.timesteps = timesteps.tolist()
+    return dissection
+
+
+def _note(scores: Scores, of_step: Mapping[TensorName, Mapping[Block, float]]) -> None:
+    for tensor, by_block in of_step.items():
+        for block, score in by_block.items():
+            scores[tensor][block].append(score)

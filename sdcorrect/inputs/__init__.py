@@ -1,0 +1,1 @@
+"""What goes in: which pictures, what is asked of each, and how they are read."""

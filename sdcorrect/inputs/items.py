@@ -1,0 +1,155 @@
+"""Which pictures a job has, and what is asked of each: its prompts, its seed and its output's name."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from posixpath import splitext
+
+from sdcorrect.config import LIST_SUFFIXES, Job
+from sdcorrect.errors import PictureError, UsageError, printable
+from sdcorrect.inputs.captions import PromptFiller
+from sdcorrect.inputs.lists import ListRow, read_list
+from sdcorrect.inputs.names import SUFFIXES, output_names
+from sdcorrect.inputs.walk import ANYWHERE, HERE, is_within, split_pattern, walk
+
+#: The row of a picture that no list names: its key is its path, and all else is the job's.
+NOTHING_ASKED = ListRow.model_construct(path="")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One picture of a job, and what is asked of it."""
+
+    source: Path
+    key: str  #: names it in the records and decides its shard: its path relative to the input folder
+    output: Path  #: where it goes below a variant's folder
+    prompt: str
+    negative_prompt: str
+    source_prompt: str | None = None  #: what the picture shows before, where the job says
+    seed: int | None = None  #: where the job's list gives one
+    problem: str | None = None  #: why it fails whatever its file holds, such as a caption missing
+
+
+def seed_of(item: Item, sha256: str, job_seed: int) -> int:
+    """The picture's own seed, of its content and the job's seed: no two share their noise."""
+    if item.seed is not None:
+        return item.seed
+    digest = hashlib.sha256(f"{job_seed} {sha256}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def find_items(job: Job) -> list[Item]:
+    """The pictures that `job` covers: those of a list in its order, all others sorted by path.
+
+    What a picture is called depends neither on `limit` nor on the shard.
+
+    Raises:
+        UsageError: there is no such input, no picture in it, a list, caption or class file that
+            cannot be read, or an output that would leave the output folder or replace an input.
+    """
+    folder, rows = _rows(job)
+    given = {key: _as_format(row.output, job) for key, row in rows.items() if row.output}
+    outputs = output_names(rows, job.output.format, given)
+    _check_places(
+        job, outputs.values(), (os.path.join(folder, row.path or key) for key, row in rows.items())
+    )
+    filler = PromptFiller(job.input)
+    return [_item(job, filler, folder, key, rows[key], outputs[key]) for key in list(rows)[: job.limit]]
+
+
+def _as_format(output: str, job: Job) -> str:
+    """An output that a list gives, with the suffix of the job's format."""
+    suffix = splitext(output)[1].lower()
+    if suffix == f".{job.output.format}":
+        return output
+    if suffix in SUFFIXES:
+        raise UsageError(
+            f"output {printable(output)}: the job writes {job.output.format}; give that suffix or none"
+        )
+    return f"{output}.{job.output.format}"
+
+
+def _item(job: Job, filler: PromptFiller, folder: Path, key: str, row: ListRow, output: str) -> Item:
+    source = folder / (row.path or key)
+    prompt = row.prompt or job.prompt
+    negative_prompt = job.negative_prompt if row.negative_prompt is None else row.negative_prompt
+    source_prompt = job.source_prompt if row.source_prompt is None else row.source_prompt
+    problem = None if prompt else "the list gives it no prompt, nor does the job"
+    try:
+        prompt = filler.fill(prompt, source, key)
+        negative_prompt = filler.fill(negative_prompt, source, key)
+        source_prompt = source_prompt and filler.fill(source_prompt, source, key)
+    except PictureError as error:
+        problem = str(error)
+    return Item(source, key, Path(output), prompt, negative_prompt, source_prompt, row.seed, problem)
+
+
+def _rows(job: Job) -> tuple[Path, dict[str, ListRow]]:
+    """The folder that paths are relative to, and by key what is asked of each picture."""
+    path, shown = job.input.path, printable(job.input.path)
+    if os.path.isdir(path):
+        below = ANYWHERE if job.input.recursive else HERE
+        return path, _pictures(walk(path, below, job.output.path), f"input {shown}")
+    if os.path.lexists(path):
+        if path.suffix.lower() in LIST_SUFFIXES:
+            return path.parent, _by_key(path, read_list(path))
+        return path.parent, {path.name: NOTHING_ASKED}
+    if found := split_pattern(path):
+        folder, pattern = found
+        return folder, _pictures(walk(folder, pattern, job.output.path), f"input {shown}")
+    raise UsageError(
+        f"input {shown}: there is no such folder or file; give a folder of pictures, a picture, "
+        "a pattern such as 'pictures/**/*.jpg', or a list (.txt, .csv, .jsonl)"
+    )
+
+
+def _pictures(paths: Iterable[str], shown: str) -> dict[str, ListRow]:
+    files = sorted(paths)
+    if not files:
+        raise UsageError(f"{shown}: there is no file; give a folder of pictures")
+    rows = dict.fromkeys((f for f in files if splitext(f)[1].lower() in SUFFIXES), NOTHING_ASKED)
+    if not rows:
+        raise UsageError(
+            f"{shown}: none of its {len(files)} files is a picture ({' '.join(sorted(SUFFIXES))})"
+        )
+    return rows
+
+
+def _by_key(file: Path, rows: list[ListRow]) -> dict[str, ListRow]:
+    """The rows by their path relative to the list; the n-th of one path has `#n` after it."""
+    if not rows:
+        raise UsageError(f"input {printable(file)}: the list is empty")
+    folder = f"{os.path.abspath(file.parent)}/"
+    times: Counter[str] = Counter()
+    keyed: dict[str, ListRow] = {}
+    for row in rows:
+        path = os.path.normpath(row.path).removeprefix(folder)
+        times[path] += 1
+        key = path if times[path] == 1 else f"{path}#{times[path]}"
+        if key in keyed:
+            raise UsageError(
+                f"input {printable(file)}: {printable(path)} stands there {times[path]} times, and "
+                f"{printable(key)}, its name in the records, is another picture's; rename one"
+            )
+        keyed[key] = row
+    return keyed
+
+
+def _check_places(job: Job, outputs: Iterable[str], sources: Iterable[str]) -> None:
+    """Refuse outputs that a link would take out of the output folder, and inputs among them."""
+    out = os.path.realpath(job.output.path)
+    variants = [os.path.join(out, recipe.name) for recipe in job.recipes]
+    subfolders = {os.path.dirname(output) for output in outputs}
+    for folder in (os.path.join(variant, sub) for variant in variants for sub in subfolders):
+        if not is_within(os.path.realpath(folder), out):
+            raise UsageError(
+                f"output {printable(folder)}: a link leads out of the output folder; remove it"
+            )
+    for folder in {os.path.dirname(source) for source in sources}:
+        if any(is_within(os.path.realpath(folder), variant) for variant in variants):
+            raise UsageError(
+                f"input {printable(folder)} holds outputs of this job; choose another output folder"
+            )

@@ -1,0 +1,1 @@
+"""What comes out: an output folder, its records, and what of them stands."""

@@ -1,0 +1,148 @@
+"""What a page shows of each picture: addresses of its copies, and what its records say."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from sdcorrect.errors import PictureError, UsageError, listed, printable
+from sdcorrect.report.copies import Copies, Copy
+from sdcorrect.report.gallery import Gallery, GalleryPicture, State, VariantOutput
+
+#: Chromium takes no longer text as a page.
+MAX_EMBEDDED = 500_000_000
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Where a picture is to be seen, or why it is not."""
+
+    full: str | None = None
+    thumbnail: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Side:
+    """One variant of a picture."""
+
+    state: State
+    picture: Shown
+    seconds: float | None
+    scores: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One picture of the job, as the page's script reads it."""
+
+    name: str
+    prompt: str
+    seed: int | None
+    size: tuple[int, int] | None
+    source: Shown
+    sides: tuple[Side, ...]  #: in the order of the gallery's variants
+
+
+class Cards:
+    """Makes the cards of a gallery for a page in the folder `beside`, or with `embed` for anywhere."""
+
+    def __init__(self, gallery: Gallery, beside: Path, *, embed: bool) -> None:
+        self.gallery = gallery
+        self.beside = beside
+        self.embed = embed
+        self.copies = Copies(gallery.out, gallery.job_file.job)
+
+    def __iter__(self) -> Iterator[Card]:
+        """The cards in order; copies are made on the way.
+
+        Raises:
+            SdcorrectError: the output folder cannot be written.
+            UsageError: embedded, the pictures are more than a browser opens.
+        """
+        embedded = 0
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            try:
+                for card in pool.map(self._card, self.gallery.entries):
+                    if self.embed:
+                        shown = [card.source, *(side.picture for side in card.sides)]
+                        embedded += sum(len(picture.full or "") for picture in shown)
+                        if embedded > MAX_EMBEDDED:
+                            raise UsageError(
+                                f"--embed: the pictures are over {MAX_EMBEDDED / 1e6:.0f} MB, more than "
+                                "browsers open as one page; give --limit, or leave --embed out"
+                            )
+                    yield card
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _card(self, entry: GalleryPicture) -> Card:
+        record = entry.record
+        return Card(
+            name=printable(entry.key),
+            prompt=record.prompt if record else "",
+            seed=record.seed if record else None,
+            size=record.size if record else None,
+            source=self._source(entry),
+            sides=tuple(map(self._side, entry.outputs.values())),
+        )
+
+    def _source(self, entry: GalleryPicture) -> Shown:
+        record = entry.record
+        if record is None or record.size is None:
+            return Shown()
+        try:
+            return self._shown(self.copies.of_source(entry.source, record))
+        except PictureError as error:
+            return Shown(problem=str(error))
+
+    def _side(self, output: VariantOutput) -> Side:
+        record, state = output.record, output.state
+        picture = Shown()
+        if record and state == "done":
+            try:
+                picture = self._shown(self.copies.of_output(record))
+            except PictureError as error:
+                state, picture = "missing", Shown(problem=f"its file {error}")
+        elif state == "missing":
+            picture = Shown(problem="its file is not there any more")
+        elif record:
+            picture = Shown(problem=record.error)
+        return Side(state, picture, record.seconds if record else None, output.scores)
+
+    def _shown(self, copy: Copy | None) -> Shown:
+        if copy is None:
+            return Shown(problem="is gone")
+        if self.embed:
+            return Shown(copy.embedded())
+        return Shown(self._address(copy.full), self._address(copy.thumbnail))
+
+    def _address(self, file: Path) -> str:
+        return quote(os.fsencode(os.path.relpath(file, self.beside)))
+
+
+def problems(cards: Sequence[Card], variants: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Of each picture that does not stand where it should: its name, the variants, the reason."""
+    for card in cards:
+        reasons: dict[str, list[str]] = {}
+        for variant, side in zip(variants, card.sides, strict=True):
+            if side.picture.problem:
+                reasons.setdefault(side.picture.problem, []).append(variant)
+        for reason, among in reasons.items():
+            yield card.name, ", ".join(among), reason
+
+
+def lost_sources(cards: Sequence[Card]) -> list[str]:
+    """A line for each reason why sources are not shown."""
+    reasons: dict[str, list[str]] = {}
+    for card in cards:
+        if card.source.problem:
+            reasons.setdefault(card.source.problem, []).append(card.name)
+    return [f"source {reason}: {listed(names)}" for reason, names in reasons.items()]
+
+
+def counts(cards: Sequence[Card], variant: int) -> Counter[State]:
+    return Counter(card.sides[variant].state for card in cards)

@@ -1,0 +1,110 @@
+"""Copies for a page: thumbnails, and sources at their outputs' size, each written once.
+
+They stand in `OUT/report`, so that the folder shows its pictures wherever it is moved to. What a
+copy is of decides its name: another picture, another copy.
+"""
+
+import base64
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from PIL import Image
+
+from sdcorrect.config import Job
+from sdcorrect.errors import PictureError
+from sdcorrect.inputs.pictures import fitted, read_image
+from sdcorrect.output.files import write_atomically
+from sdcorrect.output.records import Record
+
+#: The longer side of a thumbnail, px. A picture no larger is its own, and is copied without loss.
+THUMBNAIL = 320
+MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
+
+
+@dataclass(frozen=True)
+class Copy:
+    """The files that show one picture: at full size, and small."""
+
+    full: Path
+    thumbnail: Path
+
+    def embedded(self) -> str:
+        """The picture at full size as a `data:` address; a large PNG as WebP, at a tenth of its size."""
+        data, suffix = self.full.read_bytes(), self.full.suffix
+        if suffix == ".png" and self.full != self.thumbnail:
+            with Image.open(io.BytesIO(data)) as image:
+                data, suffix = _webp(image), ".webp"
+        return f"data:{MEDIA_TYPES[suffix]};base64,{base64.b64encode(data).decode()}"
+
+
+class Copies:
+    """The copies of an output folder's pictures."""
+
+    def __init__(self, out: Path, job: Job) -> None:
+        self.out = out
+        self.job = job
+        self.folder = out / "report"
+
+    def of_source(self, source: Path | None, record: Record) -> Copy | None:
+        """The source as it went into the model, at its outputs' size; `record` is of one that has one.
+
+        None where it is gone and was never copied.
+
+        Raises:
+            PictureError: it cannot be read any more, or is another picture by now.
+            SdcorrectError: the folder cannot be written.
+        """
+        assert record.size
+        full = self._file(record.input.sha256, self.job.resize, record.size)
+        if not full.is_file():
+            if source is None:
+                return None
+            image, sha256 = read_image(source, self.job.input)
+            if sha256 != record.input.sha256:
+                raise PictureError("is another picture by now")
+            self._write(full, fitted(image, self.job.resize, record.size))
+        return self._with_thumbnail(full, record)
+
+    def of_output(self, record: Record) -> Copy:
+        """The output of a record that has one.
+
+        Raises:
+            PictureError: it is damaged.
+            SdcorrectError: the folder cannot be written.
+        """
+        assert record.output
+        return self._with_thumbnail(self.out / record.output.path, record)
+
+    def _with_thumbnail(self, full: Path, record: Record) -> Copy:
+        assert record.size
+        if max(record.size) <= THUMBNAIL:
+            return Copy(full, full)
+        thumbnail = self._file(full.relative_to(self.out), record.finished)
+        if not thumbnail.is_file():
+            try:
+                with Image.open(full) as image:
+                    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+            # on damaged bytes, Pillow's decoders raise whatever the reading of nonsense leads to
+            except Exception:
+                raise PictureError("is damaged") from None
+            self._write(thumbnail, image)
+        return Copy(full, thumbnail)
+
+    def _file(self, *what: object) -> Path:
+        name = hashlib.sha256(" ".join(map(repr, what)).encode()).hexdigest()[:32]
+        return self.folder / name[:2] / f"{name}.webp"
+
+    def _write(self, file: Path, image: Image.Image) -> None:
+        content = _webp(image)
+        # the same picture may stand in the job twice, and be copied by two threads at once
+        temporary = file.with_suffix(f".{uuid4().hex}")
+        write_atomically(file, lambda stream: stream.write(content), temporary=temporary)
+
+
+def _webp(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.convert("RGB").save(stream, "WEBP", lossless=max(image.size) <= THUMBNAIL, quality=90)
+    return stream.getvalue()

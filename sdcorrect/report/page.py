@@ -1,0 +1,109 @@
+"""The report: one HTML page that shows a job's pictures, and asks no network for anything."""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import yaml
+from jinja2 import Environment
+from markupsafe import Markup
+
+from sdcorrect import __version__
+from sdcorrect.output.files import write_atomically
+from sdcorrect.pages import environment
+from sdcorrect.report.cards import Card, counts, problems
+from sdcorrect.report.gallery import STATES, Gallery
+
+
+def write_report(gallery: Gallery, cards: Sequence[Card], page: Path) -> None:
+    """Write the page that shows `cards`, those of `gallery`.
+
+    Raises:
+        SdcorrectError: it cannot be written.
+    """
+    # a path that is no UTF-8 may stand among the settings
+    html = render(gallery, cards).encode(errors="backslashreplace")
+    temporary = page.with_suffix(".tmp")
+    write_atomically(page, lambda stream: stream.write(html), temporary=temporary)
+
+
+def render(gallery: Gallery, cards: Sequence[Card]) -> str:
+    templates = environment("sdcorrect.report")
+    templates.filters["seconds"] = _seconds
+    # only these run, whatever a name may hold
+    style, script = (_inline(templates, name) for name in ("report.css", "report.js"))
+    job_file = gallery.job_file
+    return templates.get_template("report.html.j2").render(
+        version=__version__,
+        style=style,
+        script=script,
+        hash_of_style=_hash(style),
+        hash_of_script=_hash(script),
+        job=job_file.job,
+        job_file=job_file,
+        states=STATES,
+        variants=[_summary(gallery, cards, index) for index in range(len(gallery.variants))],
+        metrics=gallery.metrics,
+        seconds=gallery.seconds,
+        shards=gallery.shards,
+        cards=cards,
+        left_out=gallery.left_out,
+        problems=list(problems(cards, gallery.variants)),
+        settings=_settings(gallery),
+        data={
+            "variants": gallery.variants,
+            "metrics": gallery.metrics,
+            "states": STATES,
+            "pictures": [asdict(card) for card in cards],
+        },
+    )
+
+
+def _summary(gallery: Gallery, cards: Sequence[Card], index: int) -> dict[str, Any]:
+    """What came of one variant: counts by state, means of what is known, evaluations."""
+    sides = [card.sides[index] for card in cards]
+    name = gallery.variants[index]
+    columns = zip(*(side.scores for side in sides if side.scores), strict=True)
+    means = [_mean(column) for column in columns]
+    return {
+        "name": name,
+        "counts": counts(cards, index),
+        "seconds": _mean([side.seconds for side in sides]),
+        "evaluations": gallery.evaluations.get(name),
+        "means": means or [None] * len(gallery.metrics),
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _settings(gallery: Gallery) -> str:
+    """The job as YAML that would run it again, without what is so by default."""
+    content = gallery.job_file.job.model_dump(mode="json", exclude_defaults=True)
+    return yaml.safe_dump(content, sort_keys=False, width=100)
+
+
+def _seconds(value: float) -> str:
+    """A duration as people say it."""
+    if value < 60:
+        return f"{value:.3g} s"
+    minutes, seconds = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def _inline(environment: Environment, name: str) -> Markup:
+    assert environment.loader
+    source, _, _ = environment.loader.get_source(environment, name)
+    return Markup(source)
+
+
+def _hash(content: str) -> str:
+    digest = hashlib.sha256(content.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"

@@ -1,0 +1,123 @@
+import logging
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdcorrect.errors import SdcorrectError
+from sdcorrect.output.files import locked
+from sdcorrect.output.ledger import Ledger, latest_records, read_records
+from sdcorrect.output.records import InputFile, Record
+from sdcorrect.output.shards import Shard
+
+BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
+#: Names as the operating system gives them, newlines and bytes that are no UTF-8 included.
+NAMES = st.binary(min_size=1, max_size=20).map(lambda name: name.decode("utf-8", "surrogateescape"))
+
+
+def record(path: str, **changes: object) -> Record:
+    content = {
+        "input": InputFile(path=path, sha256="0" * 64),
+        "variant": "correct",
+        "status": "done",
+        "prompt": "p",
+        "negative_prompt": "",
+        "effective_steps": 2,
+        "fingerprint": "f" * 16,
+        "finished": BEGAN,
+    }
+    return Record.model_validate({**content, **changes})
+
+
+def opened(out: Path, shard: Shard | None = None, *, overwrite: bool = False) -> Ledger:
+    ledger = Ledger(out, shard or Shard())
+    ledger.open(overwrite=overwrite)
+    return ledger
+
+
+@given(st.lists(NAMES, unique=True, max_size=5), st.data())
+def test_cut_at_any_byte_the_whole_records_before_are_kept(
+    names: list[str], data: st.DataObject
+) -> None:
+    with TemporaryDirectory() as folder:
+        out = Path(folder)
+        ledger = opened(out)
+        for name in names:
+            ledger.append(record(name))
+        file = out / "records" / "0-of-1.jsonl"
+        content = file.read_bytes()
+        cut = data.draw(st.integers(0, len(content)))
+        file.write_bytes(content[:cut])
+
+        whole = content[:cut].count(b"\n")
+        assert [r.input.path for r in read_records(out)] == names[:whole]
+        repaired = opened(out)
+        assert [repaired.known(name, "correct") is not None for name in names] == [
+            index < whole for index in range(len(names))
+        ]
+        for name in names[whole:]:
+            repaired.append(record(name))
+        assert file.read_bytes() == content
+
+
+@given(st.binary(max_size=60).filter(lambda tail: b"\n" not in tail))
+def test_whatever_a_power_cut_leaves_after_the_last_line_is_cut_off(tail: bytes) -> None:
+    with TemporaryDirectory() as folder:
+        out = Path(folder)
+        opened(out).append(record("a"))
+        file = out / "records" / "0-of-1.jsonl"
+        whole = file.read_bytes()
+        file.write_bytes(whole + tail)
+        opened(out)
+        assert file.read_bytes() == whole
+
+
+def test_a_damaged_line_is_told_and_its_picture_is_not_known(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = opened(tmp_path)
+    for name in ("a", "b", "c"):
+        ledger.append(record(name))
+    file = tmp_path / "records" / "0-of-1.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(lines[0] + b"\0" * 20 + b"\n" + lines[2])
+    with caplog.at_level(logging.WARNING):
+        again = opened(tmp_path)
+    assert [name for name in "abc" if again.known(name, "correct")] == ["a", "c"]
+    assert "0-of-1.jsonl:2: not a record" in caplog.text
+
+
+def test_the_record_that_finished_last_counts_in_whatever_file(tmp_path: Path) -> None:
+    later = BEGAN + timedelta(seconds=1)
+    opened(tmp_path, Shard(0, 2)).append(record("a", finished=later, prompt="later"))
+    opened(tmp_path, Shard(1, 2)).append(record("a", prompt="earlier"))
+    assert latest_records(tmp_path)["a", "correct"].prompt == "later"
+    known = opened(tmp_path, Shard(1, 2)).known("a", "correct")
+    assert known is not None and known.finished == later
+
+
+def test_overwriting_a_shard_leaves_the_records_of_the_others(tmp_path: Path) -> None:
+    for index in (0, 1):
+        opened(tmp_path, Shard(index, 2)).append(record(str(index)))
+    opened(tmp_path, Shard(0, 2), overwrite=True)
+    assert [r.input.path for r in read_records(tmp_path)] == ["1"]
+    opened(tmp_path, overwrite=True)
+    assert not list(read_records(tmp_path))
+
+
+def test_a_lock_is_had_by_one_and_says_by_whom(tmp_path: Path) -> None:
+    file = tmp_path / "records" / "0-of-1.lock"
+    with locked(file):
+        with (
+            pytest.raises(SdcorrectError, match=r"process \d+ on .* at work on 0-of-1"),
+            locked(file),
+        ):
+            pass
+        with pytest.raises(SdcorrectError, match="at work"), locked(file):
+            pass
+    assert not file.exists()
+    with locked(file):
+        pass
