@@ -150,6 +150,26 @@ def test_blocks_that_the_unet_lacks_are_named(tensor: str, block: str, message: 
             {"inversion": "one-step", "inject": [{"tensor": "skip", "blocks": [4], "weight": 0}]},
             "greater than 0",
         ),
+        ({"timestep": 401}, "timestep needs inversion: one-step"),
+        ({"inversion": "full", "scale_input": True}, "scale_input needs inversion: one-step"),
+        ({"inversion": "one-step", "timestep": 1000}, "less than or equal to 999"),
+        *(
+            (
+                {
+                    "inversion": "one-step",
+                    "inject": [{"tensor": tensor, "blocks": [4], "statistics": "own"}],
+                },
+                f"statistics: own is for skip and resnet.*leave it out of {tensor}",
+            )
+            for tensor in ("self-attention", "query", "key-value", "cross-attention")
+        ),
+        (
+            {
+                "inversion": "one-step",
+                "inject": [{"tensor": "resnet", "blocks": [4], "statistics": "mine"}],
+            },
+            "'source' or 'own'",
+        ),
     ],
 )
 def test_recipes_that_make_no_sense_are_refused(recipe: dict[str, object], message: str) -> None:

@@ -65,6 +65,23 @@ def test_each_recipe_alone_gives_what_it_gives_among_others(model: Model, image:
         assert not ImageChops.difference(alone.pictures[0], together[recipe.name].pictures[0]).getbbox()
 
 
+def test_recipes_that_read_the_clean_picture_at_other_timesteps_share_no_inversion(
+    model: Model, image: Image.Image
+) -> None:
+    at = {
+        (timestep, scaled): BUILT_IN["correct"].model_copy(
+            update={"name": f"at-{timestep}-{scaled}", "timestep": timestep, "scale_input": scaled}
+        )
+        for timestep, scaled in ((1, False), (601, False), (601, True))
+    }
+    together = run(model, image, *at.values())
+    pictures = [together[recipe.name].pictures[0] for recipe in at.values()]
+    for recipe, picture in zip(at.values(), pictures, strict=True):
+        alone = run(model, image, recipe)[recipe.name].pictures[0]
+        assert not ImageChops.difference(alone, picture).getbbox()
+    assert len({picture.tobytes() for picture in pictures}) == 3
+
+
 def test_a_recipes_own_settings_hold_and_a_warning_says_so(
     model: Model, image: Image.Image, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,8 +2,9 @@
 
 from torch import Tensor, var_mean
 
-#: Added to both variances, as the paper's code adds it: a flat channel has none to divide by.
-EPSILON = 1e-5
+#: Added to both variances, for a flat channel has none to divide by; the paper's code adds 1e-5, which
+#: is a part of small ones.
+EPSILON = 1e-8
 
 
 def with_statistics_of(own: Tensor, source: Tensor) -> Tensor:
