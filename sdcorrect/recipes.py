@@ -248,11 +248,28 @@ def _attention(*blocks: str, window: Window = ALWAYS) -> Inject:
     return Inject(tensor="self-attention", blocks=blocks, window=window)
 
 
-def _skip(*blocks: str) -> Inject:
-    return Inject(tensor="skip", blocks=blocks)
+def _skip(*blocks: str, statistics: Statistics = "source") -> Inject:
+    return Inject(tensor="skip", blocks=blocks, statistics=statistics)
 
 
 _CORRECTION = (_attention(f"{FIRST}.0", f"{FIRST}.1"), _skip(f"{FIRST}.1", f"{FIRST}.2"))
+_ADAIN = (
+    _attention(f"{FIRST}.0", f"{FIRST}.1"),
+    _skip(f"{FIRST}.1", f"{FIRST}.2", statistics="own"),
+)
+
+
+def _one_step(name: str, summary: str, inject: tuple[Inject, ...], **settings: Any) -> Recipe:
+    return Recipe(name=name, summary=summary, inversion="one-step", inject=inject, **settings)
+
+
+def _with_fast(name: str, summary: str, inject: tuple[Inject, ...]) -> tuple[Recipe, Recipe]:
+    """A correction, and the same by the solver and steps of `correct-fast`."""
+    fast = {"scheduler": "dpm++", "solver_steps": 6}
+    return (
+        _one_step(name, summary, inject),
+        _one_step(f"{name}-fast", f"{name} by DPM-Solver++ in 6 steps", inject, **fast),
+    )
 
 
 def _pnp(name: str, summary: str, inversion_steps: int) -> Recipe:
@@ -308,49 +325,40 @@ BUILT_IN: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe(name="sdedit", summary="noise, then denoise under the new prompt (the baseline)"),
-        Recipe(
-            name="correct",
-            summary="the paper's correction of correlations and features (its preset 'all')",
-            inversion="one-step",
-            inject=_CORRECTION,
+        *_with_fast(
+            "correct",
+            "the paper's correction of correlations and features (its preset 'all')",
+            _CORRECTION,
         ),
-        Recipe(
-            name="correct-fast",
-            summary="correct by DPM-Solver++ in 6 steps",
-            inversion="one-step",
-            inject=_CORRECTION,
-            scheduler="dpm++",
-            solver_steps=6,
+        *_with_fast(
+            "correct-adain",
+            "correct, its features with the mean and deviation of those that they replace",
+            _ADAIN,
         ),
-        Recipe(
-            name="correct-attention",
-            summary="correlations alone, over the whole first attention level",
-            inversion="one-step",
-            inject=(_attention(FIRST),),
+        _one_step(
+            "correct-attention",
+            "correlations alone, over the whole first attention level",
+            (_attention(FIRST),),
         ),
-        Recipe(
-            name="correct-features",
-            summary="features alone (the paper's preset 'only spatial')",
-            inversion="one-step",
-            inject=(_skip(f"{FIRST}.1", f"{FIRST}.2"),),
+        _one_step(
+            "correct-features",
+            "features alone (the paper's preset 'only spatial')",
+            (_skip(f"{FIRST}.1", f"{FIRST}.2"),),
         ),
-        Recipe(
-            name="correct-attention-last-feature",
-            summary="correlations of the whole level and the features of its last block",
-            inversion="one-step",
-            inject=(_attention(FIRST), _skip(f"{FIRST}.2")),
+        _one_step(
+            "correct-attention-last-feature",
+            "correlations of the whole level and the features of its last block",
+            (_attention(FIRST), _skip(f"{FIRST}.2")),
         ),
-        Recipe(
-            name="correct-attention-5-7",
-            summary="ablation: correlations at blocks 5 to 7",
-            inversion="one-step",
-            inject=(_attention("5", "6", "7"),),
+        _one_step(
+            "correct-attention-5-7",
+            "ablation: correlations at blocks 5 to 7",
+            (_attention("5", "6", "7"),),
         ),
-        Recipe(
-            name="correct-attention-7-9",
-            summary="ablation: correlations at blocks 7 to 9",
-            inversion="one-step",
-            inject=(_attention("7", "8", "9"),),
+        _one_step(
+            "correct-attention-7-9",
+            "ablation: correlations at blocks 7 to 9",
+            (_attention("7", "8", "9"),),
         ),
         Recipe(
             name="ddim",

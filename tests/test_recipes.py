@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -62,6 +63,14 @@ def test_correct_is_the_authors_preset_on_every_family(
     assert plan.inversion == "one-step"
     assert blocks_of(plan.injections, "self-attention") == attention
     assert blocks_of(plan.injections, "skip") == skip
+
+
+@pytest.mark.parametrize("layout", [SD15, SDXL, MINI])
+@pytest.mark.parametrize("name", ["correct-adain", "correct-adain-fast"])
+def test_correct_adain_is_correct_with_own_statistics(name: str, layout: UNetLayout) -> None:
+    paper, adain = (BUILT_IN[n].plan(layout).injections for n in ("correct", name))
+    assert [i.statistics for i in adain] == ["source", "own"]
+    assert [replace(i, statistics="source") for i in adain] == [*paper]
 
 
 def test_the_authors_names_lead_to_their_presets() -> None:
