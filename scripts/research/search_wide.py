@@ -108,6 +108,14 @@ ATTENTION: dict[str, list[dict[str, Any]]] = {
     "everywhere-cond": [attention("encoder", "mid", ALL, branches="cond")],
     "query-everywhere": [{"tensor": "query", "blocks": ["encoder", "mid", ALL]}],
     "query-all-cond": [{"tensor": "query", "blocks": [ALL], "branches": "cond"}],
+    "query-everywhere-cond": [
+        {"tensor": "query", "blocks": ["encoder", "mid", ALL], "branches": "cond"}
+    ],
+    "query-everywhere-0.7": [{"tensor": "query", "blocks": ["encoder", "mid", ALL], "weight": 0.7}],
+    "query-everywhere-to-0.7": [
+        {"tensor": "query", "blocks": ["encoder", "mid", ALL], "window": (0, 0.7)}
+    ],
+    "query-encoder": [{"tensor": "query", "blocks": ["encoder", "mid"]}],
 }
 SKIPS: dict[str, list[dict[str, Any]]] = {
     "none": [],
@@ -145,8 +153,8 @@ def setting(attended: str, skipped: str, guided: str = "always", read: str = "1"
     )
 
 
-def settings(drawn: int) -> dict[str, Recipe]:
-    """A grid over what the prototype found good, one change at a time from there, and some at random."""
+def settings() -> dict[str, Recipe]:
+    """A grid over what the prototype found good, one change at a time from there, and what that told."""
     chosen = [
         setting(*both)
         for both in product(
@@ -161,23 +169,29 @@ def settings(drawn: int) -> dict[str, Recipe]:
         for all_three in product(("none", "all"), ("none", "first"), ("from-0.2", "from-0.4"))
     ]
     chosen += [setting("all", "first", read=read) for read in TIMESTEPS]
-    chosen += [setting("query-all", "none", read=read) for read in ("1", "401", "601", "601-scaled")]
+    chosen += [setting("query-all", "none", read=read) for read in ("1", "401")]
     # what the first 35 of those suggested: attention beyond the decoder, and queries alone
-    chosen += [setting("everywhere", s) for s in ("none", "paper", "half-first", "to-first")]
-    chosen += [setting("query-all", s) for s in ("paper", "to-first")]
+    chosen += [setting("everywhere", "none"), setting("query-all", "paper")]
     chosen += [setting("everywhere-cond", s) for s in ("none", "first")]
     chosen += [setting("query-everywhere", s) for s in ("none", "first", "to-first")]
-    chosen += [
-        setting(a, "first", guided=g)
-        for a in ("everywhere", "query-everywhere", "query-all")
-        for g in ("from-0.2", "from-0.4")
-    ]
+    chosen += [setting("query-everywhere", "first", guided=g) for g in ("from-0.2", "from-0.4")]
     chosen += [setting(a, "first", read="401") for a in ("everywhere", "query-everywhere")]
-    draw = random.Random(0)
-    while len({recipe.name for recipe in chosen}) < drawn:
-        chosen.append(
-            setting(*(draw.choice([*table]) for table in (ATTENTION, SKIPS, GUIDED, TIMESTEPS)))
-        )
+    # and what the first 50 did: queries everywhere
+    chosen += [setting("query-everywhere", s) for s in ("paper", "half-first")]
+    chosen += [setting("query-everywhere-cond", s) for s in ("none", "first", "to-first")]
+    chosen += [
+        setting(f"query-{a}", "first") for a in ("everywhere-0.7", "everywhere-to-0.7", "encoder")
+    ]
+    chosen += [setting("query-everywhere", "none", guided="from-0.2")]
+    chosen += [setting("query-everywhere", "first", read=t) for t in ("201", "601", "601-scaled")]
+    # and what the first 61 did: the branch of the prompt alone, and a later timestep
+    chosen += [
+        setting("query-everywhere-cond", *how)
+        for how in product(("none", "first"), ("always",), ("201", "401", "601", "401-scaled"))
+    ]
+    chosen += [setting("query-all-cond", s, read=t) for s in ("none", "first") for t in ("1", "401")]
+    chosen += [setting("everywhere-cond", "first", read=t) for t in ("401", "401-scaled")]
+    chosen += [setting("query-everywhere-cond", "first", "from-0.2", t) for t in ("1", "401")]
     named = {recipe.name: recipe for recipe in chosen}
     return {"correct": BUILT_IN["correct"], **named}
 
@@ -340,12 +354,11 @@ def say(words: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--settings", type=int, default=86, help="how many to begin with")
     parser.add_argument("--rungs", type=int, default=len(RUNGS), help="how many to climb")
     arguments = parser.parse_args()
     quiet_libraries()
     bench = Bench(load(ModelSettings(device="cpu")), choosing(), HERE / "search.jsonl")
-    recipes = settings(arguments.settings)
+    recipes = settings()
     left, report = [*recipes], ["# The search\n"]
     for number, rung in enumerate(RUNGS[: arguments.rungs], start=1):
         scores: dict[str, float] = {}
