@@ -3,7 +3,7 @@
 import json
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -66,14 +66,16 @@ def schema(
     ] = Schema.job,
 ) -> None:
     """Print the JSON Schema of job.json, of a line of records/*.jsonl, or of evaluation.json."""
-    from sdcorrect.evaluate.results import Evaluation
-    from sdcorrect.output.records import JobFile, Record, Written
+    from pydantic import TypeAdapter
 
-    models: dict[Schema, type[Written]] = {
-        Schema.job: JobFile,
-        Schema.record: Record,
-        Schema.evaluation: Evaluation,
+    from sdcorrect.evaluate.results import Evaluation
+    from sdcorrect.output.records import RECORD, JobFile
+
+    models: dict[Schema, TypeAdapter[Any]] = {
+        Schema.job: TypeAdapter(JobFile),
+        Schema.record: RECORD,
+        Schema.evaluation: TypeAdapter(Evaluation),
     }
-    content = models[of].model_json_schema(mode="serialization")
+    content = models[of].json_schema(mode="serialization")
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     out.print(json.dumps({**dialect, **content}, indent=2), soft_wrap=True, markup=False)

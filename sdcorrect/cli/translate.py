@@ -149,7 +149,7 @@ def _translate(
 
 def _follow(run: "ShardRun") -> list["Record"]:
     """Work through `run` under a progress bar, or in plain lines where nobody watches; its failures."""
-    failures = []
+    failures: list[Record] = []
     total = len(run.items) * len(run.tally)
     with progress_bar() as progress:
         task = progress.add_task("translating", total=total)
@@ -179,7 +179,7 @@ def _summarize(run: "ShardRun", failures: list["Record"]) -> None:
         counts = (tally.done, tally.before, tally.failed, tally.filtered, tally.evaluations or "-")
         table.add_row(variant, *map(str, counts))
     out.print(table)
-    if not run.results.any:
+    if not run.recorder.wrote:
         out.print("nothing to do: all was done before")
     folder = printable(run.job.output.path)
     out.print(f"pictures: {folder}/<variant>/  settings and counts: job.json", soft_wrap=True)

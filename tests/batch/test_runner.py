@@ -131,7 +131,7 @@ def test_a_result_that_float32_spoils_too_is_a_failure_with_its_reason(
     weight.copy_(whole)
     again = run(half, pictures, out)
     assert statuses(again) == failed
-    assert not again.results.any
+    assert not again.recorder.wrote
     assert statuses(run(half, pictures, out, retry_failed=True)) == [("done", None, 5)] * 3
     assert not statuses(run(half, pictures, out))
 
