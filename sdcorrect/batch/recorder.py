@@ -15,7 +15,7 @@ from sdcorrect.config import Job
 from sdcorrect.errors import FilteredOut, PictureError, SdcorrectError, printable
 from sdcorrect.inputs.items import Item, seed_of
 from sdcorrect.inputs.pictures import Picture
-from sdcorrect.output.files import replace, writing
+from sdcorrect.output.files import is_plain, replace, writing
 from sdcorrect.output.ledger import Ledger
 from sdcorrect.output.records import Done, Failed, Fingerprint, InputFile, OutputFile, Record, Refused
 from sdcorrect.translate import Translator
@@ -164,7 +164,7 @@ class Recorder:
 
     def _remove(self, path: Path) -> None:
         file = self.job.output.path / path
-        if os.path.lexists(file) and not file.is_dir():
+        if is_plain(file) and self.ledger.folder.holds(path.as_posix()):
             with writing(file):
                 file.unlink()
             logger.warning("%s: removed, for it was of an earlier run", printable(file))

@@ -77,6 +77,7 @@ class ShardRun:
         self.fail_fast = fail_fast
         self.check = check
         everything = find_items(job)
+        self._keys = {item.key for item in everything}
         check_folders(job.controlnets)
         self.items = [item for item in everything if shard.has(item.key)]
         self.sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
@@ -118,6 +119,10 @@ class ShardRun:
                 if self.recorder.wrote:
                     self.entry.close(time.perf_counter() - began)
 
+    def gone(self) -> list[str]:
+        """The outputs that earlier runs have left of pictures that the job does not cover any more."""
+        return self.ledger.gone(self._keys)
+
     @contextmanager
     def _checked(self) -> Iterator[None]:
         hook = self.model.pipe.unet.register_forward_pre_hook(lambda *_: self.check())
@@ -129,7 +134,7 @@ class ShardRun:
     def _work(self, behind: Behind[Record]) -> Iterator[Record | None]:
         batch_size = self.job.batch_size
         waiting: dict[tuple[tuple[int, int], int, tuple[str, ...]], list[Picture]] = {}
-        with closing(ahead(self._prepare, self.items, depth=2 * batch_size)) as items:
+        with closing(ahead(self._prepare, self.items, 2 * batch_size, self.check)) as items:
             for prepared in items:
                 self.check()
                 yield from self._settled(prepared)

@@ -8,7 +8,15 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from sdcorrect.cli.console import SOME_FAILED, Debug, app, errors_for_people, out, print_failures
+from sdcorrect.cli.console import (
+    SOME_FAILED,
+    Debug,
+    app,
+    errors_for_people,
+    out,
+    print_failures,
+    print_gone,
+)
 from sdcorrect.errors import printable
 
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="An output folder.")]
@@ -30,6 +38,7 @@ def status(folder: Out, debug: Debug = False) -> None:
         variants = ", ".join(recipe.name for recipe in found.job.job.recipes)
         out.print(f"a picture counts once for each variant ({variants})", soft_wrap=True)
         print_failures(found.failures)
+        print_gone(found.gone)
 
 
 @app.command()
@@ -45,6 +54,7 @@ def merge(folder: Out, debug: Debug = False) -> None:
             f"{total.filtered} left out, of {len(found.shards)} shards",
             soft_wrap=True,
         )
+        print_gone(found.gone)
         if found.failures:
             print_failures(found.failures)
             raise typer.Exit(SOME_FAILED)

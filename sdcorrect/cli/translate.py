@@ -17,6 +17,7 @@ from sdcorrect.cli.console import (
     errors_for_people,
     out,
     print_failures,
+    print_gone,
 )
 from sdcorrect.cli.progress import progress_bar
 from sdcorrect.cli.signals import Stop, stop_on_signals
@@ -181,5 +182,6 @@ def _summarize(run: "ShardRun", failures: list["Record"]) -> None:
     out.print(table)
     if not run.recorder.wrote:
         out.print("nothing to do: all was done before")
+    print_gone(run.gone())
     folder = printable(run.job.output.path)
     out.print(f"pictures: {folder}/<variant>/  settings and counts: job.json", soft_wrap=True)

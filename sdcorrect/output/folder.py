@@ -168,9 +168,13 @@ class OutputFolder:
         file = self.path / record.output.path
         if not is_plain(file):
             raise PictureError("is not there any more")
-        if os.path.realpath(file) != os.path.join(os.path.realpath(self.path), record.output.path):
+        if not self.holds(record.output.path):
             raise PictureError("is not in the output folder: a link leads to it")
         return file
+
+    def holds(self, path: str) -> bool:
+        """Whether no link stands on the way to `path`, which is relative to this folder."""
+        return os.path.realpath(self.path / path) == os.path.join(os.path.realpath(self.path), path)
 
     def _files(self, pattern: str) -> list[Path]:
         folder = self.path / "records"

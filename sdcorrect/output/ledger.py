@@ -2,11 +2,12 @@
 
 import errno
 import os
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from sdcorrect.errors import UsageError, printable
-from sdcorrect.output.files import plain, write_atomically, writing
+from sdcorrect.output.files import is_plain, plain, write_atomically, writing
 from sdcorrect.output.folder import OutputFolder
 from sdcorrect.output.records import Fingerprint, JobFile, Record, Status, Summary
 from sdcorrect.output.shards import Shard
@@ -48,6 +49,7 @@ class Ledger:
         self.temporary = out / "records" / f"{shard}.tmp"
         self._file = out / "records" / f"{shard}.jsonl"
         self._known: dict[tuple[str, str], Known] = {}
+        self._forgotten: dict[tuple[str, str], Known] = {}
 
     def open(self, *, overwrite: bool) -> None:
         """Take up the folder's records, or with `overwrite` begin anew: all of them where this is the
@@ -60,19 +62,26 @@ class Ledger:
         with writing(self.folder.path):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self.temporary.unlink(missing_ok=True)
-            if overwrite:
-                for name in ["*-of-*"] if self.shard.count == 1 else [str(self.shard)]:
-                    for file in [*self._file.parent.glob(f"{name}.json*")]:
-                        file.unlink(missing_ok=True)
-                return
             _cut_torn_line(self._file)
         for record in self.folder.lines():
             known = self._known.get((record.input.path, record.variant))
             if known is None or known.attempt <= record.attempt:
                 self._learn(record)
+        if overwrite:
+            self._forgotten, self._known = self._known, {}
+            with writing(self.folder.path):
+                for name in ["*-of-*"] if self.shard.count == 1 else [str(self.shard)]:
+                    for file in [*self._file.parent.glob(f"{name}.json*")]:
+                        file.unlink(missing_ok=True)
 
     def known(self, key: str, variant: str) -> Known | None:
         return self._known.get((key, variant))
+
+    def gone(self, keys: Set[str]) -> list[str]:
+        """The outputs that stand, by this folder's records, of pictures that are none of `keys`."""
+        known = {**self._forgotten, **self._known}.items()
+        outputs = [k.output for (key, _), k in known if k.output and key not in keys]
+        return [output for output in outputs if is_plain(self.folder.path / output)]
 
     def append(self, record: Record) -> None:
         """Add one record, on the disk before this returns, or not at all.

@@ -22,7 +22,9 @@ from pydantic import (
     PositiveInt,
     Tag,
     TypeAdapter,
+    model_validator,
 )
+from typing_extensions import Self
 
 from sdcorrect.config import Job
 from sdcorrect.inputs.items import Item
@@ -101,6 +103,12 @@ class Done(_Record):
     size: Size = Field(description="width and height, px, as translated")
     unet_evaluations: Count
     seconds: Seconds = Field(description="the picture's share of its batch")
+
+    @model_validator(mode="after")
+    def _is_below_its_variant(self) -> Self:
+        if not self.output.path.startswith(f"{self.variant}/"):
+            raise ValueError("its output is not in its variant's folder")
+        return self
 
 
 class Failed(_Record):
