@@ -16,6 +16,14 @@ from sdcorrect.translate import Translator
 FLAGGED = "flagged by the safety checker, and not saved"
 OUT_OF_MEMORY = "out of memory with one picture at a time; choose a smaller size"
 
+#: What torch says where an allocation fails: on the CPU, in cuBLAS, in cuDNN.
+OUT_OF_MEMORY_WORDS = (
+    "can't allocate memory",
+    "not enough memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
 logger = logging.getLogger(__name__)
 
 
@@ -84,7 +92,9 @@ class Attempts:
                 source_prompts=[picture.item.source_prompt for picture in rows],
                 hints=[picture.hints for picture in rows],
             )
-        except torch.OutOfMemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
             return None
         seconds = (time.perf_counter() - began) / len(pictures) / len(variants)
         return {
@@ -99,7 +109,8 @@ class Attempts:
 
     def _halve_batches(self) -> None:
         before, self.batch_size = self.batch_size, self.batch_size // 2
-        torch.cuda.empty_cache()
+        if self.translator.model.device.type == "cuda":
+            torch.cuda.empty_cache()
         logger.warning(
             "out of memory with %d pictures in a batch: going on with %d", before, self.batch_size
         )
@@ -121,6 +132,13 @@ class Attempts:
             evaluations=(result.evaluations or 0) + (second.evaluations or 0),
             seconds=result.seconds + second.seconds,
         )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory did not suffice; on the CPU torch says so in words alone."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        words in str(error) for words in OUT_OF_MEMORY_WORDS
+    )
 
 
 def _problem(picture: Picture, image: Image.Image | None) -> str | None:
