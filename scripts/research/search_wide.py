@@ -71,9 +71,9 @@ class Rung(NamedTuple):
 
 RUNGS = (
     # the two directions in which the paper's correction loses the style
-    Rung(6, 2, (0.8,), 18),
-    Rung(8, 4, (0.8,), 6),
-    Rung(16, 4, (0.65, 0.8, 0.95), 1),
+    Rung(6, 2, (0.8,), 12),
+    Rung(8, 4, (0.8,), 4),
+    Rung(12, 4, (0.65, 0.8, 0.95), 1),
 )
 
 

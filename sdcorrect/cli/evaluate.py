@@ -1,6 +1,9 @@
 """`sdcorrect evaluate`: measure what a job made."""
 
 import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,12 +18,12 @@ from sdcorrect.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from sdcorrect.evaluate.evaluator import Evaluator
-    from sdcorrect.evaluate.results import Comparison, Evaluation, Mean, Measured
+    from sdcorrect.evaluate.results import Area, Comparison, Evaluation, Mean, Measured
 
 
 @app.command()
 def evaluate(
-    folder: Annotated[Path, typer.Argument(metavar="OUT", help="An output folder.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="OUT...", help="An output folder.")],
     reference: Annotated[
         Path | None,
         typer.Option("--reference", metavar="FOLDER", help="True pictures, at the same relative paths."),
@@ -85,6 +88,14 @@ def evaluate(
     json: Annotated[
         Path | None, typer.Option("--json", help="Means and tests.", show_default="OUT/evaluation.json")
     ] = None,
+    frontier: Annotated[
+        bool,
+        typer.Option(
+            "--frontier",
+            help="Of several folders of one job, each of its own strength: curves of what is kept over "
+            "style, and the areas under them, as frontier.json and frontier.png beside the folders.",
+        ),
+    ] = False,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Pictures at a time in a network.")
     ] = 16,
@@ -96,14 +107,14 @@ def evaluate(
 ) -> None:
     """Measure what a job made, against its sources, its prompts and the truth."""
     with errors_for_people(debug):
-        _check_extra()
+        _check_extra(plotted=frontier)
+        _check_folders(folders, frontier=frontier, one_file=bool(csv or json))
         from sdcorrect.evaluate.evaluator import Evaluator, Request
-        from sdcorrect.evaluate.results import CSV_NAME, JSON_NAME, write_csv, write_json
         from sdcorrect.models import quiet_libraries
 
         quiet_libraries()
         request = Request(
-            folder,
+            folders[0],
             profile,
             [name.strip() for name in metrics.split(",")] if metrics else None,
             base,
@@ -119,30 +130,98 @@ def evaluate(
             offline,
         )
         with err.status("looking at what there is"):
-            run = Evaluator(request)
-        rows = _follow(run)
-        with err.status("reckoning up"):
-            evaluation = run.evaluation(rows)
-        csv_file, json_file = csv or folder / CSV_NAME, json or folder / JSON_NAME
-        write_csv(rows, list(evaluation.metrics), csv_file)
-        write_json(evaluation, json_file)
-        _show(evaluation)
-        out.print(
-            f"each picture: {printable(csv_file)}  means and tests: {printable(json_file)}",
-            soft_wrap=True,
-            markup=False,
-        )
+            runs = {folder: Evaluator(replace(request, out=folder)) for folder in folders}
+            if frontier:
+                from sdcorrect.evaluate.frontier import check_alike
+
+                check_alike(runs)
+        rows = {folder: _measure(folder, run, csv, json) for folder, run in runs.items()}
+        if frontier:
+            _show_frontier(runs, rows)
 
 
-def _check_extra() -> None:
+def _check_extra(*, plotted: bool) -> None:
     """Raises UsageError where what only this command needs is not installed."""
     from importlib.util import find_spec
 
-    missing = [name for name in ("scipy", "skimage", "torchmetrics") if find_spec(name) is None]
-    if missing:
+    extras = {"evaluate": ["scipy", "skimage", "torchmetrics"], "view": ["matplotlib"] * plotted}
+    for extra, names in extras.items():
+        missing = [name for name in names if find_spec(name) is None]
+        if missing:
+            raise UsageError(
+                f"evaluate needs {', '.join(missing)}; get it with `pip install 'sdcorrect[{extra}]'`"
+            )
+
+
+def _check_folders(folders: Sequence[Path], *, frontier: bool, one_file: bool) -> None:
+    """Raises UsageError where there are as many as cannot be."""
+    if frontier and len({folder.resolve() for folder in folders}) < 2:
+        raise UsageError("--frontier: give two output folders or more, each of its own strength")
+    if not frontier and len(folders) > 1:
         raise UsageError(
-            f"evaluate needs {', '.join(missing)}; get it with `pip install 'sdcorrect[evaluate]'`"
+            f"{len(folders)} output folders: give one, or --frontier for curves over their strengths"
         )
+    if frontier and one_file:
+        raise UsageError("--csv and --json are of one folder; with --frontier each has its own")
+
+
+def _measure(
+    folder: Path, run: "Evaluator", csv: Path | None, json: Path | None
+) -> "Sequence[Measured]":
+    """Measure one output folder; write and show what comes of it."""
+    from sdcorrect.evaluate.results import CSV_NAME, JSON_NAME, write_csv, write_json
+
+    rows = _follow(run)
+    with err.status("reckoning up"):
+        evaluation = run.evaluation(rows)
+    csv_file, json_file = csv or folder / CSV_NAME, json or folder / JSON_NAME
+    write_csv(rows, list(evaluation.metrics), csv_file)
+    write_json(evaluation, json_file)
+    _show(evaluation)
+    out.print(
+        f"each picture: {printable(csv_file)}  means and tests: {printable(json_file)}",
+        soft_wrap=True,
+        markup=False,
+    )
+    return rows
+
+
+def _show_frontier(runs: "Mapping[Path, Evaluator]", rows: "Mapping[Path, Sequence[Measured]]") -> None:
+    from sdcorrect.evaluate.frontier import MeasuredFolder, frontier
+    from sdcorrect.evaluate.frontier_plot import write_plot
+    from sdcorrect.evaluate.results import write_json
+
+    with err.status("drawing curves"):
+        found = frontier([MeasuredFolder(path, run, rows[path]) for path, run in runs.items()])
+        beside = Path(os.path.commonpath([path.resolve() for path in runs]))
+        file, plot = beside / "frontier.json", beside / "frontier.png"
+        write_json(found, file)
+        write_plot(found, plot)
+    heads = ("area", "95 % interval", f"to {escape(found.base)}", "95 % interval")
+    numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
+    table = Table(Column("", overflow="fold"), *numbers, box=box.SIMPLE_HEAD, pad_edge=False)
+    for plane in found.planes:
+        table.add_row(f"[bold]{plane.kept} over {plane.style}[/]")
+        for variant, area in plane.areas.items():
+            table.add_row(f"  {escape(variant)}", *_area_cells(area))
+        table.add_section()
+    out.print(table)
+    out.print(
+        f"{found.pictures} pictures, {len(runs)} folders. area: what a variant's curve over its "
+        "strengths dominates of the square between the worst and the best mean of all curves, 0 to 1.",
+        soft_wrap=True,
+        markup=False,
+    )
+    if found.left_out:
+        err.print(f"[yellow]note:[/] left out, for not all variants have them: {found.left_out} pictures")
+    out.print(f"figures: {printable(file)}  curves: {printable(plot)}", soft_wrap=True, markup=False)
+
+
+def _area_cells(area: "Area") -> tuple[str, str, str, str]:
+    own = f"{area.area:.3f}", f"{area.low:.3f}..{area.high:.3f}"
+    if area.difference is None:
+        return *own, "-", "-"
+    return *own, f"{area.difference:+.3f}", f"{area.difference_low:+.3f}..{area.difference_high:+.3f}"
 
 
 def _follow(run: "Evaluator") -> "list[Measured]":
