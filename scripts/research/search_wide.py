@@ -71,9 +71,9 @@ class Rung(NamedTuple):
 
 RUNGS = (
     # the two directions in which the paper's correction loses the style
-    Rung(6, 2, (0.8,), 12),
-    Rung(8, 4, (0.8,), 4),
-    Rung(12, 4, (0.65, 0.8, 0.95), 1),
+    Rung(6, 2, (0.8,), 9),
+    Rung(6, 4, (0.8,), 3),
+    Rung(8, 4, (0.65, 0.8, 0.95), 1),
 )
 
 
@@ -189,9 +189,7 @@ def settings() -> dict[str, Recipe]:
         setting("query-everywhere-cond", *how)
         for how in product(("none", "first"), ("always",), ("201", "401", "601", "401-scaled"))
     ]
-    chosen += [setting("query-all-cond", s, read=t) for s in ("none", "first") for t in ("1", "401")]
-    chosen += [setting("everywhere-cond", "first", read=t) for t in ("401", "401-scaled")]
-    chosen += [setting("query-everywhere-cond", "first", "from-0.2", t) for t in ("1", "401")]
+    chosen += [setting("query-all-cond", "none", read=read) for read in ("1", "401")]
     named = {recipe.name: recipe for recipe in chosen}
     return {"correct": BUILT_IN["correct"], **named}
 
