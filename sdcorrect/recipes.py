@@ -259,6 +259,10 @@ _ADAIN = (
 )
 
 
+_EVERYWHERE = ("encoder", MID, "0+")
+_WIDE = (Inject(tensor="query", blocks=_EVERYWHERE),)
+
+
 def _one_step(name: str, summary: str, inject: tuple[Inject, ...], **settings: Any) -> Recipe:
     return Recipe(name=name, summary=summary, inversion="one-step", inject=inject, **settings)
 
@@ -296,7 +300,6 @@ def _pnp(name: str, summary: str, inversion_steps: int) -> Recipe:
 
 def _p2p(name: str, summary: str, words: Words) -> Recipe:
     """Hertz et al., ICLR 2023: the branch of the prompt alone is edited, all over the U-Net."""
-    everywhere = ("encoder", MID, "0+")
     return Recipe(
         name=name,
         summary=summary,
@@ -306,10 +309,10 @@ def _p2p(name: str, summary: str, words: Words) -> Recipe:
         start="inverted",
         source="sampled",
         inject=(
-            Inject(tensor="cross-attention", blocks=everywhere, window=(0, 0.4), branches="cond"),
+            Inject(tensor="cross-attention", blocks=_EVERYWHERE, window=(0, 0.4), branches="cond"),
             Inject(
                 tensor="self-attention",
-                blocks=everywhere,
+                blocks=_EVERYWHERE,
                 window=(0, 0.6),
                 max_tokens=16 * 16,
                 branches="cond",
@@ -334,6 +337,11 @@ BUILT_IN: dict[str, Recipe] = {
             "correct-adain",
             "correct, its features with the mean and deviation of those that they replace",
             _ADAIN,
+        ),
+        *_with_fast(
+            "correct-wide",
+            "the clean picture's queries in all self-attention, and nothing of its features",
+            _WIDE,
         ),
         _one_step(
             "correct-attention",

@@ -73,6 +73,14 @@ def test_correct_adain_is_correct_with_own_statistics(name: str, layout: UNetLay
     assert [replace(i, statistics="source") for i in adain] == [*paper]
 
 
+@pytest.mark.parametrize("layout", [SD15, SDXL, MINI])
+@pytest.mark.parametrize("name", ["correct-wide", "correct-wide-fast"])
+def test_correct_wide_puts_queries_back_in_all_self_attention(name: str, layout: UNetLayout) -> None:
+    (queries,) = BUILT_IN[name].plan(layout).injections
+    assert queries == Injection("query", layout.having("query"))
+    assert {"mid", *layout.encoder_attention, *layout.attention} == {*queries.blocks}
+
+
 def test_the_authors_names_lead_to_their_presets() -> None:
     assert built_in("all") is BUILT_IN["correct"]
     assert built_in("only-spatial") is BUILT_IN["correct-features"]

@@ -213,7 +213,9 @@ def _show_frontier(runs: "Mapping[Path, Evaluator]", rows: "Mapping[Path, Sequen
         markup=False,
     )
     if found.left_out:
-        err.print(f"[yellow]note:[/] left out, for not all variants have them: {found.left_out} pictures")
+        err.print(
+            f"[yellow]note:[/] left out, for not all variants have them: {found.left_out} pictures"
+        )
     out.print(f"figures: {printable(file)}  curves: {printable(plot)}", soft_wrap=True, markup=False)
 
 
