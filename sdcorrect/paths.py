@@ -17,11 +17,13 @@ def expand(path: str, folder: Path = Path()) -> str:
     if "$" not in path and not path.startswith("~"):
         return path
     filled = os.path.expanduser(path)
-    if os.path.lexists(folder / filled):
-        return filled
-    if filled.startswith("~"):
+    if filled.startswith("~") and not os.path.lexists(folder / filled):
         raise ValueError(f"{path}: there is no user {filled.split('/')[0]}; write ./{path} for a file")
-    return VARIABLE.sub(lambda match: _value(match, path), filled)
+    parts: list[str] = []
+    for part in filled.split("/"):
+        literal = "$" not in part or os.path.lexists(folder / "/".join([*parts, part]))
+        parts.append(part if literal else VARIABLE.sub(lambda match: _value(match, path), part))
+    return "/".join(parts)
 
 
 def _value(match: re.Match[str], path: str) -> str:

@@ -35,12 +35,15 @@ def read_bytes(file: Path, most: int | None = None) -> bytes:
 def decode(data: bytes, errors: str = "strict") -> str:
     """`data` as text: in UTF-8, or as its byte-order mark says.
 
+    Args:
+        errors: what becomes of bytes that are not UTF-8, as `bytes.decode` has it.
+
     Raises:
         ValueError: it is not text in that encoding.
     """
     encoding = next((name for mark, name in MARKS.items() if data.startswith(mark)), "utf-8")
     try:
-        text = data.decode(encoding, errors if encoding == "utf-8" else "strict")
+        text = data.decode(encoding, errors if encoding.startswith("utf-8") else "strict")
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8 text") from None
     if "\0" in text:
