@@ -9,9 +9,10 @@ import typer
 from rich.table import Table
 
 from sdcorrect.cli.console import SOME_FAILED, Debug, app, errors_for_people, out, print_failures
+from sdcorrect.cli.options import path
 from sdcorrect.errors import printable
 
-Out = Annotated[Path, typer.Argument(metavar="OUT", help="An output folder.")]
+Out = Annotated[Path, typer.Argument(metavar="OUT", parser=path, help="An output folder.")]
 
 
 @app.command()
@@ -26,9 +27,9 @@ def status(folder: Out, debug: Debug = False) -> None:
         for name, progress in rows.items() if len(found.shards) > 1 else [("in all", found.total())]:
             counts = (progress.done, progress.failed, progress.filtered, progress.remaining)
             table.add_row(name, *map(str, counts))
-        out.print(table)
+        out.print(table, soft_wrap=False)
         variants = ", ".join(recipe.name for recipe in found.job.job.recipes)
-        out.print(f"a picture counts once for each variant ({variants})", soft_wrap=True)
+        out.print(f"a picture counts once for each variant ({variants})")
         print_failures(found.failures)
 
 
@@ -42,8 +43,7 @@ def merge(folder: Out, debug: Debug = False) -> None:
         total = found.total()
         out.print(
             f"{printable(folder / 'job.json')}: {total.done} done, {total.failed} failed, "
-            f"{total.filtered} left out, of {len(found.shards)} shards",
-            soft_wrap=True,
+            f"{total.filtered} left out, of {len(found.shards)} shards"
         )
         if found.failures:
             print_failures(found.failures)
@@ -76,4 +76,4 @@ def schema(
     }
     content = models[of].model_json_schema(mode="serialization")
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    out.print(json.dumps({**dialect, **content}, indent=2), soft_wrap=True, markup=False)
+    out.print(json.dumps({**dialect, **content}, indent=2))

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from sdcorrect.errors import PictureError, UsageError
+from sdcorrect.errors import PictureError, UsageError, printable
 from sdcorrect.inputs.names import SUFFIXES
 from sdcorrect.inputs.pictures import Picture, Sizing
 from sdcorrect.settings import CANNY, ControlNet
@@ -17,13 +17,19 @@ def check_folders(controlnets: Sequence[ControlNet]) -> None:
     """Refuse hints that can be had from nowhere.
 
     Raises:
-        UsageError: a folder of hints is not there.
+        UsageError: a folder of hints is not there, cannot be listed or is empty.
     """
     for network in controlnets:
-        if network.hint != CANNY and not Path(network.hint).is_dir():
+        if network.hint == CANNY:
+            continue
+        try:
+            problem = "" if any(Path(network.hint).iterdir()) else "the folder is empty"
+        except OSError as error:
+            problem = f"there is no such folder ({error.strerror})"
+        if problem:
             raise UsageError(
-                f"controlnet {network.path}: hint {network.hint}: "
-                "there is no such folder; give one of ready-made hints, or canny"
+                f"controlnet {printable(network.path)}: hint {printable(network.hint)}: {problem}; "
+                "give a folder of ready-made hints, or canny"
             )
 
 
