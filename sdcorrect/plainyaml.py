@@ -105,9 +105,8 @@ class _Typed(_Limited, yaml.SafeLoader):
         return value
 
     def construct_yaml_int(self, node: ScalarNode) -> int:
-        if (
-            isinstance(node.value, str) and len(node.value) > LONGEST
-        ):  # Python itself reads no longer ones
+        # Python itself refuses to read numbers of thousands of digits
+        if isinstance(node.value, str) and len(node.value) > LONGEST:
             raise _refused(node, f"{_shown(node)} is larger than any setting")
         value: int = super().construct_yaml_int(node)
         digits = node.value.lstrip("+-")

@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
         (["a.png", "--set", "input.classes=zero.txt"], "zero.txt: cannot be read: it is no file"),
         (
             ["a.png", "--set", "controlnets=[{path: x, hint: none}]"],
-            "hint none: there is no such folder",
+            "hint none: there is no such",
         ),
         (["a.png", "--set", "controlnets=[{path: x, hint: hints}]"], "hint hints: the folder is empty"),
         (["a.png", "--num-shards", "2"], "--num-shards and --shard-index go together"),
