@@ -13,7 +13,7 @@ from sdcorrect.errors import FilteredOut, PictureError
 from sdcorrect.inputs.formats import FIRST_BYTES, format_of
 from sdcorrect.inputs.jpeg import checked_jpeg
 from sdcorrect.inputs.png import decode_deep, lean_png, profile_of_png
-from sdcorrect.inputs.samples import Decoded, on_white, to_eight_bits
+from sdcorrect.inputs.samples import Decoded, Samples, on_white, to_eight_bits
 from sdcorrect.inputs.tiff import decode_tiff, is_read_by_pillow
 
 PNG_DEPTH = 24  #: where a PNG tells the bits of a sample
@@ -100,6 +100,7 @@ def _open(data: bytes, format: str | None) -> Image.Image:
 
 
 def _of_png(image: Image.Image, data: bytes, notice: Callable[[str], None]) -> Decoded:
+    colours: Image.Image | Samples
     if data[PNG_DEPTH] == 16:
         samples = decode_deep(data)
         has_alpha = samples.shape[-1] in {2, 4}
@@ -119,7 +120,7 @@ def _of_png(image: Image.Image, data: bytes, notice: Callable[[str], None]) -> D
     return Decoded(colours, alpha, profile, _orientation(image, notice))
 
 
-def _parted(image: Image.Image) -> tuple[Image.Image | np.ndarray, Image.Image | None]:
+def _parted(image: Image.Image) -> tuple[Image.Image | Samples, Image.Image | None]:
     """The colours, L, RGB or CMYK or 16-bit grey, and the alpha if there is one."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         return np.asarray(image).astype(np.uint16)[..., None], None

@@ -129,7 +129,7 @@ def read_image(file: Path, limits: Input) -> tuple[Image.Image, str]:
         PictureError: it cannot be read as a picture, or `limits` do not let it in; with the SHA-256
             where the file could be read.
     """
-    data = _read(file, limits)
+    data = read_bytes(file, limits)
     sha256 = hashlib.sha256(data).hexdigest()
     try:
         image, notices = decode(data, limits)
@@ -147,10 +147,16 @@ def sha256_of(file: Path, limits: Input) -> str:
     Raises:
         PictureError: it cannot be read, or is larger than any picture that `limits` let in.
     """
-    return hashlib.sha256(_read(file, limits)).hexdigest()
+    return hashlib.sha256(read_bytes(file, limits)).hexdigest()
 
 
-def _read(file: Path, limits: Input) -> bytes:
+def read_bytes(file: Path, limits: Input) -> bytes:
+    """The bytes of a picture's file.
+
+    Raises:
+        PictureError: it cannot be read, is no regular file, or larger than any picture that `limits`
+            let in.
+    """
     most = limits.max_pixels * SAMPLE_BYTES + METADATA_BYTES
     try:
         return read_regular(file, most)

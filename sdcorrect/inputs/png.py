@@ -8,7 +8,7 @@ import numpy as np
 from PIL import PngImagePlugin
 
 from sdcorrect.errors import PictureError
-from sdcorrect.inputs.samples import METADATA_BYTES
+from sdcorrect.inputs.samples import METADATA_BYTES, Samples
 
 SIGNATURE = 8  #: bytes
 MOST_CHUNKS = 100_000
@@ -58,7 +58,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     raise PictureError(f"has more than {MOST_CHUNKS:,} chunks")
 
 
-def decode_deep(data: bytes) -> np.ndarray:
+def decode_deep(data: bytes) -> Samples:
     """A PNG of 16 bits: samples (height, width, 1 to 4), the last of 2 and 4 its alpha."""
     samples = np.asarray(imagecodecs.png_decode(data))
     return samples[..., None] if samples.ndim == 2 else samples
@@ -90,14 +90,13 @@ def profile_of_png(
         return icc, None
     if not 0.1 <= gamma <= 10:
         return None, f"its gAMA, {gamma:g}, is impossible"
-    white, *primaries = np.reshape(info.get("chromaticity", (*D65, *PRIMARIES["sRGB"])), (-1, 2))
-    colours = tuple(np.ravel(primaries))
+    colours: tuple[float, ...] = info.get("chromaticity", (*D65, *PRIMARIES["sRGB"]))
     is_srgb_gamma = abs(gamma / SRGB_GAMMA - 1) < GAMMA_TOLERANCE
     if grey:
         return None if is_srgb_gamma else imagecodecs.cms_profile("gray", gamma=1 / gamma), None
-    if is_srgb_gamma and np.allclose((*white, *colours), (*D65, *PRIMARIES["sRGB"]), atol=0.002):
+    if is_srgb_gamma and np.allclose(colours, (*D65, *PRIMARIES["sRGB"]), atol=0.002):
         return None, None
-    return _rgb_profile(tuple(white), colours, 1 / gamma), None
+    return _rgb_profile(colours[:2], colours[2:], 1 / gamma), None
 
 
 def _cicp(data: bytes) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from sdcorrect.errors import PictureError
 from sdcorrect.inputs.samples import Decoded, Samples, to_eight_bits
 
 BITS_PER_SAMPLE, PLANAR_CONFIGURATION, ORIENTATION, ICC_PROFILE = 258, 284, 274, 34675
-CHANNELS = {
+CHANNELS: dict[int, int] = {
     PHOTOMETRIC.MINISWHITE: 1,
     PHOTOMETRIC.MINISBLACK: 1,
     PHOTOMETRIC.RGB: 3,
@@ -96,7 +96,7 @@ def _over_full_range(samples: Samples, bits: int) -> Samples:
 
 def _parted(samples: Samples, page: TiffPage) -> tuple[Samples, Samples | None]:
     """The colours, higher values lighter but in CMYK, and the alpha if there is one."""
-    channels = CHANNELS[PHOTOMETRIC(page.photometric)]
+    channels = CHANNELS[page.photometric]
     colours = samples[..., :channels]
     if page.photometric == PHOTOMETRIC.MINISWHITE:
         colours = 65535 - colours
