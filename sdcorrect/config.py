@@ -41,6 +41,7 @@ PATHS = (("input", "path"), ("input", "captions"), ("input", "classes"), ("outpu
 #: What may stand in braces in a prompt.
 PLACEHOLDERS = ("caption", "class", "stem")
 LIST_SUFFIXES = {".txt", ".csv", ".jsonl"}
+MOST_PIXELS = 178_956_970  #: of a picture: what Pillow itself agrees to open
 
 
 def placeholders(template: str) -> set[str]:
@@ -82,8 +83,8 @@ class Input(Settings):
     min_side: Annotated[int, Field(ge=1)] | None = None
     max_side: Annotated[int, Field(ge=1)] | None = None
     max_aspect: Annotated[float, Field(ge=1)] | None = None
-    #: larger pictures fail; at most what Pillow itself agrees to open
-    max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = 64_000_000
+    #: larger pictures fail
+    max_pixels: Annotated[int, Field(ge=1, le=MOST_PIXELS)] = 64_000_000
 
 
 class Output(Settings):

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from sdcorrect.config import Input, placeholders
 from sdcorrect.errors import PictureError, UsageError, printable
+from sdcorrect.inputs.files import read_regular
+
+MOST_BYTES = 1 << 20  #: of a picture's own caption
 
 
 class PromptFiller:
@@ -68,7 +71,7 @@ class PromptFiller:
 def _caption_beside(source: Path) -> str | None:
     file = source.with_suffix(".txt")
     try:
-        return " ".join(file.read_text(encoding="utf-8-sig").split())
+        return " ".join(read_regular(file, MOST_BYTES).decode("utf-8-sig").split())
     except FileNotFoundError:
         return None
     except UnicodeDecodeError:
