@@ -15,7 +15,7 @@ from PIL import Image
 
 from sdcorrect.config import MOST_PIXELS, Input, Job
 from sdcorrect.errors import PictureError
-from sdcorrect.inputs.pictures import fitted, read_bytes, read_image
+from sdcorrect.inputs.pictures import fitted, read_encoded, read_image
 from sdcorrect.output.files import write_atomically
 from sdcorrect.output.folder import OutputFolder
 from sdcorrect.output.records import Done, Failed
@@ -42,7 +42,7 @@ class Copy:
         if suffix == ".png" and self.full != self.thumbnail:
             data, suffix = _webp(read_image(self.full, any_size(self.full))[0]), ".webp"
         else:
-            data = read_bytes(self.full, any_size(self.full))
+            data = read_encoded(self.full, any_size(self.full))
         return f"data:{MEDIA_TYPES[suffix]};base64,{base64.b64encode(data).decode()}"
 
 
