@@ -31,6 +31,7 @@ from sdcorrect.core.plan import SchedulerName, check_word_for_word, effective_st
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.paths import expand
 from sdcorrect.plainyaml import LONGEST, MOST_BYTES, NotPlain, read_yaml
+from sdcorrect.reading import decode, read_bytes
 from sdcorrect.recipes import Inject, Recipe, RecipeField, built_in
 from sdcorrect.settings import (
     WRITTEN,
@@ -42,13 +43,13 @@ from sdcorrect.settings import (
     TextualInversion,
     anchor_sources,
 )
-from sdcorrect.texts import decode, read_bytes
 
 #: Settings that are paths: in a YAML file they are relative to that file.
 PATHS = (("input", "path"), ("input", "captions"), ("input", "classes"), ("output", "path"))
 #: What may stand in braces in a prompt.
 PLACEHOLDERS = ("caption", "class", "stem")
 LIST_SUFFIXES = {".txt", ".csv", ".jsonl"}
+MOST_PIXELS = 178_956_970  #: of a picture: what Pillow itself agrees to open
 
 
 def placeholders(template: str) -> set[str]:
@@ -91,8 +92,8 @@ class Input(Settings):
     min_side: Annotated[StrictInt, Field(ge=1)] | None = None
     max_side: Annotated[StrictInt, Field(ge=1)] | None = None
     max_aspect: Annotated[StrictFloat, Field(ge=1)] | None = None
-    #: larger pictures fail; at most what Pillow itself agrees to open
-    max_pixels: Annotated[StrictInt, Field(ge=1, le=178_956_970)] = 64_000_000
+    #: larger pictures fail
+    max_pixels: Annotated[StrictInt, Field(ge=1, le=MOST_PIXELS)] = 64_000_000
 
 
 class Output(Settings):

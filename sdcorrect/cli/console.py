@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from sdcorrect import __version__
 from sdcorrect.cli.options import BadPath
-from sdcorrect.errors import SdcorrectError, printable
+from sdcorrect.errors import SdcorrectError, listed, printable
 
 if TYPE_CHECKING:
     from sdcorrect.output.records import Record
@@ -116,6 +116,16 @@ class _Lines(logging.Handler):
         tell(record.levelname.lower(), record.getMessage())
 
 
+def print_gone(outputs: Collection[str]) -> None:
+    """Tell of outputs whose pictures the job does not cover any more."""
+    if outputs:
+        tell(
+            "warning",
+            f"{len(outputs)} outputs are of pictures that the job does not cover any more: "
+            f"{listed(outputs)}; they count nowhere, and stay until you remove them",
+        )
+
+
 def _version(value: bool) -> None:
     if value:
         out.print(f"sdcorrect {__version__}")
@@ -133,4 +143,5 @@ def main(
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     # on damaged files Pillow warns without naming them; those that fail are recorded with the reason
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # likewise
     logging.basicConfig(handlers=[_Lines()])

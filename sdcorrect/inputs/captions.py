@@ -13,7 +13,7 @@ from sdcorrect.config import Input, placeholders
 from sdcorrect.errors import PictureError, UsageError, listed, printable
 from sdcorrect.inputs.tables import csv_rows, read_json
 from sdcorrect.plainyaml import MOST_BYTES, NotPlain, read_yaml
-from sdcorrect.texts import decode, read_bytes
+from sdcorrect.reading import decode, read_bytes
 
 MOST_CAPTION_BYTES = 1 << 16
 

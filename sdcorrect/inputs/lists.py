@@ -13,7 +13,7 @@ from sdcorrect.config import Template
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.inputs.tables import csv_rows, read_json, second
 from sdcorrect.paths import VARIABLE, expand
-from sdcorrect.texts import decode, read_bytes
+from sdcorrect.reading import decode, read_bytes
 
 
 def _check_path(path: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.inputs.left_out import LeftOut
-from sdcorrect.texts import read_bytes
+from sdcorrect.reading import read_bytes
 
 logger = logging.getLogger(__name__)
 

@@ -143,11 +143,7 @@ class ArrayTask:
             arrays = _read(file)
             shard = self._enter(arrays)
             text = json.dumps(arrays, indent=2) + "\n"
-            write_atomically(
-                file,
-                lambda stream: stream.write(text.encode()),
-                temporary=file.with_suffix(".tmp"),
-            )
+            write_atomically(file, text.encode(), temporary=file.with_suffix(".tmp"))
         return shard
 
     def would_claim(self, out: Path) -> Shard:

@@ -1,5 +1,6 @@
 """A contact sheet: sources and all their variants as one picture."""
 
+import io
 import math
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from sdcorrect.errors import PictureError, UsageError, printable
+from sdcorrect.inputs.pictures import read_image
 from sdcorrect.output.files import write_atomically
-from sdcorrect.report.copies import Copies, Copy
+from sdcorrect.output.records import Done
+from sdcorrect.report.copies import Copies, Copy, any_size
 from sdcorrect.report.gallery import STATES, Gallery, GalleryPicture
 
 TILE, GAP, MARGIN, LINE = 160, 6, 20, 24  #: px; LINE is that of a text
@@ -25,7 +28,9 @@ def write_sheet(gallery: Gallery, file: Path, columns: int | None = None) -> Non
     """
     sheet = draw_sheet(gallery, columns)
     temporary = file.with_suffix(".tmp")
-    write_atomically(file, lambda stream: sheet.save(stream, "PNG"), temporary=temporary)
+    content = io.BytesIO()
+    sheet.save(content, "PNG")
+    write_atomically(file, content.getvalue(), temporary=temporary)
 
 
 def draw_sheet(gallery: Gallery, columns: int | None = None) -> Image.Image:
@@ -59,32 +64,33 @@ def draw_sheet(gallery: Gallery, columns: int | None = None) -> Image.Image:
             if isinstance(picture, str):
                 pen.note(place, picture)
             else:
-                sheet.paste(_tile(picture), place)
+                sheet.paste(picture, place)
         pen.write((left, top + TILE + 2), printable(entry.key), INK, width - MARGIN)
     return sheet
 
 
-def _pictures(entry: GalleryPicture, copies: Copies) -> list[Copy | str]:
-    """The source and each variant, or a word for why it is not there."""
-    record = entry.record
-    found: list[Copy | str] = []
+def _pictures(entry: GalleryPicture, copies: Copies) -> list[Image.Image | str]:
+    """Tiles of the source and of each variant, or a word for why there is none."""
+    found: list[Image.Image | str] = []
     try:
-        known = copies.of_source(entry.source, record) if record and record.size else None
-        found.append(known or "no source")
+        known = copies.of_source(entry.source, entry.sized) if entry.sized else None
+        found.append(_tile(known) if known else "no source")
     except PictureError:
         found.append("no source")
     for output in entry.outputs.values():
         try:
-            done = output.record if output.state == "done" else None
-            found.append(copies.of_output(done) if done else STATES[output.state])
+            if isinstance(output.record, Done) and output.state == "done":
+                found.append(_tile(copies.of_output(output.record)))
+            else:
+                found.append(STATES[output.state])
         except PictureError:
             found.append(STATES["missing"])
     return found
 
 
 def _tile(copy: Copy) -> Image.Image:
-    with Image.open(copy.thumbnail) as image:
-        return ImageOps.pad(image.convert("RGB"), (TILE, TILE), Image.Resampling.LANCZOS, color=PAPER)
+    image, _ = read_image(copy.thumbnail, any_size(copy.thumbnail))
+    return ImageOps.pad(image, (TILE, TILE), Image.Resampling.LANCZOS, color=PAPER)
 
 
 class _Pen:

@@ -1,7 +1,8 @@
-"""Text files that people bring, whichever program wrote them."""
+"""Files that people bring, read without trust, whichever program wrote them."""
 
 import codecs
 import errno
+import os
 import stat
 from pathlib import Path
 
@@ -24,12 +25,15 @@ def read_bytes(file: Path, most: int | None = None) -> bytes:
     Raises:
         OSError: it cannot be read, is no file or has more than `most` bytes; `strerror` says so.
     """
-    about = file.stat()
-    if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
-        raise OSError(errno.EINVAL, "it is no file, but a FIFO, a socket or a device")
-    if most is not None and about.st_size > most:
-        raise OSError(errno.EFBIG, f"it has {about.st_size:,} bytes, more than {most:,}")
-    return file.read_bytes()
+    # O_NONBLOCK: the opening of a FIFO that nobody writes to would wait
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with open(descriptor, "rb") as stream:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.EINVAL, "it is no file, but a folder, a FIFO or a device")
+        if most is not None and about.st_size > most:
+            raise OSError(errno.EFBIG, f"it has {about.st_size:,} bytes, more than {most:,}")
+        return stream.read()
 
 
 def decode(data: bytes, errors: str = "strict") -> str:
