@@ -1,7 +1,9 @@
 """The application that commands register with, its consoles, and how errors end it."""
 
+import io
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -145,3 +147,6 @@ def main(
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # likewise
     logging.basicConfig(handlers=[_Lines()])
+    # a name that the terminal's encoding lacks must not end a run that has done its work
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")

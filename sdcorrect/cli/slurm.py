@@ -1,5 +1,6 @@
 """`sdcorrect slurm`: the script that runs a job as a SLURM array."""
 
+import io
 import shutil
 import sys
 from pathlib import Path
@@ -25,6 +26,8 @@ def slurm(
     """Write a script that runs a job as a SLURM array: sdcorrect slurm ... > job.sbatch."""
     with errors_for_people(debug):
         load_job(config, {})
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path's bytes, text or not
     out.file.write(render_array(_program(), str(config), tasks))
     out.file.flush()
 

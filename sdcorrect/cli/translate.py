@@ -127,9 +127,8 @@ def _choose_shard(job: Job, num_shards: int | None, shard_index: int | None, cla
 
     shard = choose_shard(num_shards, shard_index, job.output.path, os.environ, claim=claim)
     if shard.count > 1 and num_shards is None:
-        task = (
-            f"task {os.environ['SLURM_ARRAY_TASK_ID']} of array {os.environ.get('SLURM_ARRAY_JOB_ID')}"
-        )
+        array = os.environ.get("SLURM_ARRAY_JOB_ID", "?")
+        task = f"task {os.environ['SLURM_ARRAY_TASK_ID']} of array {array}"
         tell(
             "note",
             f"shard {shard} alone, as SLURM's variables say ({task}); --num-shards 1 takes all pictures",

@@ -76,6 +76,25 @@ def test_a_log_has_plain_lines_whatever_the_environment_says(pictures: Path, tmp
     assert lines[-1].startswith("failed: broken.png (sdedit): ")
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_name_that_the_terminal_cannot_show_ends_nothing(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "日本.yaml").write_text("input: {path: in}\noutput: {path: out}\nprompt: p\n")
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [*COMMAND, "validate", str(tmp_path / "日本.yaml")]
+    process = subprocess.run(command, env=environment, capture_output=True)
+    assert (process.returncode, process.stderr) == (0, b"")
+    assert b"\\u65e5\\u672c.yaml: a valid job" in process.stdout
+
+
+def test_the_script_for_slurm_has_a_paths_own_bytes(tmp_path: Path) -> None:
+    job = os.fsencode(tmp_path) + b"/\xff.yaml"
+    Path(os.fsdecode(job)).write_text("input: {path: in}\noutput: {path: out}\nprompt: p\n")
+    command = [*COMMAND, "slurm", "-c", os.fsdecode(job), "--tasks", "2"]
+    process = subprocess.run(command, capture_output=True)
+    assert process.returncode == 0, process.stderr
+    assert b"/\xff.yaml" in process.stdout
+
+
 @pytest.mark.parametrize("command", [["recipes"], ["--help"], ["schema", "job"], ["slurm"]])
 def test_a_reader_that_goes_ends_it_quietly(command: list[str], tmp_path: Path) -> None:
     if command == ["slurm"]:
