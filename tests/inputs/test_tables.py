@@ -143,6 +143,14 @@ def test_what_is_wrong_with_class_names_is_named(
     assert message in str(error.value)
 
 
+def test_a_comma_in_quotes_divides_nothing(find: Find, tmp_path: Path) -> None:
+    (tmp_path / "cats, dogs").mkdir()
+    (tmp_path / "cats, dogs" / "a.png").touch()
+    (tmp_path / "c.csv").write_text('"cats, dogs";pets\n')
+    (item,) = find(tmp_path / "cats, dogs", prompt="{class}", input__classes=str(tmp_path / "c.csv"))
+    assert item.prompt == "pets"
+
+
 def test_names_of_bytes_that_are_no_text_are_kept_in_every_list(find: Find, tmp_path: Path) -> None:
     for start in (b"", b"\xef\xbb\xbf"):
         (tmp_path / "list.txt").write_bytes(start + b"\xff.png\n")
