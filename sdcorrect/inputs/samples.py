@@ -16,6 +16,10 @@ SPACES = {"L": b"GRAY", "RGB": b"RGB ", "CMYK": b"CMYK"}
 #: A mode -> the colour space as the transform names it.
 TRANSFORMED = {"L": "gray", "RGB": "rgb", "CMYK": "cmyk"}
 PROFILE_HEADER = 128  #: bytes
+PROFILE_TAGS = 2048  #: bytes, within which a profile lists what it holds
+TABLE = b"A2B"
+#: littlecms's cmsFLAGS_NOOPTIMIZE: of what else it computes in advance, darks are 10 levels off.
+EXACT = 0x100
 
 Samples = NDArray[np.unsignedinteger[Any]]
 
@@ -67,16 +71,26 @@ def _misfit(profile: bytes, mode: str) -> str | None:
 def _transformed(colours: Image.Image | Samples, mode: str, profile: bytes) -> Image.Image:
     samples = np.asarray(colours)
     if mode == "L":
-        samples = samples.reshape(samples.shape[:2])
-    srgb = imagecodecs.cms_transform(
-        samples,
-        profile,
-        imagecodecs.cms_profile("srgb"),
-        colorspace=TRANSFORMED[mode],
-        outcolorspace="rgb",
-        outdtype="uint8",
+        # each grey once
+        ramp = np.arange(np.iinfo(samples.dtype).max + 1, dtype=samples.dtype)[None]
+        return Image.fromarray(_to_srgb(ramp, mode, profile)[0][samples.reshape(samples.shape[:2])])
+    return Image.fromarray(_to_srgb(samples, mode, profile))
+
+
+def _to_srgb(samples: Samples, mode: str, profile: bytes) -> NDArray[np.uint8]:
+    # of 8 bits and a profile without tables, littlecms has a way that is fast and exact
+    is_fast = samples.dtype == np.uint8 and mode == "RGB" and TABLE not in profile[:PROFILE_TAGS]
+    return np.asarray(
+        imagecodecs.cms_transform(
+            samples,
+            profile,
+            imagecodecs.cms_profile("srgb"),
+            colorspace=TRANSFORMED[mode],
+            outcolorspace="rgb",
+            outdtype="uint8",
+            flags=0 if is_fast else EXACT,
+        )
     )
-    return Image.fromarray(srgb)
 
 
 def _as_image(colours: Image.Image | Samples) -> Image.Image:
