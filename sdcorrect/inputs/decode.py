@@ -12,6 +12,7 @@ from sdcorrect.config import Input
 from sdcorrect.errors import FilteredOut, PictureError
 from sdcorrect.inputs.formats import FIRST_BYTES, format_of
 from sdcorrect.inputs.jpeg import checked_jpeg
+from sdcorrect.inputs.jpeg2000 import decode_deep_jpeg2000, outline_of
 from sdcorrect.inputs.png import decode_deep, lean_png, profile_of_png
 from sdcorrect.inputs.samples import Decoded, Samples, on_white, to_eight_bits
 from sdcorrect.inputs.tiff import decode_tiff, is_read_by_pillow
@@ -81,9 +82,17 @@ def _decode(
             return decode_tiff(data, check_size)
         if format == "PNG":
             return _of_png(image, data, notice)
+        profile = image.info.get("icc_profile")
+        if format == "JPEG2000":
+            outline = outline_of(data)
+            if outline.size != image.size:
+                raise PictureError("damaged or not decodable: its headers tell two sizes")
+            if not outline.is_read_by_pillow:
+                return decode_deep_jpeg2000(data, outline)
+            profile = outline.profile
         image.load()
         colours, alpha = _parted(image)
-        return Decoded(colours, alpha, image.info.get("icc_profile"), _orientation(image, notice))
+        return Decoded(colours, alpha, profile, _orientation(image, notice))
 
 
 def _open(data: bytes, format: str | None) -> Image.Image:

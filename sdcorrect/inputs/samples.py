@@ -104,3 +104,9 @@ def _as_image(colours: Image.Image | Samples) -> Image.Image:
 def to_eight_bits(samples: Samples) -> NDArray[np.uint8]:
     """Samples from 0 to 65535 as 0 to 255, rounded: Pillow's own conversion clips them."""
     return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def over_full_range(samples: Samples, bits: int) -> Samples:
+    """Samples of `bits` each, up to 16, from 0 to 65535."""
+    most = np.uint32(2**bits - 1)
+    return ((samples.astype(np.uint32) * 65535 + most // 2) // most).astype(np.uint16)

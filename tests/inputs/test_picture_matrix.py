@@ -290,10 +290,21 @@ def jpeg2000s() -> Iterator[Case]:
     yield Case("codestream", saved(image(RGB), "JPEG2000", no_jp2=True), RGB)
     deep = Image.fromarray(levels(GREY, 16).astype(np.uint16)[..., 0])
     yield Case("grey-16", saved(deep, "JPEG2000"), GREY)
-    for bits in (12, 16):
-        samples = levels(RGB, bits).astype(np.uint16)
-        data = imagecodecs.jpeg2k_encode(samples, level=0, bitspersample=bits, codecformat="jp2")
-        yield Case(f"rgb-{bits}", bytes(data), RGB, asks=False)  # ImageMagick 6 clips it
+    for bits in (4, 10, 12, 16):
+        for name, values in (("grey", GREY), ("rgb", RGB)):
+            samples = levels(values, bits).astype(np.uint8 if bits < 8 else np.uint16)
+            data = imagecodecs.jpeg2k_encode(samples, level=0, bitspersample=bits, codecformat="jp2")
+            shown = levels(values, bits) / (2**bits - 1)
+            yield Case(f"deep-{name}-{bits}", bytes(data), shown, asks=False)
+    plain = saved(image(RGB), "JPEG2000")
+    at = plain.index(b"colr") - 4
+    box = b"colr\2\0\0" + PROFILES["rgb"]
+    extra = len(box) + 4 - 15
+    head = plain.index(b"jp2h") - 4
+    length = int.from_bytes(plain[head : head + 4], "big") + extra
+    data = plain[:head] + struct.pack(">I", length) + plain[head + 4 : at]
+    data += struct.pack(">I", len(box) + 4) + box + plain[at + 15 :]
+    yield Case("icc-rgb", data, by_littlecms(image(RGB), PROFILES["rgb"]), asks=False)
 
 
 def avifs() -> Iterator[Case]:
