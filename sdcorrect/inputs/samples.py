@@ -103,10 +103,14 @@ def _as_image(colours: Image.Image | Samples) -> Image.Image:
 
 def to_eight_bits(samples: Samples) -> NDArray[np.uint8]:
     """Samples from 0 to 65535 as 0 to 255, rounded: Pillow's own conversion clips them."""
-    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return _ramp(65535, 255, np.uint8)[samples]
 
 
 def over_full_range(samples: Samples, bits: int) -> Samples:
     """Samples of `bits` each, up to 16, from 0 to 65535."""
-    most = np.uint32(2**bits - 1)
-    return ((samples.astype(np.uint32) * 65535 + most // 2) // most).astype(np.uint16)
+    return samples if bits == 16 else _ramp(2**bits - 1, 65535, np.uint16)[samples]
+
+
+def _ramp(most: int, full: int, dtype: Any) -> NDArray[Any]:
+    """What each sample from 0 to `most` is of `full`: a look-up, as large pictures fill the memory."""
+    return np.round(np.linspace(0, full, most + 1)).astype(dtype)

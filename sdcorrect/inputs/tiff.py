@@ -50,6 +50,8 @@ def decode_tiff(data: bytes, check_size: Callable[[tuple[int, int]], None]) -> D
         check_size((page.imagewidth, page.imagelength))
         _check_kind(page, len(data))
         samples = page.asarray()
+    if samples.dtype == np.bool_:
+        samples = samples.view(np.uint8)
     if samples.ndim == 2:
         samples = samples[..., None]
     elif page.planarconfig == PLANARCONFIG.SEPARATE:

@@ -79,7 +79,7 @@ def png(
     height, width, _ = samples.shape
     rows = packed(samples, bits)
     stride = len(rows) // height
-    data = b"".join(b"\0" + rows[stride * row :][:stride] for row in range(height))
+    data = b"".join(b"\0" + rows[stride * row : stride * (row + 1)] for row in range(height))
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlace)
     return png_of((b"IHDR", header), *chunks, (b"IDAT", zlib.compress(data)), (b"IEND", b""))
 
