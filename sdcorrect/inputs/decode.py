@@ -58,8 +58,15 @@ def decode(data: bytes, limits: Input) -> Shown:
         raise PictureError(f"has more than the {limits.max_pixels:,} px of input.max_pixels") from None
     # on damaged bytes, the decoders raise whatever the reading of nonsense leads to
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise PictureError(f"damaged or not decodable: {reason}") from None
+        raise PictureError(f"damaged or not decodable: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    first = (str(error).splitlines() or [""])[0]
+    # of a look-up, the message is what was looked up
+    if isinstance(error, LookupError) or not first:
+        return f"{type(error).__name__} {first}".strip()
+    return first
 
 
 def _decode(
