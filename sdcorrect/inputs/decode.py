@@ -1,6 +1,7 @@
 """A file's bytes made a picture: upright, in sRGB, opaque."""
 
 import io
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from sdcorrect.inputs.samples import Decoded, Samples, on_white, to_eight_bits
 from sdcorrect.inputs.tiff import decode_tiff, is_read_by_pillow
 
 PNG_DEPTH = 24  #: where a PNG tells the bits of a sample
+EXIF_ITEM = re.compile(rb"(infe.{8})Exif", re.DOTALL)  #: of an AVIF's table of contents
 ORIENTATION = 0x0112  #: EXIF's tag
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -105,7 +107,7 @@ def _decode(
 def _open(data: bytes, format: str | None) -> Image.Image:
     stream = io.BytesIO(data)
     if format == "AVIF":
-        return AvifImagePlugin.AvifImageFile(stream)  # whatever its major brand
+        return _open_avif(data)
     if format == "HEIF":
         try:
             from pillow_heif import HeifImageFile
@@ -113,6 +115,16 @@ def _open(data: bytes, format: str | None) -> Image.Image:
             raise PictureError("a HEIC picture: install what reads it, sdcorrect[heif]") from None
         return HeifImageFile(stream)
     return Image.open(stream, formats=[format] if format else [])
+
+
+def _open_avif(data: bytes) -> Image.Image:
+    """An AVIF, whatever its major brand."""
+    try:
+        return AvifImagePlugin.AvifImageFile(io.BytesIO(data))
+    except Exception:
+        # Pillow writes the container's orientation into the EXIF, and fails where it cannot
+        hidden = EXIF_ITEM.sub(rb"\1none", data)
+        return AvifImagePlugin.AvifImageFile(io.BytesIO(hidden))
 
 
 def _of_png(image: Image.Image, data: bytes, notice: Callable[[str], None]) -> Decoded:

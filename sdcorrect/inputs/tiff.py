@@ -45,8 +45,7 @@ def decode_tiff(data: bytes, check_size: Callable[[tuple[int, int]], None]) -> D
         PictureError: its samples are of a kind that is not read, or parts of them are missing.
     """
     with TiffFile(io.BytesIO(data)) as file:
-        page = file.pages.first
-        assert isinstance(page, TiffPage)
+        page = _first(file)
         check_size((page.imagewidth, page.imagelength))
         _check_kind(page, len(data))
         samples = page.asarray()
@@ -64,6 +63,15 @@ def decode_tiff(data: bytes, check_size: Callable[[tuple[int, int]], None]) -> D
         profile.value if profile else None,
         orientation.value if orientation else 1,
     )
+
+
+def _first(file: TiffFile) -> TiffPage:
+    try:
+        page = file.pages.first
+    except IndexError:
+        raise PictureError("damaged or not decodable: no picture in it") from None
+    assert isinstance(page, TiffPage)
+    return page
 
 
 def _check_kind(page: TiffPage, size: int) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pillow_heif
 import pytest
 import tifffile
-from encoders import lut_profile, png, ppm, tiff
+from encoders import jp2_with_profile, lut_profile, png, ppm, tiff
 from PIL import Image, ImageCms
 
 from sdcorrect.config import Input
@@ -102,6 +102,9 @@ def tiffs() -> Iterator[Case]:
         yield Case(
             f"palette-{bits}", tiff(indices, bits, 3, tags=(tag,)), palette[indices[..., 0]] / 65535
         )
+    indices, alpha = levels(GREY, 8), levels(ALPHA, 8)
+    data = tiff(np.concatenate([indices, alpha], -1), 8, 3, extra=2, tags=(tag,))
+    yield Case("palette-alpha", data, laid(palette[indices[..., 0]] / 65535, alpha / 255))
     for bits in (8, 16):
         samples = levels(RGB, bits).astype(np.uint8 if bits == 8 else np.uint16)
         for compression in ("lzw", "zlib", "packbits"):
@@ -117,6 +120,12 @@ def tiffs() -> Iterator[Case]:
                     rowsperstrip=7,
                 )
                 yield Case(f"{compression}-{bits}-{planar}", stream.getvalue(), RGB)
+    bilevel = image(GREY).convert("1")
+    for compression in ("group3", "group4"):
+        data = saved(bilevel, "TIFF", compression=compression)
+        yield Case(compression, data, np.asarray(bilevel)[..., None])
+    yield Case("jpeg", saved(image(RGB), "TIFF", compression="jpeg"))
+    yield Case("ycbcr", saved(image(RGB).convert("YCbCr"), "TIFF"))
     for space, photometric, values in (("grey", 1, GREY), ("rgb", 2, RGB), ("cmyk", 5, CMYK)):
         for bits in (8, 16):
             icc = PROFILES[space]
@@ -296,14 +305,7 @@ def jpeg2000s() -> Iterator[Case]:
             data = imagecodecs.jpeg2k_encode(samples, level=0, bitspersample=bits, codecformat="jp2")
             shown = levels(values, bits) / (2**bits - 1)
             yield Case(f"deep-{name}-{bits}", bytes(data), shown, asks=False)
-    plain = saved(image(RGB), "JPEG2000")
-    at = plain.index(b"colr") - 4
-    box = b"colr\2\0\0" + PROFILES["rgb"]
-    extra = len(box) + 4 - 15
-    head = plain.index(b"jp2h") - 4
-    length = int.from_bytes(plain[head : head + 4], "big") + extra
-    data = plain[:head] + struct.pack(">I", length) + plain[head + 4 : at]
-    data += struct.pack(">I", len(box) + 4) + box + plain[at + 15 :]
+    data = jp2_with_profile(saved(image(RGB), "JPEG2000"), PROFILES["rgb"])
     yield Case("icc-rgb", data, by_littlecms(image(RGB), PROFILES["rgb"]), asks=False)
 
 

@@ -137,6 +137,16 @@ def test_exif_orientation(tmp_path: Path, format: str, written: bytes) -> None:
     assert_two_halves(read(tmp_path / "a"), tolerance=60)
 
 
+def test_exif_of_an_avif_that_cannot_be_written_back(tmp_path: Path) -> None:
+    written = gps(kind=1)
+    TURNED.save(tmp_path / "a.avif", exif=written, quality=95, subsampling="4:4:4")
+    data = (tmp_path / "a.avif").read_bytes()
+    byte, text = (struct.pack(">HHI", 5, kind, 2) for kind in (1, 2))
+    assert byte in data
+    (tmp_path / "a.avif").write_bytes(data.replace(byte, text))
+    assert_two_halves(read(tmp_path / "a.avif"))
+
+
 def test_orientation_by_xmp(tmp_path: Path) -> None:
     TURNED.save(tmp_path / "a.jpg", xmp=XMP, quality=95, subsampling=0)
     assert_two_halves(read(tmp_path / "a.jpg"))
@@ -189,6 +199,11 @@ def test_long_metadata_of_a_png(tmp_path: Path, chunk: tuple[bytes, bytes]) -> N
     end = png_of(chunk, (b"IEND", b""))[8:]
     (tmp_path / "behind.png").write_bytes(png(samples, 8, 2)[:-12] + end)
     assert_two_halves(read(tmp_path / "behind.png"), tolerance=1)
+
+
+def test_what_follows_a_png_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(np.asarray(TWO_HALVES).astype(int), 8, 2) + bytes(2_000_000))
+    assert_two_halves(read(tmp_path / "a.png"), tolerance=0)
 
 
 def test_hdr_is_refused_and_unknown_colours_are_told(
