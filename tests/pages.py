@@ -7,7 +7,7 @@ from pathlib import Path
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
-from sdcorrect.output.ledger import latest_records
+from sdcorrect.output.folder import OutputFolder
 
 #: A path that would end the script it stands in, and mark up the page that shows it as it is.
 HOSTILE = """<img src=x onerror="document.title='run'">'&amp; #1?%41/</script><b>.png"""
@@ -45,7 +45,7 @@ def write_evaluation(out: Path, values: dict[tuple[str, str], tuple[object, ...]
 
 def multiply(folder: Folder, count: int) -> None:
     """Record `count` more pictures, all alike, as the job would have."""
-    record = latest_records(folder.out)["church.png", "sdedit"]
+    record = OutputFolder(folder.out).records()["church.png", "sdedit"]
     lines = []
     for number in range(count):
         name = f"more/{number:05}.png"

@@ -1,6 +1,7 @@
 """The output folder's `job.json`, as one shard of the job takes it up and leaves it."""
 
 import platform
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import Any
@@ -9,19 +10,14 @@ import torch
 
 from sdcorrect import __version__
 from sdcorrect.config import Job, absolute_paths
+from sdcorrect.inputs.items import Item
 from sdcorrect.models import Model
 from sdcorrect.output.files import locked
-from sdcorrect.output.ledger import (
-    Ledger,
-    latest_records,
-    read_job,
-    read_summaries,
-    refuse_other_job,
-    write_job,
-)
+from sdcorrect.output.folder import OutputFolder
+from sdcorrect.output.ledger import Ledger, refuse_other_job, write_job
 from sdcorrect.output.records import Fingerprint, JobFile, ModelInfo, Summary
 from sdcorrect.output.shards import Shard
-from sdcorrect.output.survey import add_seconds, job_lock, totals
+from sdcorrect.output.survey import add_seconds, job_lock, standings, totals
 from sdcorrect.translate import Translator
 
 #: Settings of the job that decide what a picture becomes: a folder holds pictures of one set of them.
@@ -68,14 +64,14 @@ class JobEntry:
         translator: Translator,
         fingerprint: Fingerprint,
         ledger: Ledger,
-        pictures: int,
+        items: Sequence[Item],
     ) -> None:
         self.job = job
         self.shard = shard
         self.translator = translator
         self.fingerprint = fingerprint
         self.ledger = ledger
-        self.pictures = pictures  #: of all shards
+        self.items = items  #: of all shards
 
     def take_up(self, *, overwrite: bool) -> None:
         """Compare the folder's job with this one, and write it where it is new or has grown.
@@ -85,7 +81,7 @@ class JobEntry:
         """
         out = self.job.output.path
         with locked(job_lock(out), wait=True):
-            before = read_job(out)
+            before = OutputFolder(out).find_job()
             fingerprint = self.fingerprint
             if before and not overwrite:
                 refuse_other_job(out, before.fingerprint, fingerprint)
@@ -109,12 +105,12 @@ class JobEntry:
         )
         if self.shard.count == 1:
             with locked(job_lock(out), wait=True):
-                job_file = read_job(out)
+                job_file = OutputFolder(out).find_job()
                 fingerprint = job_file.fingerprint if job_file else self.fingerprint
                 write_job(out, self._content(fingerprint), self.ledger.temporary)
 
     def _content(self, fingerprint: Fingerprint) -> JobFile:
-        out, model = self.job.output.path, self.translator.model
+        folder, model = OutputFolder(self.job.output.path, fingerprint), self.translator.model
         return JobFile(
             sdcorrect=__version__,
             written=datetime.now(timezone.utc),
@@ -122,12 +118,12 @@ class JobEntry:
             fingerprint=fingerprint,
             model=ModelInfo(name=model.name, identity=model.identity),
             num_shards=self.shard.count,
-            pictures=self.pictures,
+            pictures=len(self.items),
             effective_steps={
                 name: method.effective_steps for name, method in self.translator.methods.items()
             },
             **_machine(model.device),
-            **totals(latest_records(out).values(), read_summaries(out)),
+            **totals(standings(folder, self.items, fingerprint.variants), folder.summaries()),
         )
 
 

@@ -1,10 +1,13 @@
 """Pictures with what made them written inside, where the web UIs look for it."""
 
+import io
 import json
-from typing import IO, Any
+from typing import Any
 
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
+
+from sdcorrect.errors import PictureError
 
 PIL_FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 
@@ -23,16 +26,27 @@ def _quoted(value: object) -> str:
     return json.dumps(text, ensure_ascii=False) if any(c in text for c in ',:\n"') else text
 
 
-def save(image: Image.Image, stream: IO[bytes], suffix: str, text: str | None) -> None:
-    """Write `image` in the format of `suffix`, with `text` inside: in a PNG as the text `parameters`,
-    in a JPEG or WebP as EXIF UserComment."""
+def encode(image: Image.Image, suffix: str, text: str | None) -> bytes:
+    """`image` in the format of `suffix`, with `text` inside: in a PNG as the text `parameters`, in a
+    JPEG or WebP as EXIF UserComment.
+
+    Raises:
+        PictureError: the format cannot hold it: the text or a side is too long.
+    """
     more: dict[str, Any] = {}
     if text is not None and suffix == "png":
         more["pnginfo"] = PngInfo()
         more["pnginfo"].add_text("parameters", text)
     elif text is not None:
         more["exif"] = _user_comment(text)
-    image.save(stream, PIL_FORMATS[suffix], quality=95, **more)
+    stream = io.BytesIO()
+    try:
+        image.save(stream, PIL_FORMATS[suffix], quality=95, **more)
+    except (OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        advice = "choose output.format: png, or a shorter prompt, or --no-embed-metadata"
+        raise PictureError(f"cannot be written as {suffix}: {reason}; {advice}") from None
+    return stream.getvalue()
 
 
 def _user_comment(text: str) -> bytes:

@@ -2,26 +2,44 @@
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def ahead(function: Callable[[T], R], items: Iterable[T], depth: int) -> Generator[R, None, None]:
-    """`function` of each item, computed by a thread that is at most `depth` items ahead."""
+#: Between two looks at whether to go on waiting, seconds.
+PATIENCE = 0.2
+
+
+def ahead(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    depth: int,
+    check: Callable[[], None] = lambda: None,
+) -> Generator[R, None, None]:
+    """`function` of each item, computed by a thread that is at most `depth` items ahead.
+
+    `check` is called while the loop waits and may raise: a thread may be blocked in a read for ever.
+    """
     pool = ThreadPoolExecutor(1, "ahead")
     waiting: deque[Future[R]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
             if len(waiting) > depth:
-                yield waiting.popleft().result()
+                yield _result(waiting.popleft(), check)
         while waiting:
-            yield waiting.popleft().result()
+            yield _result(waiting.popleft(), check)
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _result(future: Future[R], check: Callable[[], None]) -> R:
+    while not wait([future], PATIENCE).done:
+        check()
+    return future.result()
 
 
 class Behind(Generic[R]):

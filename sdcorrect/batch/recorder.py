@@ -1,76 +1,121 @@
 """What becomes of a picture, on the disk: its file first, and then its record."""
 
+import errno
+import logging
+import os
+from collections.abc import Set
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from sdcorrect import __version__
 from sdcorrect.batch.attempts import Result
-from sdcorrect.batch.metadata import parameters, save
+from sdcorrect.batch.metadata import encode, parameters
 from sdcorrect.config import Job
-from sdcorrect.errors import FilteredOut, PictureError
+from sdcorrect.errors import FilteredOut, PictureError, SdcorrectError, printable
 from sdcorrect.inputs.items import Item, seed_of
 from sdcorrect.inputs.pictures import Picture
-from sdcorrect.output.files import write_atomically
+from sdcorrect.output.files import is_plain, replace, writing
 from sdcorrect.output.ledger import Ledger
-from sdcorrect.output.records import Fingerprint, InputFile, OutputFile, Record, Status
+from sdcorrect.output.records import Done, Failed, Fingerprint, InputFile, OutputFile, Record, Refused
 from sdcorrect.translate import Translator
 
 #: What the web UIs call the schedulers.
 SAMPLERS = {"ddim": "DDIM", "dpm++": "DPM++ 2M", "unipc": "UniPC", "lcm": "LCM"}
+#: What the file system answers where a single name is at fault: something is in its way, it is too long,
+#: or holds what that file system refuses.
+OF_A_NAME = {
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP),
+    *(errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ),
+}
+
+logger = logging.getLogger(__name__)
 
 
-class Results:
-    """Writes what became of each picture and variant of a job."""
+class Recorder:
+    """Writes what became of each picture and variant of a job.
+
+    `outputs` are where the job's pictures go, relative to a variant's folder.
+    """
 
     def __init__(
-        self, job: Job, translator: Translator, fingerprint: Fingerprint, ledger: Ledger
+        self,
+        job: Job,
+        translator: Translator,
+        fingerprint: Fingerprint,
+        ledger: Ledger,
+        outputs: Set[Path],
     ) -> None:
         self.job = job
         self.translator = translator
         self.fingerprint = fingerprint
         self.ledger = ledger
-        self.any = False  #: whether there was something to record
+        self.outputs = outputs
+        self.wrote = False  #: whether there was something to record
 
-    def refuse(self, item: Item, variant: str, error: PictureError) -> Record:
-        """Record that `item` cannot be translated, unless an earlier run has."""
-        status: Status = "filtered" if isinstance(error, FilteredOut) else "failed"
-        record = self._record(item, error.sha256, variant, status=status, error=str(error))
+    def record_failure(self, item: Item, variant: str, error: PictureError) -> Record:
+        """Record that `item` cannot be translated, unless an earlier run has.
+
+        Raises:
+            SdcorrectError: the output folder cannot be written.
+        """
+        record = Refused(
+            status="filtered" if isinstance(error, FilteredOut) else "failed",
+            error=str(error),
+            seed=seed_of(item, error.sha256, self.job.seed) if error.sha256 else None,
+            **self._asked(item, error.sha256, variant),
+        )
         known = self.ledger.known(item.key, variant)
         if known and known.unfinished:
-            earlier = known.unfinished
-            if earlier.model_copy(update={"finished": record.finished}) == record:
-                return earlier
-        return self._append(record)
+            changing = {"finished", "attempt"}
+            if known.unfinished.model_dump(exclude=changing) == record.model_dump(exclude=changing):
+                return known.unfinished
+        return self._append(record, item)
 
     def save(self, picture: Picture, variant: str, result: Result) -> Record:
-        """Write the result, then record it."""
-        path = Path(variant) / picture.item.output
-        record = self._record(
-            picture.item,
-            picture.sha256,
-            variant,
-            status="failed" if result.problem else "done",
-            error=result.problem,
-            output=None if result.problem else OutputFile(path=path.as_posix()),
-            size=picture.image.size,
-            unet_evaluations=result.evaluations,
-            seconds=round(result.seconds, 4),
-        )
-        image = result.image
-        if image and not result.problem:
-            text = self._parameters(record) if self.job.output.embed_metadata else None
-            write_atomically(
-                self.job.output.path / path,
-                lambda stream: save(image, stream, self.job.output.format, text),
-                temporary=self.ledger.temporary,
-            )
-        return self._append(record)
+        """Write the result, then record it.
 
-    def _parameters(self, record: Record) -> str:
+        Raises:
+            SdcorrectError: the output folder cannot be written.
+        """
+        item = picture.item
+        asked = self._asked(item, picture.sha256, variant) | {
+            "seed": seed_of(item, picture.sha256, self.job.seed),
+            "size": picture.image.size,
+            "unet_evaluations": result.evaluations,
+            "seconds": round(result.seconds, 4),
+        }
+        if result.image is None or result.problem:
+            return self._append(Failed(error=str(result.problem), **asked), item)
+        record = Done(output=OutputFile(path=(Path(variant) / item.output).as_posix()), **asked)
+        try:
+            text = self._parameters(record) if self.job.output.embed_metadata else None
+            self._write(record, encode(result.image, self.job.output.format, text))
+        except PictureError as error:
+            return self._append(Failed(error=str(error), **asked), item)
+        return self._append(record, item)
+
+    def _write(self, record: Done, content: bytes) -> None:
+        """Raises PictureError where the name is at fault, SdcorrectError where the folder is."""
+        file = self.job.output.path / record.output.path
+        try:
+            replace(file, content, temporary=self.ledger.temporary)
+        except OSError as error:
+            reason = f"output {printable(file)}: cannot be written: {error.strerror}"
+            if self._is_of_the_name(error, self.job.output.path / record.variant):
+                raise PictureError(reason) from None
+            raise SdcorrectError(reason) from None
+
+    @staticmethod
+    def _is_of_the_name(error: OSError, folder: Path) -> bool:
+        if error.errno in {errno.EACCES, errno.EPERM}:
+            return os.access(folder, os.W_OK | os.X_OK)
+        return error.errno in OF_A_NAME
+
+    def _parameters(self, record: Done) -> str:
         method = self.translator.methods[record.variant]
         model = self.translator.model
-        width, height = record.size or (0, 0)
+        width, height = record.size
         return parameters(
             record.prompt,
             record.negative_prompt,
@@ -88,33 +133,38 @@ class Results:
             },
         )
 
-    def _record(
-        self,
-        item: Item,
-        sha256: str | None,
-        variant: str,
-        *,
-        status: Status,
-        error: str | None,
-        **more: Any,
-    ) -> Record:
+    def _asked(self, item: Item, sha256: str | None, variant: str) -> dict[str, Any]:
+        """What every record of `item` has."""
         method = self.translator.methods[variant]
-        return Record(
-            input=InputFile(path=item.key, sha256=sha256),
-            variant=variant,
-            status=status,
-            error=error,
-            seed=seed_of(item, sha256, self.job.seed) if sha256 else None,
-            prompt=item.prompt,
-            negative_prompt=method.negative_prompt_for(item.negative_prompt),
-            source_prompt=item.source_prompt,
-            effective_steps=method.effective_steps,
-            fingerprint=self.fingerprint.mark(item, variant),
-            finished=datetime.now(timezone.utc),
-            **more,
-        )
+        known = self.ledger.known(item.key, variant)
+        return {
+            "input": InputFile(path=item.key, sha256=sha256),
+            "variant": variant,
+            "prompt": item.prompt,
+            "negative_prompt": method.negative_prompt_for(item.negative_prompt),
+            "source_prompt": item.source_prompt,
+            "effective_steps": method.effective_steps,
+            "fingerprint": self.fingerprint.mark(item, variant),
+            "finished": datetime.now(timezone.utc),
+            "attempt": known.attempt + 1 if known else 1,
+        }
 
-    def _append(self, record: Record) -> Record:
+    def _append(self, record: Record, item: Item) -> Record:
+        """Add `record`; no output of an earlier run stays that it does not tell of."""
+        known = self.ledger.known(item.key, record.variant)
+        if record.output is None:
+            self._remove(Path(record.variant) / item.output)
+        if known and known.output and Path(known.output) != Path(record.variant) / item.output:
+            earlier = Path(known.output)
+            if earlier.relative_to(record.variant) not in self.outputs:
+                self._remove(earlier)
         self.ledger.append(record)
-        self.any = True
+        self.wrote = True
         return record
+
+    def _remove(self, path: Path) -> None:
+        file = self.job.output.path / path
+        if is_plain(file) and self.ledger.folder.holds(path.as_posix()):
+            with writing(file):
+                file.unlink()
+            logger.warning("%s: removed, for it was of an earlier run", printable(file))

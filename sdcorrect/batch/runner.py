@@ -10,7 +10,7 @@ from functools import partial
 from sdcorrect.batch.attempts import Attempts
 from sdcorrect.batch.jobfile import JobEntry, fingerprint_of
 from sdcorrect.batch.pipeline import Behind, ahead
-from sdcorrect.batch.recorder import Results
+from sdcorrect.batch.recorder import Recorder
 from sdcorrect.config import Job
 from sdcorrect.errors import PictureError, SdcorrectError, printable
 from sdcorrect.inputs.hints import check_folders, hints_of
@@ -18,8 +18,9 @@ from sdcorrect.inputs.items import Item, find_items
 from sdcorrect.inputs.pictures import Picture, Sizing, read_picture, sha256_of
 from sdcorrect.models import Model
 from sdcorrect.output.files import locked
+from sdcorrect.output.folder import state_of
 from sdcorrect.output.ledger import Known, Ledger
-from sdcorrect.output.records import Record
+from sdcorrect.output.records import Failed, Record
 from sdcorrect.output.shards import Shard
 from sdcorrect.translate import Translator
 
@@ -75,6 +76,7 @@ class ShardRun:
         self.fail_fast = fail_fast
         self.check = check
         everything = find_items(job)
+        self._keys = {item.key for item in everything}
         check_folders(job.controlnets)
         self.items = [item for item in everything if shard.has(item.key)]
         self.sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
@@ -85,11 +87,11 @@ class ShardRun:
         self.tally = {recipe.name: Tally() for recipe in job.recipes}
         self.fingerprint = fingerprint_of(job, model, self.sizing.size)
         self.ledger = Ledger(job.output.path, shard)
-        self.entry = JobEntry(
-            job, shard, self.translator, self.fingerprint, self.ledger, len(everything)
-        )
+        self.entry = JobEntry(job, shard, self.translator, self.fingerprint, self.ledger, everything)
         self.attempts = Attempts(self.translator, batch_size=job.batch_size, job_seed=job.seed)
-        self.results = Results(job, self.translator, self.fingerprint, self.ledger)
+        self.recorder = Recorder(
+            job, self.translator, self.fingerprint, self.ledger, {item.output for item in everything}
+        )
 
     def records(self) -> Iterator[Record | None]:
         """Do all that is not done: for each picture and variant its record, None where it was done.
@@ -113,8 +115,12 @@ class ShardRun:
                                 "stopped at this first failure, as --fail-fast asks"
                             )
             finally:
-                if self.results.any:
+                if self.recorder.wrote:
                     self.entry.close(time.perf_counter() - began)
+
+    def gone(self) -> list[str]:
+        """The outputs that earlier runs have left of pictures that the job does not cover any more."""
+        return self.ledger.gone(self._keys)
 
     @contextmanager
     def _checked(self) -> Iterator[None]:
@@ -127,7 +133,7 @@ class ShardRun:
     def _work(self, behind: Behind[Record]) -> Iterator[Record | None]:
         batch_size = self.job.batch_size
         waiting: dict[tuple[tuple[int, int], int, tuple[str, ...]], list[Picture]] = {}
-        with closing(ahead(self._prepare, self.items, depth=2 * batch_size)) as items:
+        with closing(ahead(self._prepare, self.items, 2 * batch_size, self.check)) as items:
             for prepared in items:
                 self.check()
                 yield from self._settled(prepared)
@@ -135,7 +141,7 @@ class ShardRun:
                 if prepared.error:
                     for variant in missing:
                         behind.submit(
-                            partial(self.results.refuse, prepared.item, variant, prepared.error)
+                            partial(self.recorder.record_failure, prepared.item, variant, prepared.error)
                         )
                     waits = batch_size * len(self.tally)
                     yield from map(self._counted, behind.results(leave=waits))
@@ -182,12 +188,15 @@ class ShardRun:
 
     def _settles(self, item: Item, variant: str, known: Known) -> bool:
         """Whether nothing is left to do, if the picture's content is still what it was."""
-        if known.fingerprint != self.fingerprint.mark(item, variant):
-            return False
-        if known.unfinished is None:
-            return (self.job.output.path / variant / item.output).is_file()
-        # what was not let through to the model costs little to look at again, with today's limits
-        return known.unfinished.size is not None and not self.retry_failed
+        file = self.job.output.path / variant / item.output
+        match state_of(known, self.fingerprint.mark(item, variant), file):
+            case "done":
+                return True
+            case "failed" | "filtered":
+                # what the model never had costs little to look at again, with today's limits
+                return isinstance(known.unfinished, Failed) and not self.retry_failed
+            case _:
+                return False
 
     def _settled(self, prepared: _Prepared) -> Iterator[Record | None]:
         for variant, known in prepared.settled.items():
@@ -203,7 +212,7 @@ class ShardRun:
         """Translate `batch`; it is saved and recorded behind, while the batch before it is so by now."""
         for part in self.attempts(batch, variants):
             for picture, variant, result in part:
-                behind.submit(partial(self.results.save, picture, variant, result))
+                behind.submit(partial(self.recorder.save, picture, variant, result))
             yield from map(self._counted, behind.results(leave=len(part)))
 
     def _counted(self, record: Record) -> Record:

@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 from sdcorrect import __version__
-from sdcorrect.errors import SdcorrectError, printable
+from sdcorrect.errors import SdcorrectError, listed, printable
 
 if TYPE_CHECKING:
     from sdcorrect.output.records import Record
@@ -60,6 +60,15 @@ def print_failures(records: Iterable["Record"]) -> None:
     for record in records:
         path, reason = printable(record.input.path), record.error or ""
         err.print(f"[red]failed:[/] {escape(path)} ({record.variant}): {escape(reason)}")
+
+
+def print_gone(outputs: Collection[str]) -> None:
+    """Tell of outputs whose pictures the job does not cover any more."""
+    if outputs:
+        err.print(
+            f"[yellow]warning:[/] {len(outputs)} outputs are of pictures that the job does not cover "
+            f"any more: {escape(listed(outputs))}; they count nowhere, and stay until you remove them"
+        )
 
 
 def _version(value: bool) -> None:

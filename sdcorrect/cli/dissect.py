@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -205,11 +205,7 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
     from sdcorrect.output.files import write_atomically
 
     for name, content in contents.items():
-
-        def write(stream: IO[bytes], content: bytes = content) -> None:
-            stream.write(content)
-
-        write_atomically(folder / name, write, temporary=folder / f"{name}.tmp")
+        write_atomically(folder / name, content, temporary=folder / f"{name}.tmp")
 
 
 def _table(settings: "Setup", means: "Mapping[Block, Means]") -> Table:

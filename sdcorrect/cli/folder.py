@@ -3,12 +3,20 @@
 import json
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from sdcorrect.cli.console import SOME_FAILED, Debug, app, errors_for_people, out, print_failures
+from sdcorrect.cli.console import (
+    SOME_FAILED,
+    Debug,
+    app,
+    errors_for_people,
+    out,
+    print_failures,
+    print_gone,
+)
 from sdcorrect.errors import printable
 
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="An output folder.")]
@@ -30,6 +38,7 @@ def status(folder: Out, debug: Debug = False) -> None:
         variants = ", ".join(recipe.name for recipe in found.job.job.recipes)
         out.print(f"a picture counts once for each variant ({variants})", soft_wrap=True)
         print_failures(found.failures)
+        print_gone(found.gone)
 
 
 @app.command()
@@ -45,6 +54,7 @@ def merge(folder: Out, debug: Debug = False) -> None:
             f"{total.filtered} left out, of {len(found.shards)} shards",
             soft_wrap=True,
         )
+        print_gone(found.gone)
         if found.failures:
             print_failures(found.failures)
             raise typer.Exit(SOME_FAILED)
@@ -66,14 +76,16 @@ def schema(
     ] = Schema.job,
 ) -> None:
     """Print the JSON Schema of job.json, of a line of records/*.jsonl, or of evaluation.json."""
-    from sdcorrect.evaluate.results import Evaluation
-    from sdcorrect.output.records import JobFile, Record, Written
+    from pydantic import TypeAdapter
 
-    models: dict[Schema, type[Written]] = {
-        Schema.job: JobFile,
-        Schema.record: Record,
-        Schema.evaluation: Evaluation,
+    from sdcorrect.evaluate.results import Evaluation
+    from sdcorrect.output.records import RECORD, JobFile
+
+    models: dict[Schema, TypeAdapter[Any]] = {
+        Schema.job: TypeAdapter(JobFile),
+        Schema.record: RECORD,
+        Schema.evaluation: TypeAdapter(Evaluation),
     }
-    content = models[of].model_json_schema(mode="serialization")
+    content = models[of].json_schema(mode="serialization")
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     out.print(json.dumps({**dialect, **content}, indent=2), soft_wrap=True, markup=False)

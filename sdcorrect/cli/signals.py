@@ -2,16 +2,20 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from signal import Signals
-from threading import Thread
+from threading import Thread, Timer
 
+from sdcorrect.cli.console import err
 from sdcorrect.errors import SdcorrectError
 
 #: 142 is what asks the SLURM script to requeue the task.
 EXIT_CODES = {Signals.SIGTERM: 143, Signals.SIGINT: 130, Signals.SIGUSR1: 142}
+
+GRACE = 20  #: seconds that a run has to stop in good order; SLURM kills what takes over 30
+PATIENCE = 1  #: seconds that threads which are blocked in a read have once all else has ended
 
 
 class Stopped(SdcorrectError):
@@ -40,8 +44,26 @@ class Stop:
 
     def receive(self, number: Signals) -> None:
         if self.received is not None or not self.heeded:
-            os._exit(EXIT_CODES[number])
+            _exit(number)
         self.received = number
+        self.exit_within(GRACE, _give_up)
+
+    def exit_within(self, seconds: float, ending: Callable[[Signals], None]) -> None:
+        """End the process then, whatever it is blocked in: what is recorded is whole at any moment."""
+        if self.received is not None:
+            timer = Timer(seconds, ending, [self.received])
+            timer.daemon = True
+            timer.start()
+
+
+def _give_up(number: Signals) -> None:
+    err.print(f"error: {Stopped(number)}", markup=False)
+    _exit(number)
+
+
+def _exit(number: Signals) -> None:
+    err.show_cursor()  # a spinner may have hidden it
+    os._exit(EXIT_CODES[number])
 
 
 @contextmanager
@@ -71,3 +93,4 @@ def stop_on_signals() -> Iterator[Stop]:
         for number, handler in handlers.items():
             signal.signal(number, handler)
         os.close(sending)
+        stop.exit_within(PATIENCE, _exit)

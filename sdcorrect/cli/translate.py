@@ -17,6 +17,7 @@ from sdcorrect.cli.console import (
     errors_for_people,
     out,
     print_failures,
+    print_gone,
 )
 from sdcorrect.cli.progress import progress_bar
 from sdcorrect.cli.signals import Stop, stop_on_signals
@@ -149,7 +150,7 @@ def _translate(
 
 def _follow(run: "ShardRun") -> list["Record"]:
     """Work through `run` under a progress bar, or in plain lines where nobody watches; its failures."""
-    failures = []
+    failures: list[Record] = []
     total = len(run.items) * len(run.tally)
     with progress_bar() as progress:
         task = progress.add_task("translating", total=total)
@@ -179,7 +180,8 @@ def _summarize(run: "ShardRun", failures: list["Record"]) -> None:
         counts = (tally.done, tally.before, tally.failed, tally.filtered, tally.evaluations or "-")
         table.add_row(variant, *map(str, counts))
     out.print(table)
-    if not run.results.any:
+    if not run.recorder.wrote:
         out.print("nothing to do: all was done before")
+    print_gone(run.gone())
     folder = printable(run.job.output.path)
     out.print(f"pictures: {folder}/<variant>/  settings and counts: job.json", soft_wrap=True)

@@ -110,4 +110,4 @@ def write_csv(rows: Iterable[Measured], metrics: Sequence[str], file: Path) -> N
 
 def _write(file: Path, content: bytes) -> None:
     temporary = file.with_name(f".{file.name}.tmp")
-    write_atomically(file, lambda stream: stream.write(content), temporary=temporary)
+    write_atomically(file, content, temporary=temporary)

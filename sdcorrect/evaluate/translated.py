@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdcorrect.config import Job
-from sdcorrect.errors import UsageError, listed, printable
+from sdcorrect.errors import PictureError, UsageError, listed, printable
 from sdcorrect.inputs.items import Item, find_items
 from sdcorrect.inputs.names import SUFFIXES
 from sdcorrect.inputs.walk import ANYWHERE, walk
-from sdcorrect.output.ledger import latest_records
-from sdcorrect.output.records import JobFile, Record
-from sdcorrect.output.survey import Progress, job_of
+from sdcorrect.output.folder import OutputFolder
+from sdcorrect.output.records import Done, JobFile, Record
+from sdcorrect.output.survey import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ def find_translated(out: Path) -> Translated:
         UsageError: the folder is none of `sdcorrect translate`, its input is gone, it has no records,
             outputs without a record, or records whose output is not there, or nothing is done.
     """
-    job_file, job = job_of(out)
-    records = latest_records(out)
+    folder = OutputFolder(out)
+    job_file, records = folder.job(), folder.records()
     if not records:
         raise UsageError(
             f"{printable(out)}: there are no records of its pictures (records/*.jsonl), "
@@ -52,24 +52,21 @@ def find_translated(out: Path) -> Translated:
         )
     variants = tuple(job_file.fingerprint.variants)
     _refuse_unrecorded(out, variants, records.values())
-    found = Translated(job_file, job, {variant: Progress() for variant in variants})
-    items = {item.key: item for item in find_items(job)}
+    found = Translated(job_file, job_file.job, {variant: Progress() for variant in variants})
+    items = {item.key: item for item in find_items(job_file.job)}
     found.gone = sorted({key for key, _ in records} - items.keys())
     missing: list[str] = []
     for item in items.values():
-        done: dict[str, Record] = {}
+        done: dict[str, Done] = {}
         for variant, progress in found.progress.items():
-            record = records.get((item.key, variant))
-            if record is None or record.fingerprint != job_file.fingerprint.mark(item, variant):
-                progress.remaining += 1
-                continue
-            setattr(progress, record.status, getattr(progress, record.status) + 1)
-            if record.output is not None:
-                done[variant] = record
-                if not (out / record.output.path).is_file():
-                    missing.append(record.output.path)
+            standing = folder.standing(item, variant)
+            progress.count(standing.state)
+            if isinstance(standing.record, Done) and standing.state == "done":
+                done[variant] = standing.record
+            elif isinstance(standing.record, Done) and standing.state == "missing":
+                missing.append(standing.record.output.path)
         if done:
-            found.entries.append(_entry(out, item, done))
+            found.entries.append(_entry(folder, item, done))
     if missing:
         raise UsageError(
             f"{printable(out)}: {_count(missing)} of the records {in_brackets(missing)} "
@@ -81,10 +78,15 @@ def find_translated(out: Path) -> Translated:
     return found
 
 
-def _entry(out: Path, item: Item, done: Mapping[str, Record]) -> TranslatedPicture:
+def _entry(folder: OutputFolder, item: Item, done: Mapping[str, Done]) -> TranslatedPicture:
     first = next(iter(done.values()))
-    outputs = {variant: out / record.output.path for variant, record in done.items() if record.output}
-    return TranslatedPicture(item, first.input.sha256, first.size or (0, 0), first.prompt, outputs)
+    try:
+        outputs = {variant: folder.picture(record) for variant, record in done.items()}
+    except PictureError as error:
+        raise UsageError(
+            f"output of {printable(item.key)} in {printable(folder.path)}: {error}"
+        ) from None
+    return TranslatedPicture(item, first.input.sha256, first.size, first.prompt, outputs)
 
 
 def _refuse_unrecorded(out: Path, variants: Iterable[str], records: Iterable[Record]) -> None:

@@ -12,9 +12,9 @@ from PIL import Image, ImageOps
 from sdcorrect.config import Input
 from sdcorrect.errors import PictureError, printable
 from sdcorrect.inputs.decode import decode
-from sdcorrect.inputs.files import read_regular
 from sdcorrect.inputs.items import Item
 from sdcorrect.inputs.samples import METADATA_BYTES, SAMPLE_BYTES
+from sdcorrect.reading import read_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def read_image(file: Path, limits: Input) -> tuple[Image.Image, str]:
         PictureError: it cannot be read as a picture, or `limits` do not let it in; with the SHA-256
             where the file could be read.
     """
-    data = read_bytes(file, limits)
+    data = read_encoded(file, limits)
     sha256 = hashlib.sha256(data).hexdigest()
     try:
         image, notices = decode(data, limits)
@@ -147,10 +147,10 @@ def sha256_of(file: Path, limits: Input) -> str:
     Raises:
         PictureError: it cannot be read, or is larger than any picture that `limits` let in.
     """
-    return hashlib.sha256(read_bytes(file, limits)).hexdigest()
+    return hashlib.sha256(read_encoded(file, limits)).hexdigest()
 
 
-def read_bytes(file: Path, limits: Input) -> bytes:
+def read_encoded(file: Path, limits: Input) -> bytes:
     """The bytes of a picture's file.
 
     Raises:
@@ -159,11 +159,11 @@ def read_bytes(file: Path, limits: Input) -> bytes:
     """
     most = limits.max_pixels * SAMPLE_BYTES + METADATA_BYTES
     try:
-        return read_regular(file, most)
+        return read_bytes(file, most)
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise PictureError(
-                f"cannot be read: {error.strerror}, more than a picture of {limits.max_pixels:,} px; "
+                f"cannot be read: {error.strerror} that a picture of {limits.max_pixels:,} px takes; "
                 "raise input.max_pixels"
             ) from None
         raise PictureError(f"cannot be read: {error.strerror}") from None

@@ -5,17 +5,39 @@ import fcntl
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from sdcorrect.errors import SdcorrectError
+from sdcorrect.errors import SdcorrectError, printable
 
 #: What file systems answer that know no locks, such as Lustre mounted without them.
 WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 logger = logging.getLogger(__name__)
+
+
+def plain(path: str, flags: int) -> int:
+    """An opener for `open`: of plain files alone. It follows no link and waits for no FIFO.
+
+    Raises:
+        OSError: what is there is no plain file, or cannot be opened.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no plain file")
+    return descriptor
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a file stands at `path` itself, not one that a link leads to."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -28,25 +50,35 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SdcorrectError(f"output {path}: cannot be written: {error.strerror}") from None
+        raise SdcorrectError(f"output {printable(path)}: cannot be written: {error.strerror}") from None
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object], *, temporary: Path) -> None:
+def replace(path: Path, content: bytes, *, temporary: Path) -> None:
     """Write to `temporary` on the same file system, flush to the disk, rename to `path`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "xb", opener=plain) as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes, *, temporary: Path) -> None:
+    """`replace`, for what a run cannot do without.
 
     Raises:
         SdcorrectError: it cannot be written.
     """
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as stream:
-                write(stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        replace(path, content, temporary=temporary)
 
 
 @contextmanager
@@ -72,7 +104,7 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
 
 def _take(path: Path, wait: bool) -> IO[bytes]:
     while True:
-        stream = path.open("ab+", buffering=0)
+        stream = open(path, "ab+", buffering=0, opener=plain)  # noqa: SIM115 - the caller closes it
         try:
             if _lock(stream, path, wait):
                 return stream
@@ -88,9 +120,10 @@ def _lock(stream: IO[bytes], path: Path, wait: bool) -> bool:
         fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         stream.seek(0)
-        holder = stream.read().decode() or "another process"
+        holder = printable(stream.read(200).decode(errors="replace")) or "another process"
         raise SdcorrectError(
-            f"output {path.parent.parent}: {holder} is at work on {path.stem}; wait until it ends"
+            f"output {printable(path.parent.parent)}: {holder} is at work on {path.stem}; "
+            "wait until it ends"
         ) from None
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:

@@ -5,13 +5,26 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import fields
-from datetime import datetime
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveInt,
+    Tag,
+    TypeAdapter,
+    model_validator,
+)
+from typing_extensions import Self
 
 from sdcorrect.config import Job
 from sdcorrect.inputs.items import Item
@@ -20,6 +33,10 @@ from sdcorrect.inputs.items import Item
 _NOT_DECISIVE = {"source", "key", "problem"}
 
 Status = Literal["done", "failed", "filtered"]
+#: Of a picture as translated: larger ones are none that a U-Net has made.
+MAX_PIXELS = 1 << 26
+#: Of a job: every shard is counted for itself.
+MAX_SHARDS = 100_000
 
 
 class Written(BaseModel):
@@ -37,38 +54,122 @@ class InputFile(Written):
     sha256: str | None = Field(description="of the file's content; null where it cannot be read")
 
 
+def _check_relative(path: str) -> str:
+    if os.path.isabs(path) or ".." in path.split("/") or "\0" in path:
+        raise ValueError("leads out of the output folder")
+    return path
+
+
 class OutputFile(Written):
-    path: str = Field(description="relative to the output folder")
+    path: Annotated[str, AfterValidator(_check_relative)] = Field(
+        description="relative to the output folder"
+    )
 
 
-class Record(Written):
-    """What came of one picture in one variant: a line of `records/<shard>.jsonl`.
+def _check_area(size: tuple[int, int]) -> tuple[int, int]:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(f"more than {MAX_PIXELS:,} px")
+    return size
 
-    Where several lines are of the same picture and variant, the one that finished last counts.
-    """
+
+Size = Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_check_area)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Record(Written):
+    """What all records have: which picture, in which variant, and what was asked of it."""
 
     input: InputFile
-    output: OutputFile | None = None
     variant: str
-    status: Status
-    error: str | None = Field(None, description="why it failed or was left out")
-    seed: int | None = None
     prompt: str
     negative_prompt: str
     source_prompt: str | None = None
-    size: tuple[int, int] | None = Field(None, description="width and height, px, as translated")
-    effective_steps: int
-    unet_evaluations: int | None = None
-    seconds: float | None = Field(None, description="the picture's share of its batch")
+    effective_steps: Count
     fingerprint: str = Field(description="of all settings that decide what the picture becomes")
-    finished: datetime
+    finished: AwareDatetime
+    attempt: Annotated[int, Field(ge=1, lt=2**63)] = Field(
+        1, description="counts the records of one picture and variant: the highest, then last, counts"
+    )
+
+
+class Done(_Record):
+    """The picture is translated, and its file written."""
+
+    status: Literal["done"] = "done"
+    output: OutputFile
+    error: None = None
+    seed: Count
+    size: Size = Field(description="width and height, px, as translated")
+    unet_evaluations: Count
+    seconds: Seconds = Field(
+        description="this variant's own, the inversion included, the encoding not: its share of a batch"
+    )
+
+    @model_validator(mode="after")
+    def _is_below_its_variant(self) -> Self:
+        if not self.output.path.startswith(f"{self.variant}/"):
+            raise ValueError("its output is not in its variant's folder")
+        return self
+
+
+class Failed(_Record):
+    """The model had the picture, and what came of it could not be kept."""
+
+    status: Literal["failed"] = "failed"
+    output: None = None
+    error: str = Field(description="why it failed")
+    seed: Count
+    size: Size = Field(description="width and height, px, as translated")
+    unet_evaluations: Count | None = Field(description="null where memory did not suffice")
+    seconds: Seconds
+
+
+class Refused(_Record):
+    """The model never had the picture: it could not be read, or the job's filters left it out."""
+
+    status: Literal["failed", "filtered"]
+    output: None = None
+    error: str = Field(description="why it failed or was left out")
+    seed: Count | None = Field(None, description="null where its content could not be read")
+    size: None = None
+    unet_evaluations: None = None
+    seconds: None = None
+
+
+def _kind(record: Any) -> str:
+    def field(name: str) -> Any:
+        return record.get(name) if isinstance(record, dict) else getattr(record, name, None)
+
+    if field("status") == "done":
+        return "done"
+    return "refused" if field("size") is None else "failed"
+
+
+#: What came of one picture in one variant: a line of `records/<shard>.jsonl`.
+Record = Done | Failed | Refused
+RECORD: TypeAdapter[Record] = TypeAdapter(
+    Annotated[
+        Annotated[Done, Tag("done")]
+        | Annotated[Failed, Tag("failed")]
+        | Annotated[Refused, Tag("refused")],
+        Discriminator(_kind),
+    ]
+)
+
+
+def _as_written(settings: Any) -> Any:
+    """What is compared is what was written: JSON has no tuples, and no keys but text."""
+    return json.loads(json.dumps(settings))
 
 
 class Fingerprint(Written):
     """All settings that decide what pictures become: an output folder has pictures of one such set."""
 
-    settings: dict[str, Any]
-    variants: dict[str, dict[str, Any]] = Field(description="the recipes by name, written out")
+    settings: Annotated[dict[str, Any], BeforeValidator(_as_written)]
+    variants: Annotated[dict[str, dict[str, Any]], BeforeValidator(_as_written)] = Field(
+        description="the recipes by name, written out"
+    )
 
     @cached_property
     def _of_variants(self) -> dict[str, str]:
@@ -94,8 +195,8 @@ class ModelInfo(Written):
 
 
 class Evaluations(Written):
-    per_picture: int
-    total: int
+    per_picture: Count
+    total: Count
 
 
 class Summary(Written):
@@ -106,7 +207,7 @@ class Summary(Written):
     device: str
     device_name: str
     versions: dict[str, str]
-    seconds: dict[str, float] = Field(description="by phase, over all runs that ended in good order")
+    seconds: dict[str, Seconds] = Field(description="by phase, over all runs that ended in good order")
 
 
 class JobFile(Written):
@@ -116,17 +217,17 @@ class JobFile(Written):
     """
 
     sdcorrect: str = Field(description="the version that wrote this")
-    written: datetime
+    written: AwareDatetime
     job: Job
     fingerprint: Fingerprint
     model: ModelInfo
     device: str
     device_name: str
     versions: dict[str, str]
-    num_shards: int
-    pictures: int
-    effective_steps: dict[str, int] = Field(description="by variant")
-    counts: dict[str, dict[Status, int]] = Field({}, description="pictures by variant and status")
+    num_shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)]
+    pictures: Count
+    effective_steps: dict[str, Count] = Field(description="by variant")
+    counts: dict[str, dict[Status, Count]] = Field({}, description="pictures by variant and status")
     unet_evaluations: dict[str, Evaluations] = {}
-    seconds: dict[str, float] = {}
+    seconds: dict[str, Seconds] = {}
     shards: tuple[Summary, ...] = ()

@@ -128,11 +128,7 @@ class ArrayTask:
             if self.array not in array["jobs"]:
                 array["jobs"].append(self.array)
             text = json.dumps(arrays, indent=2) + "\n"
-            write_atomically(
-                file,
-                lambda stream: stream.write(text.encode()),
-                temporary=file.with_suffix(".tmp"),
-            )
+            write_atomically(file, text.encode(), temporary=file.with_suffix(".tmp"))
         return Shard(index, array["count"])
 
     def _is_of(self, array: Mapping[str, Any]) -> bool:

@@ -7,11 +7,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from sdcorrect.config import Job
-from sdcorrect.errors import SdcorrectError, UsageError, listed, printable
-from sdcorrect.inputs.items import find_items
-from sdcorrect.output.files import locked
-from sdcorrect.output.ledger import latest_records, read_job, read_summaries, write_job
+from sdcorrect.errors import SdcorrectError, listed, printable
+from sdcorrect.inputs.items import Item, find_items
+from sdcorrect.output.files import is_plain, locked
+from sdcorrect.output.folder import OutputFolder, Standing, State
+from sdcorrect.output.ledger import write_job
 from sdcorrect.output.records import Evaluations, JobFile, Record, Summary
 from sdcorrect.output.shards import Shard
 
@@ -25,6 +25,11 @@ class Progress:
     filtered: int = 0  #: left out by the job's own filters
     remaining: int = 0
 
+    def count(self, state: State) -> None:
+        """Count one more; one whose file is missing is to be made again."""
+        name = "remaining" if state == "missing" else state
+        setattr(self, name, getattr(self, name) + 1)
+
 
 @dataclass
 class Survey:
@@ -32,8 +37,10 @@ class Survey:
 
     job: JobFile
     shards: dict[str, Progress]
+    totals: dict[str, Any]  #: the parts of `job.json` that say what came of the job
     failures: list[Record] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  #: as `variant/path`
+    gone: list[str] = field(default_factory=list)  #: outputs of pictures that the job does not cover
 
     def total(self) -> Progress:
         sums = Counter[str]()
@@ -48,40 +55,40 @@ def survey(out: Path) -> Survey:
     Raises:
         UsageError: the folder is none of `sdcorrect translate`, or the job's input is gone.
     """
-    job_file, job = job_of(out)
-    shards = [Shard(index, job_file.num_shards) for index in range(job_file.num_shards)]
-    found = Survey(job_file, {str(shard): Progress() for shard in shards})
-    records = latest_records(out)
-    for item in find_items(job):
-        progress = found.shards[str(Shard.of(item.key, job_file.num_shards))]
-        for recipe in job.recipes:
-            record = records.get((item.key, recipe.name))
-            if record is None or not _stands(record, out, job_file.fingerprint.mark(item, recipe.name)):
-                progress.remaining += 1
-                found.missing.append(f"{recipe.name}/{item.key}")
-                continue
-            setattr(progress, record.status, getattr(progress, record.status) + 1)
-            if record.status == "failed":
-                found.failures.append(record)
+    folder = OutputFolder(out)
+    job_file = folder.job()
+    shards = [str(Shard(index, job_file.num_shards)) for index in range(job_file.num_shards)]
+    items = find_items(job_file.job)
+    stand = standings(folder, items, [recipe.name for recipe in job_file.job.recipes])
+    found = Survey(
+        job_file,
+        {shard: Progress() for shard in shards},
+        totals(stand, folder.summaries()),
+        gone=gone_outputs(folder, items),
+    )
+    for item, variant, standing in stand:
+        found.shards[str(Shard.of(item.key, job_file.num_shards))].count(standing.state)
+        if standing.state in {"missing", "remaining"}:
+            found.missing.append(f"{variant}/{item.key}")
+        elif standing.record and standing.state == "failed":
+            found.failures.append(standing.record)
     return found
 
 
-def job_of(out: Path) -> tuple[JobFile, Job]:
-    """What `job.json` says, and its job as it is where the folder is now.
-
-    Raises:
-        UsageError: the folder is none of `sdcorrect translate`.
-    """
-    job_file = read_job(out)
-    if job_file is None:
-        raise UsageError(f"{printable(out)}: no job.json; give an output folder of sdcorrect translate")
-    output = job_file.job.output.model_copy(update={"path": out})
-    return job_file, job_file.job.model_copy(update={"output": output})
+def standings(
+    folder: OutputFolder, items: Iterable[Item], variants: Collection[str]
+) -> list[tuple[Item, str, Standing]]:
+    return [(item, variant, folder.standing(item, variant)) for item in items for variant in variants]
 
 
-def _stands(record: Record, out: Path, mark: str) -> bool:
-    """Whether `record` is of the job as it is, and its file is there."""
-    return record.fingerprint == mark and (record.output is None or (out / record.output.path).is_file())
+def gone_outputs(folder: OutputFolder, items: Iterable[Item]) -> list[str]:
+    """The outputs, relative to `folder`, that stand there of pictures that are none of `items`."""
+    keys = {item.key for item in items}
+    return [
+        record.output.path
+        for (key, _), record in folder.records().items()
+        if record.output and key not in keys and is_plain(folder.path / record.output.path)
+    ]
 
 
 def merge(out: Path) -> Survey:
@@ -98,8 +105,7 @@ def merge(out: Path) -> Survey:
             f"{printable(out)}: {len(found.missing)} pictures are missing ({listed(found.missing)}), "
             f"of shards {', '.join(unfinished)}; run these again, then merge"
         )
-    content = {**dict(found.job), **totals(latest_records(out).values(), read_summaries(out))}
-    content["written"] = datetime.now(timezone.utc)
+    content = {**dict(found.job), **found.totals, "written": datetime.now(timezone.utc)}
     with locked(job_lock(out), wait=True):
         write_job(out, JobFile.model_validate(content), out / "records" / "merge.tmp")
     return found
@@ -110,27 +116,44 @@ def job_lock(out: Path) -> Path:
     return out / "records" / "job.lock"
 
 
-def totals(records: Iterable[Record], summaries: Collection[Summary]) -> dict[str, Any]:
+def totals(
+    stand: Iterable[tuple[Item, str, Standing]], summaries: Collection[Summary]
+) -> dict[str, Any]:
     """The parts of `job.json` that say what came of the job."""
+    records = [
+        standing.record
+        for _, _, standing in stand
+        if standing.record and standing.state not in {"missing", "remaining"}
+    ]
     counts: dict[str, dict[str, int]] = {}
-    evaluations: dict[str, Evaluations] = {}
     for record in records:
         count = counts.setdefault(record.variant, {"done": 0, "failed": 0})
         count[record.status] = count.get(record.status, 0) + 1
-        spent = record.unet_evaluations
-        if spent is not None:
-            before = evaluations.get(record.variant)
+    return {
+        "counts": counts,
+        "unet_evaluations": evaluations_of(records),
+        "seconds": seconds_of(summaries),
+        "shards": tuple(summaries),
+    }
+
+
+def evaluations_of(records: Iterable[Record]) -> dict[str, Evaluations]:
+    """What the U-Net was evaluated for, by variant."""
+    sums: dict[str, Evaluations] = {}
+    for record in records:
+        if (spent := record.unet_evaluations) is not None:
+            before = sums.get(record.variant)
             total = spent + (before.total if before else 0)
-            evaluations[record.variant] = Evaluations(per_picture=spent, total=total)
+            sums[record.variant] = Evaluations(per_picture=spent, total=total)
+    return sums
+
+
+def seconds_of(summaries: Iterable[Summary]) -> dict[str, float]:
+    """The seconds of all shards, by phase."""
     seconds: dict[str, float] = {}
     for summary in summaries:
         add_seconds(seconds, summary.seconds)
-    return {
-        "counts": counts,
-        "unet_evaluations": evaluations,
-        "seconds": seconds,
-        "shards": tuple(summaries),
-    }
+    return seconds
 
 
 def add_seconds(to: dict[str, float], more: dict[str, float]) -> None:

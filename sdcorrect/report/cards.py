@@ -9,8 +9,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sdcorrect.errors import PictureError, UsageError, listed, printable
+from sdcorrect.output.folder import State
+from sdcorrect.output.records import Done
 from sdcorrect.report.copies import Copies, Copy
-from sdcorrect.report.gallery import Gallery, GalleryPicture, State, VariantOutput
+from sdcorrect.report.gallery import Gallery, GalleryPicture, VariantOutput
 
 #: Chromium takes no longer text as a page.
 MAX_EMBEDDED = 500_000_000
@@ -91,18 +93,17 @@ class Cards:
         )
 
     def _source(self, entry: GalleryPicture) -> Shown:
-        record = entry.record
-        if record is None or record.size is None:
+        if entry.sized is None:
             return Shown()
         try:
-            return self._shown(self.copies.of_source(entry.source, record))
+            return self._shown(self.copies.of_source(entry.source, entry.sized))
         except PictureError as error:
             return Shown(problem=str(error))
 
     def _side(self, output: VariantOutput) -> Side:
         record, state = output.record, output.state
         picture = Shown()
-        if record and state == "done":
+        if isinstance(record, Done) and state == "done":
             try:
                 picture = self._shown(self.copies.of_output(record))
             except PictureError as error:

@@ -15,9 +15,10 @@ from PIL import Image
 
 from sdcorrect.config import MOST_PIXELS, Input, Job
 from sdcorrect.errors import PictureError
-from sdcorrect.inputs.pictures import fitted, read_bytes, read_image
+from sdcorrect.inputs.pictures import fitted, read_encoded, read_image
 from sdcorrect.output.files import write_atomically
-from sdcorrect.output.records import Record
+from sdcorrect.output.folder import OutputFolder
+from sdcorrect.output.records import Done, Failed
 
 #: The longer side of a thumbnail, px. A picture no larger is its own, and is copied without loss.
 THUMBNAIL = 320
@@ -41,7 +42,7 @@ class Copy:
         if suffix == ".png" and self.full != self.thumbnail:
             data, suffix = _webp(read_image(self.full, any_size(self.full))[0]), ".webp"
         else:
-            data = read_bytes(self.full, any_size(self.full))
+            data = read_encoded(self.full, any_size(self.full))
         return f"data:{MEDIA_TYPES[suffix]};base64,{base64.b64encode(data).decode()}"
 
 
@@ -49,12 +50,11 @@ class Copies:
     """The copies of an output folder's pictures."""
 
     def __init__(self, out: Path, job: Job) -> None:
-        self.out = out
+        self.folder = OutputFolder(out)
         self.job = job
-        self.folder = out / "report"
 
-    def of_source(self, source: Path | None, record: Record) -> Copy | None:
-        """The source as it went into the model, at its outputs' size; `record` is of one that has one.
+    def of_source(self, source: Path | None, record: Done | Failed) -> Copy | None:
+        """The source as it went into the model, at its outputs' size.
 
         None where it is gone and was never copied.
 
@@ -62,7 +62,6 @@ class Copies:
             PictureError: it cannot be read any more, or is another picture by now.
             SdcorrectError: the folder cannot be written.
         """
-        assert record.size
         full = self._file(record.input.sha256, self.job.resize, record.size)
         if not full.is_file():
             if source is None:
@@ -73,21 +72,19 @@ class Copies:
             self._write(full, fitted(image, self.job.resize, record.size))
         return self._with_thumbnail(full, record)
 
-    def of_output(self, record: Record) -> Copy:
-        """The output of a record that has one.
+    def of_output(self, record: Done) -> Copy:
+        """The output of a picture that is done.
 
         Raises:
-            PictureError: it is damaged.
+            PictureError: it is damaged, or not in the output folder.
             SdcorrectError: the folder cannot be written.
         """
-        assert record.output
-        return self._with_thumbnail(self.out / record.output.path, record)
+        return self._with_thumbnail(self.folder.picture(record), record)
 
-    def _with_thumbnail(self, full: Path, record: Record) -> Copy:
-        assert record.size
+    def _with_thumbnail(self, full: Path, record: Done | Failed) -> Copy:
         if max(record.size) <= THUMBNAIL:
             return Copy(full, full)
-        thumbnail = self._file(full.relative_to(self.out), record.finished)
+        thumbnail = self._file(full.relative_to(self.folder.path), record.finished)
         if not thumbnail.is_file():
             try:
                 image, _ = read_image(full, any_size(full))
@@ -99,13 +96,13 @@ class Copies:
 
     def _file(self, *what: object) -> Path:
         name = hashlib.sha256(" ".join(map(repr, what)).encode()).hexdigest()[:32]
-        return self.folder / name[:2] / f"{name}.webp"
+        return self.folder.path / "report" / name[:2] / f"{name}.webp"
 
     def _write(self, file: Path, image: Image.Image) -> None:
         content = _webp(image)
         # the same picture may stand in the job twice, and be copied by two threads at once
         temporary = file.with_suffix(f".{uuid4().hex}")
-        write_atomically(file, lambda stream: stream.write(content), temporary=temporary)
+        write_atomically(file, content, temporary=temporary)
 
 
 def any_size(file: Path) -> Input:

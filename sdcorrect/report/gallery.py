@@ -1,20 +1,17 @@
 """What an output folder has to show: its pictures with all their variants, from its records."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from sdcorrect.config import Job
 from sdcorrect.errors import UsageError, listed, printable
-from sdcorrect.inputs.items import find_items
-from sdcorrect.output.ledger import latest_records, read_summaries
-from sdcorrect.output.records import Evaluations, JobFile, Record, Summary
-from sdcorrect.output.survey import job_of, totals
+from sdcorrect.inputs.items import Item, find_items
+from sdcorrect.output.folder import OutputFolder, Standing, State, state_of
+from sdcorrect.output.records import Done, Evaluations, Failed, JobFile, Record, Summary
+from sdcorrect.output.survey import evaluations_of, seconds_of
 from sdcorrect.report.scores import Scores, read_scores
 
-#: A record's status, or what a picture without a record, or without its file, is in.
-State = Literal["done", "failed", "filtered", "missing", "remaining"]
 #: What they are called, in the order of a table.
 STATES: dict[State, str] = {
     "done": "done",
@@ -48,6 +45,11 @@ class GalleryPicture:
         records = [output.record for output in self.outputs.values() if output.record]
         return max(records, key=lambda record: record.size is not None, default=None)
 
+    @property
+    def sized(self) -> Done | Failed | None:
+        """That record, if it knows the picture's size."""
+        return self.record if isinstance(self.record, Done | Failed) else None
+
 
 @dataclass(frozen=True)
 class Gallery:
@@ -70,40 +72,18 @@ def read_gallery(out: Path, limit: int | None = None) -> Gallery:
         UsageError: the folder is none of `sdcorrect translate`, has no records yet, or an
             `evaluation.csv` that is none.
     """
-    job_file, job = job_of(out)
-    records = latest_records(out)
+    folder = OutputFolder(out)
+    job_file, records = folder.job(), folder.records()
     if not records:
         raise UsageError(f"{printable(out)}: no picture is done yet; run its job first")
     scores = read_scores(out / "evaluation.csv")
-    warnings = _check(scores, records)
-    sources, gone = _sources(job)
-    keys = list(dict.fromkeys([*sources, *sorted(key for key, _ in records)]))
-    names = [*(recipe.name for recipe in job.recipes), *sorted(variant for _, variant in records)]
+    items, gone = _items(job_file.job)
+    keys = list(dict.fromkeys([*items, *sorted(key for key, _ in records)]))
+    names = [*(r.name for r in job_file.job.recipes), *sorted(variant for _, variant in records)]
     variants = tuple(dict.fromkeys(names))
-    entries = tuple(
-        GalleryPicture(
-            key,
-            sources.get(key),
-            {
-                variant: VariantOutput(
-                    _state(out, records.get((key, variant))),
-                    records.get((key, variant)),
-                    scores.values.get((key, variant), ()),
-                )
-                for variant in variants
-            },
-        )
-        for key in keys[:limit]
-    )
-    missing = [
-        f"{variant}/{entry.key}"
-        for entry in entries
-        for variant, output in entry.outputs.items()
-        if output.state == "missing"
-    ]
-    if missing:
-        warnings.append(f"{listed(missing)}: recorded, and not on the disk any more; run the job again")
-    sums = totals(records.values(), read_summaries(out))
+    entries = tuple(_entry(folder, key, items.get(key), variants, scores) for key in keys[:limit])
+    warnings = [*gone, *_check(scores, records), *_missing(entries)]
+    summaries = folder.summaries()
     return Gallery(
         out=out,
         job_file=job_file,
@@ -111,25 +91,49 @@ def read_gallery(out: Path, limit: int | None = None) -> Gallery:
         entries=entries,
         left_out=len(keys) - len(entries),
         metrics=scores.metrics,
-        seconds=sums["seconds"],
-        evaluations=sums["unet_evaluations"],
-        shards=sums["shards"],
-        warnings=(*gone, *warnings),
+        seconds=seconds_of(summaries),
+        evaluations=evaluations_of(records.values()),
+        shards=tuple(summaries),
+        warnings=tuple(warnings),
     )
 
 
-def _state(out: Path, record: Record | None) -> State:
+def _entry(
+    folder: OutputFolder, key: str, item: Item | None, variants: Iterable[str], scores: Scores
+) -> GalleryPicture:
+    outputs = {}
+    for variant in variants:
+        found = folder.standing(item, variant) if item else _by_itself(folder, key, variant)
+        record = None if found.state == "remaining" else found.record
+        outputs[variant] = VariantOutput(found.state, record, scores.values.get((key, variant), ()))
+    return GalleryPicture(key, item.source if item else None, outputs)
+
+
+def _by_itself(folder: OutputFolder, key: str, variant: str) -> Standing:
+    """What stands of a picture that the job does not cover any more, as far as its record tells."""
+    record = folder.records().get((key, variant))
     if record is None:
-        return "remaining"
-    if record.output and not (out / record.output.path).is_file():
-        return "missing"
-    return record.status
+        return Standing("remaining")
+    file = folder.path / record.output.path if record.output else folder.path
+    return Standing(state_of(record, record.fingerprint, file), record)
 
 
-def _sources(job: Job) -> tuple[dict[str, Path], list[str]]:
-    """The job's sources by key, and what is to be told of them."""
+def _missing(entries: Iterable[GalleryPicture]) -> list[str]:
+    missing = [
+        f"{variant}/{entry.key}"
+        for entry in entries
+        for variant, output in entry.outputs.items()
+        if output.state == "missing"
+    ]
+    if not missing:
+        return []
+    return [f"{listed(missing)}: recorded, and not on the disk any more; run the job again"]
+
+
+def _items(job: Job) -> tuple[dict[str, Item], list[str]]:
+    """The job's pictures by key, and what is to be told of them."""
     try:
-        return {item.key: item.source for item in find_items(job)}, []
+        return {item.key: item for item in find_items(job)}, []
     except UsageError as error:
         return {}, [f"{error}; sources are shown where an earlier report has copied them"]
 

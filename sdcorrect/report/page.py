@@ -28,7 +28,7 @@ def write_report(gallery: Gallery, cards: Sequence[Card], page: Path) -> None:
     # a path that is no UTF-8 may stand among the settings
     html = render(gallery, cards).encode(errors="backslashreplace")
     temporary = page.with_suffix(".tmp")
-    write_atomically(page, lambda stream: stream.write(html), temporary=temporary)
+    write_atomically(page, html, temporary=temporary)
 
 
 def render(gallery: Gallery, cards: Sequence[Card]) -> str:

@@ -1,5 +1,6 @@
 """A contact sheet: sources and all their variants as one picture."""
 
+import io
 import math
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from sdcorrect.errors import PictureError, UsageError, printable
 from sdcorrect.inputs.pictures import read_image
 from sdcorrect.output.files import write_atomically
+from sdcorrect.output.records import Done
 from sdcorrect.report.copies import Copies, Copy, any_size
 from sdcorrect.report.gallery import STATES, Gallery, GalleryPicture
 
@@ -26,7 +28,9 @@ def write_sheet(gallery: Gallery, file: Path, columns: int | None = None) -> Non
     """
     sheet = draw_sheet(gallery, columns)
     temporary = file.with_suffix(".tmp")
-    write_atomically(file, lambda stream: sheet.save(stream, "PNG"), temporary=temporary)
+    content = io.BytesIO()
+    sheet.save(content, "PNG")
+    write_atomically(file, content.getvalue(), temporary=temporary)
 
 
 def draw_sheet(gallery: Gallery, columns: int | None = None) -> Image.Image:
@@ -67,17 +71,18 @@ def draw_sheet(gallery: Gallery, columns: int | None = None) -> Image.Image:
 
 def _pictures(entry: GalleryPicture, copies: Copies) -> list[Image.Image | str]:
     """Tiles of the source and of each variant, or a word for why there is none."""
-    record = entry.record
     found: list[Image.Image | str] = []
     try:
-        known = copies.of_source(entry.source, record) if record and record.size else None
+        known = copies.of_source(entry.source, entry.sized) if entry.sized else None
         found.append(_tile(known) if known else "no source")
     except PictureError:
         found.append("no source")
     for output in entry.outputs.values():
         try:
-            done = output.record if output.state == "done" else None
-            found.append(_tile(copies.of_output(done)) if done else STATES[output.state])
+            if isinstance(output.record, Done) and output.state == "done":
+                found.append(_tile(copies.of_output(output.record)))
+            else:
+                found.append(STATES[output.state])
         except PictureError:
             found.append(STATES["missing"])
     return found

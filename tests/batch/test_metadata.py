@@ -5,7 +5,8 @@ import pytest
 from piexif.helper import UserComment
 from PIL import Image
 
-from sdcorrect.batch.metadata import parameters, save
+from sdcorrect.batch.metadata import encode, parameters
+from sdcorrect.errors import PictureError
 
 TEXT = parameters("a “render”, 3d", "blurry", {"Steps": 20, "Seed": 7, "Model": 'a, "b": c'})
 
@@ -18,9 +19,7 @@ def test_parameters_are_as_the_web_uis_write_them() -> None:
 
 
 def saved(icon: Image.Image, suffix: str, text: str | None) -> Image.Image:
-    stream = io.BytesIO()
-    save(icon, stream, suffix, text)
-    return Image.open(stream)
+    return Image.open(io.BytesIO(encode(icon, suffix, text)))
 
 
 def test_a_png_has_them_as_text(icon: Image.Image) -> None:
@@ -34,3 +33,8 @@ def test_a_jpeg_or_webp_has_them_in_the_exif_user_comment(icon: Image.Image, suf
     exif = piexif.load(saved(icon, suffix, TEXT).info["exif"])
     assert UserComment.load(exif["Exif"][piexif.ExifIFD.UserComment]) == TEXT
     assert not saved(icon, suffix, None).getexif()
+
+
+def test_a_text_too_long_for_the_format_is_told(icon: Image.Image) -> None:
+    with pytest.raises(PictureError, match=r"cannot be written as jpg: .*; choose output.format: png"):
+        encode(icon, "jpg", "word " * 7000)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 import torch
 from click.testing import Result
@@ -50,13 +51,25 @@ def half() -> Model:
     return load(ModelSettings(device="cpu", dtype="bfloat16"))
 
 
+def out_of_cuda() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def out_of_cpu() -> None:
+    torch.empty(1 << 60)  # more than any machine has: what torch says of it is torch's own
+
+
+def out_of_numpy() -> None:
+    np.empty(1 << 50)
+
+
 @contextmanager
-def memory_for(model: Model, rows: int) -> Iterator[None]:
+def memory_for(model: Model, rows: int, exhausted: Callable[[], None] = out_of_cuda) -> Iterator[None]:
     """Within this context the U-Net has memory for so many rows at a time."""
 
     def check(_unet: object, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> None:
         if len(args[0]) > rows:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            exhausted()
 
     hook = model.pipe.unet.register_forward_pre_hook(check, with_kwargs=True)
     try:
@@ -65,12 +78,17 @@ def memory_for(model: Model, rows: int) -> Iterator[None]:
         hook.remove()
 
 
+@pytest.mark.parametrize("exhausted", [out_of_cuda, out_of_cpu, out_of_numpy])
 def test_out_of_memory_halves_the_batch_and_says_so_once(
-    model: Model, pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    model: Model,
+    pictures: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    exhausted: Callable[[], None],
 ) -> None:
     shutil.copy(pictures / "bicycle.png", pictures / "again.png")
     halved = run(model, pictures, tmp_path / "halved", batch_size=4)
-    with memory_for(model, rows=4), caplog.at_level(logging.WARNING):
+    with memory_for(model, 4, exhausted), caplog.at_level(logging.WARNING):
         assert statuses(halved) == [("done", None, 5)] * 4
     assert [r.message for r in caplog.records if "memory" in r.message] == [
         "out of memory with 4 pictures in a batch: going on with 2"
@@ -131,7 +149,7 @@ def test_a_result_that_float32_spoils_too_is_a_failure_with_its_reason(
     weight.copy_(whole)
     again = run(half, pictures, out)
     assert statuses(again) == failed
-    assert not again.results.any
+    assert not again.recorder.wrote
     assert statuses(run(half, pictures, out, retry_failed=True)) == [("done", None, 5)] * 3
     assert not statuses(run(half, pictures, out))
 
@@ -294,3 +312,28 @@ def test_a_prompt_that_changes_in_a_list_redoes_its_picture_alone(
     assert result.exit_code == 0, result.stderr
     after = files_of(out)
     assert [name for name in before if before[name] != after[name]] == ["correct/pictures/church.png"]
+
+
+def test_each_variant_is_saved_when_it_is_finished_and_tells_its_own_seconds(
+    model: Model, pictures: Path, tmp_path: Path
+) -> None:
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 150:
+            raise ZeroDivisionError
+
+    out = tmp_path / "out"
+    paths = {"input.path": str(pictures), "output.path": str(out), "batch_size": 3}
+    job = load_job(None, {**QUICK, **paths, "variants": ["sdedit", "correct", "pnp"]})
+    with pytest.raises(ZeroDivisionError):  # within the 999 steps of pnp's inversion
+        list(ShardRun(job, model, Shard(), check=check).records())
+    assert {line["variant"] for line in lines_of(out)} == {"sdedit", "correct"}
+
+    ddim = {"name": "ddim", "inversion": "full", "start": "inverted", "steps": 40}
+    whole = load_job(None, {**QUICK, **paths, "variants": ["sdedit", ddim]})
+    list(ShardRun(whole, model, Shard(), overwrite=True).records())
+    seconds = {line["variant"]: line["seconds"] for line in lines_of(out)}
+    assert seconds["ddim"] > 4 * seconds["sdedit"]  # 120 evaluations to 4

@@ -1,10 +1,14 @@
 """Signals to a real run in a process of its own."""
 
+import fcntl
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -53,6 +57,42 @@ def test_a_signal_drops_the_batch_in_hand_and_exits(
     assert f"stopped by {number.name}" in messages
     assert "Traceback" not in messages
     assert_whole(out)
+
+
+def test_a_run_that_is_blocked_in_a_read_heeds_term(pictures: Path, tmp_path: Path) -> None:
+    # the kernel lets nobody open a file on which another process holds a lease, until it gives it up
+    blocked = pictures / "z.png"
+    shutil.copy(pictures / "bicycle.png", blocked)
+    with blocked.open("ab") as stream:
+        signal.signal(signal.SIGIO, signal.SIG_IGN)  # what it would be told by
+        fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        out = tmp_path / "out"
+        run = start(pictures, out, steps=2)
+        wait_for(run, out / "records" / "0-of-1.jsonl")
+        run.send_signal(signal.SIGTERM)
+        _, messages = run.communicate(timeout=15)
+    assert run.returncode == 143, messages
+    assert "stopped by SIGTERM" in messages and "Traceback" not in messages
+    assert_whole(out)
+
+
+def test_interrupted_while_it_loads_it_gives_the_cursor_back(pictures: Path, tmp_path: Path) -> None:
+    terminal, theirs = os.openpty()
+    command = [*COMMAND, str(pictures), "-o", str(tmp_path / "out"), "-p", "in oil"]
+    environment = {**os.environ, "TERM": "xterm"}
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment) as run:
+        os.close(theirs)
+        shown = b""
+        while b"\x1b[?25l" not in shown:  # the spinner hides it
+            shown += os.read(terminal, 1000)
+        run.send_signal(signal.SIGINT)
+        with suppress(OSError):  # the end of a terminal that nobody writes to any more
+            while more := os.read(terminal, 1000):
+                shown += more
+    os.close(terminal)
+    assert run.returncode == 130
+    assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l")
+    assert b"Traceback" not in shown
 
 
 def test_a_second_signal_does_not_wait(pictures: Path, tmp_path: Path) -> None:

@@ -348,7 +348,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("text")
     for name, reason in {
-        "fifo.png": "it is not a file",
+        "fifo.png": "it is no file, but a FIFO",
         "loop.png": "Too many levels of symbolic links",
         "none.png": "No such file or directory",
         "empty.png": "the file is empty",

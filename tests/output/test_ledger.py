@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from sdcorrect.errors import SdcorrectError
 from sdcorrect.output.files import locked
-from sdcorrect.output.ledger import Ledger, latest_records, read_records
-from sdcorrect.output.records import InputFile, Record
+from sdcorrect.output.folder import OutputFolder
+from sdcorrect.output.ledger import Ledger
+from sdcorrect.output.records import Done, InputFile, OutputFile
 from sdcorrect.output.shards import Shard
 
 BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -18,18 +19,22 @@ BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 NAMES = st.binary(min_size=1, max_size=20).map(lambda name: name.decode("utf-8", "surrogateescape"))
 
 
-def record(path: str, **changes: object) -> Record:
+def record(path: str, **changes: object) -> Done:
     content = {
         "input": InputFile(path=path, sha256="0" * 64),
         "variant": "correct",
-        "status": "done",
+        "output": OutputFile(path="correct/a.png"),
+        "seed": 0,
+        "size": (32, 32),
+        "unet_evaluations": 5,
+        "seconds": 0.5,
         "prompt": "p",
         "negative_prompt": "",
         "effective_steps": 2,
         "fingerprint": "f" * 16,
         "finished": BEGAN,
     }
-    return Record.model_validate({**content, **changes})
+    return Done.model_validate({**content, **changes})
 
 
 def opened(out: Path, shard: Shard | None = None, *, overwrite: bool = False) -> Ledger:
@@ -53,7 +58,7 @@ def test_cut_at_any_byte_the_whole_records_before_are_kept(
         file.write_bytes(content[:cut])
 
         whole = content[:cut].count(b"\n")
-        assert [r.input.path for r in read_records(out)] == names[:whole]
+        assert [r.input.path for r in OutputFolder(out).lines()] == names[:whole]
         repaired = opened(out)
         assert [repaired.known(name, "correct") is not None for name in names] == [
             index < whole for index in range(len(names))
@@ -90,22 +95,29 @@ def test_a_damaged_line_is_told_and_its_picture_is_not_known(
     assert "0-of-1.jsonl:2: not a record" in caplog.text
 
 
-def test_the_record_that_finished_last_counts_in_whatever_file(tmp_path: Path) -> None:
-    later = BEGAN + timedelta(seconds=1)
-    opened(tmp_path, Shard(0, 2)).append(record("a", finished=later, prompt="later"))
-    opened(tmp_path, Shard(1, 2)).append(record("a", prompt="earlier"))
-    assert latest_records(tmp_path)["a", "correct"].prompt == "later"
+def test_the_last_attempt_counts_in_whatever_file_and_by_whatever_clock(tmp_path: Path) -> None:
+    ahead = BEGAN + timedelta(days=1)
+    opened(tmp_path, Shard(0, 2)).append(record("a", attempt=2, prompt="later"))
+    opened(tmp_path, Shard(1, 2)).append(record("a", finished=ahead, prompt="earlier"))
+    assert OutputFolder(tmp_path).records()["a", "correct"].prompt == "later"
     known = opened(tmp_path, Shard(1, 2)).known("a", "correct")
-    assert known is not None and known.finished == later
+    assert known is not None and known.attempt == 2
+
+
+def test_of_one_file_the_last_line_counts(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    ledger.append(record("a", finished=BEGAN + timedelta(days=1), prompt="earlier"))
+    ledger.append(record("a", prompt="later"))
+    assert OutputFolder(tmp_path).records()["a", "correct"].prompt == "later"
 
 
 def test_overwriting_a_shard_leaves_the_records_of_the_others(tmp_path: Path) -> None:
     for index in (0, 1):
         opened(tmp_path, Shard(index, 2)).append(record(str(index)))
     opened(tmp_path, Shard(0, 2), overwrite=True)
-    assert [r.input.path for r in read_records(tmp_path)] == ["1"]
+    assert [r.input.path for r in OutputFolder(tmp_path).lines()] == ["1"]
     opened(tmp_path, overwrite=True)
-    assert not list(read_records(tmp_path))
+    assert not list(OutputFolder(tmp_path).lines())
 
 
 def test_a_lock_is_had_by_one_and_says_by_whom(tmp_path: Path) -> None:

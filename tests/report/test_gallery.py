@@ -14,7 +14,7 @@ from PIL import Image
 
 from sdcorrect.errors import PictureError
 from sdcorrect.inputs.pictures import fitted
-from sdcorrect.output.ledger import latest_records
+from sdcorrect.output.folder import OutputFolder
 from sdcorrect.report.cards import Cards, lost_sources, problems
 from sdcorrect.report.copies import Copies
 from sdcorrect.report.gallery import read_gallery
@@ -106,7 +106,7 @@ def enlarge(folder: Folder, name: str, size: tuple[int, int]) -> None:
     with Image.open(file) as image:
         image.resize(size).save(file)
     records = folder.out / "records" / "0-of-1.jsonl"
-    record = latest_records(folder.out)[name, "sdedit"]
+    record = OutputFolder(folder.out).records()[name, "sdedit"]
     with records.open("ab") as stream:
         stream.write(record.model_copy(update={"size": size}).as_json())
 
@@ -114,7 +114,7 @@ def enlarge(folder: Folder, name: str, size: tuple[int, int]) -> None:
 def test_large_pictures_have_thumbnails_which_are_written_once(folder: Folder) -> None:
     enlarge(folder, "church.png", (640, 320))
     copies = Copies(folder.out, read_gallery(folder.out).job_file.job)
-    record = latest_records(folder.out)["church.png", "sdedit"]
+    record = OutputFolder(folder.out).records()["church.png", "sdedit"]
     shown = copies.of_output(record)
     assert shown.full == folder.out / "sdedit" / "church.png"
     with Image.open(shown.thumbnail) as thumbnail:
@@ -129,7 +129,9 @@ def test_large_pictures_have_thumbnails_which_are_written_once(folder: Folder) -
 
 @pytest.mark.parametrize("resize", ["fit", "crop", "none"])
 def test_a_source_is_copied_as_it_went_into_the_model(folder: Folder, resize: str) -> None:
-    record = latest_records(folder.out)["church.png", "sdedit"].model_copy(update={"size": (48, 40)})
+    record = (
+        OutputFolder(folder.out).records()["church.png", "sdedit"].model_copy(update={"size": (48, 40)})
+    )
     job = read_gallery(folder.out).job_file.job.model_copy(update={"resize": resize})
     source = folder.pictures / "church.png"
     shown = Copies(folder.out, job).of_source(source, record)

@@ -163,7 +163,7 @@ def test_totals_settings_and_timings_are_told(page: Page) -> None:
     # of six pictures one failed; two steps, each twice for guidance; the mean of three values
     assert cells[:7] == ["sdedit", "5", "1", "0", "0", "0", "4"]
     assert cells[8:] == ["0.5", "–"]
-    page.get_by_text("Settings").click()
+    page.get_by_text("Settings", exact=True).click()
     expect(page.locator("pre")).to_contain_text("prompt: in 3d render style")
     page.get_by_text("Timings and machines").click()
     expect(page.locator("dt", has_text="Total")).to_be_visible()

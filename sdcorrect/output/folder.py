@@ -1,0 +1,196 @@
+"""An output folder as it stands: its job, its records, and what of them holds (imports no torch)."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Protocol
+
+from sdcorrect.errors import PictureError, UsageError, printable
+from sdcorrect.inputs.items import Item
+from sdcorrect.output.files import is_plain, plain
+from sdcorrect.output.records import RECORD, Done, Fingerprint, JobFile, Record, Status, Summary
+from sdcorrect.output.shards import Shard
+
+logger = logging.getLogger(__name__)
+
+#: A record's status where the record stands, else why nothing does: `missing` is a file that was
+#: written and is not there, `remaining` is all that no record of the job as it is tells of.
+State = Literal["done", "failed", "filtered", "missing", "remaining"]
+
+
+class Recorded(Protocol):
+    """What of a record decides whether it stands."""
+
+    @property
+    def status(self) -> Status: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+
+def state_of(record: Recorded | None, mark: str, file: Path) -> State:
+    """What stands of one picture in one variant: the only definition of `done`.
+
+    Args:
+        record: its latest record, if any.
+        mark: the fingerprint that a record of the job as it is has.
+        file: where its output goes.
+    """
+    if record is None or record.fingerprint != mark:
+        return "remaining"
+    return "missing" if record.status == "done" and not is_plain(file) else record.status
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What stands of one picture in one variant, and its latest record, whether it stands or not."""
+
+    state: State
+    record: Record | None = None
+
+
+class OutputFolder:
+    """Reads what `sdcorrect translate` has written to `path`, and nothing outside of it.
+
+    What stands is judged by `fingerprint`; without one, by that of its `job.json`.
+    """
+
+    def __init__(self, path: Path, fingerprint: Fingerprint | None = None) -> None:
+        self.path = path
+        self._given = fingerprint
+
+    def job(self) -> JobFile:
+        """What `job.json` says, with the output folder where it is now.
+
+        Raises:
+            UsageError: the folder is none of `sdcorrect translate`.
+        """
+        found = self.find_job()
+        if found is None:
+            raise UsageError(
+                f"{printable(self.path)}: no job.json; give an output folder of sdcorrect translate"
+            )
+        output = found.job.output.model_copy(update={"path": self.path})
+        return found.model_copy(update={"job": found.job.model_copy(update={"output": output})})
+
+    def find_job(self) -> JobFile | None:
+        """What `job.json` says, None where there is none.
+
+        Raises:
+            UsageError: it cannot be read, or is none of this version's.
+        """
+        file = self.path / "job.json"
+        try:
+            with open(file, "rb", opener=plain) as stream:
+                return JobFile.model_validate(json.load(stream))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError, RecursionError) as error:
+            raise _unreadable(file, error) from None
+
+    def records(self) -> dict[tuple[str, str], Record]:
+        """By picture and variant, the latest record."""
+        return self._records
+
+    @cached_property
+    def _records(self) -> dict[tuple[str, str], Record]:
+        latest: dict[tuple[str, str], Record] = {}
+        for record in self.lines():
+            key = (record.input.path, record.variant)
+            if key not in latest or latest[key].attempt <= record.attempt:
+                latest[key] = record
+        return latest
+
+    def lines(self) -> Iterator[Record]:
+        """All records of every shard, in the order of the files and of their lines.
+
+        A last line without its end is one that is being written, or that a kill has torn: it is no
+        record.
+
+        Raises:
+            UsageError: a file of records cannot be read.
+        """
+        for file in self._files("*.jsonl"):
+            damaged = []
+            try:
+                with open(file, "rb", opener=plain) as stream:
+                    for number, line in enumerate(stream, 1):
+                        if not line.endswith(b"\n"):
+                            break
+                        try:
+                            yield RECORD.validate_python(json.loads(line))
+                        except (ValueError, RecursionError):
+                            damaged.append(number)
+            except OSError as error:
+                raise _unreadable(file, error) from None
+            if damaged:
+                more = f" (nor {len(damaged) - 1} other lines)" if len(damaged) > 1 else ""
+                logger.warning(
+                    "%s:%d: not a record%s: what it was of is done again",
+                    printable(file),
+                    damaged[0],
+                    more,
+                )
+
+    def summaries(self) -> list[Summary]:
+        """Where each shard was computed, as far as one has ended.
+
+        Raises:
+            UsageError: a summary cannot be read.
+        """
+        return [_read_summary(file) for file in self._files("*.json") if Shard.parse(file.stem)]
+
+    def standing(self, item: Item, variant: str) -> Standing:
+        """What stands of `item` in `variant`.
+
+        Raises:
+            UsageError: the folder is none of `sdcorrect translate`.
+        """
+        record = self.records().get((item.key, variant))
+        if variant not in self._fingerprint.variants:
+            return Standing("remaining", record)
+        mark = self._fingerprint.mark(item, variant)
+        return Standing(state_of(record, mark, self.path / variant / item.output), record)
+
+    @cached_property
+    def _fingerprint(self) -> Fingerprint:
+        return self._given or self.job().fingerprint
+
+    def picture(self, record: Done) -> Path:
+        """The file of a picture that is done.
+
+        Raises:
+            PictureError: it is not there, or a link leads to it.
+        """
+        file = self.path / record.output.path
+        if not is_plain(file):
+            raise PictureError("is not there any more")
+        if not self.holds(record.output.path):
+            raise PictureError("is not in the output folder: a link leads to it")
+        return file
+
+    def holds(self, path: str) -> bool:
+        """Whether no link stands on the way to `path`, which is relative to this folder."""
+        return os.path.realpath(self.path / path) == os.path.join(os.path.realpath(self.path), path)
+
+    def _files(self, pattern: str) -> list[Path]:
+        folder = self.path / "records"
+        if folder.is_symlink():
+            raise UsageError(f"{printable(folder)}: is a link; put the folder itself there")
+        return sorted(folder.glob(pattern))
+
+
+def _read_summary(file: Path) -> Summary:
+    try:
+        with open(file, "rb", opener=plain) as stream:
+            return Summary.model_validate(json.load(stream))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: Exception) -> UsageError:
+    reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0]
+    return UsageError(f"{printable(file)}: cannot be read: {printable(reason)}; choose another folder")
