@@ -1,6 +1,5 @@
 """The loop: read ahead, batch by size, translate, save and record behind, survive."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from sdcorrect.config import Job
 from sdcorrect.errors import PictureError, SdcorrectError, printable
 from sdcorrect.inputs.hints import check_folders, hints_of
 from sdcorrect.inputs.items import Item, find_items
-from sdcorrect.inputs.pictures import Picture, Sizing, read_picture
+from sdcorrect.inputs.pictures import Picture, Sizing, read_picture, sha256_of
 from sdcorrect.models import Model
 from sdcorrect.output.files import locked
 from sdcorrect.output.folder import state_of
@@ -53,7 +52,8 @@ class _Prepared:
 class ShardRun:
     """One shard of a job on one model. `items` are what it covers, `records()` works through them.
 
-    `check` is called between U-Net evaluations and may raise, to stop the run in good order.
+    `check` is called between U-Net evaluations and may raise, to stop the run in good order. `items`
+    are all of the job's pictures, where they are found already.
 
     Raises:
         UsageError: no pictures, or blocks that the model lacks.
@@ -69,6 +69,7 @@ class ShardRun:
         retry_failed: bool = False,
         fail_fast: bool = False,
         check: Callable[[], None] = lambda: None,
+        items: list[Item] | None = None,
     ) -> None:
         self.job = job
         self.model = model
@@ -76,7 +77,7 @@ class ShardRun:
         self.retry_failed = retry_failed
         self.fail_fast = fail_fast
         self.check = check
-        everything = find_items(job)
+        everything = find_items(job) if items is None else items
         self._keys = {item.key for item in everything}
         check_folders(job.controlnets)
         self.items = [item for item in everything if shard.has(item.key)]
@@ -166,7 +167,7 @@ class ShardRun:
         known = {v: k for v in self.tally if (k := self.ledger.known(item.key, v))}
         settled = {}
         if any(self._settles(item, variant, k) for variant, k in known.items()):
-            sha256 = _sha256(item)
+            sha256 = self._sha256(item)
             settled = {
                 variant: k
                 for variant, k in known.items()
@@ -176,10 +177,16 @@ class ShardRun:
             return _Prepared(item, settled)
         try:
             picture = read_picture(item, self.sizing, self.job.input)
-            hints = hints_of(picture, self.job.controlnets, self.sizing)
+            hints = hints_of(picture, self.job.controlnets, self.sizing, self.job.input.max_pixels)
             return _Prepared(item, settled, replace(picture, hints=hints))
         except PictureError as error:
             return _Prepared(item, settled, error=error)
+
+    def _sha256(self, item: Item) -> str | None:
+        try:
+            return sha256_of(item.source, self.job.input)
+        except PictureError:
+            return None
 
     def _settles(self, item: Item, variant: str, known: Known) -> bool:
         """Whether nothing is left to do, if the picture's content is still what it was."""
@@ -215,10 +222,3 @@ class ShardRun:
         setattr(tally, record.status, getattr(tally, record.status) + 1)
         tally.evaluations = record.unet_evaluations or tally.evaluations
         return record
-
-
-def _sha256(item: Item) -> str | None:
-    try:
-        return hashlib.sha256(item.source.read_bytes()).hexdigest()
-    except OSError:
-        return None

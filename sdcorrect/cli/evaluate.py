@@ -1,32 +1,40 @@
 """`sdcorrect evaluate`: measure what a job made."""
 
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
-from sdcorrect.cli.console import Debug, app, err, errors_for_people, out
+from sdcorrect.cli.console import Debug, app, err, errors_for_people, out, tell, working
+from sdcorrect.cli.frontier import show_frontier
+from sdcorrect.cli.options import path, source
 from sdcorrect.cli.progress import progress_bar
 from sdcorrect.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from sdcorrect.evaluate.evaluator import Evaluator
-    from sdcorrect.evaluate.results import Area, Comparison, Evaluation, Mean, Measured
+    from sdcorrect.evaluate.results import Comparison, Evaluation, Mean, Measured
 
 
 @app.command()
 def evaluate(
-    folders: Annotated[list[Path], typer.Argument(metavar="OUT...", help="An output folder.")],
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="OUT...", parser=path, help="An output folder.")
+    ],
     reference: Annotated[
         Path | None,
-        typer.Option("--reference", metavar="FOLDER", help="True pictures, at the same relative paths."),
+        typer.Option(
+            "--reference",
+            metavar="FOLDER",
+            parser=path,
+            help="True pictures, at the same relative paths.",
+        ),
     ] = None,
     profile: Annotated[
         str, typer.Option("--profile", help="Whose definitions: default, paper or pie-bench.")
@@ -43,6 +51,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--clip",
+            parser=source,
             help="mini, a folder or a hub id.",
             show_default="the profile's, mini for jobs on mini, else CLIP ViT-L/14",
         ),
@@ -51,6 +60,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--structure",
+            parser=source,
             help="Of what structure distance takes its features: mini, a folder or hub id, ViT or CLIP.",
             show_default="the profile's, the CLIP for jobs on mini, else DINO ViT-B/8",
         ),
@@ -62,6 +72,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--captions",
+            parser=source,
             help="A COCO file, or blip to have them written; paper.",
             show_default="the job's",
         ),
@@ -70,6 +81,7 @@ def evaluate(
         Path | None,
         typer.Option(
             "--masks",
+            parser=path,
             help="Edit masks: a folder, white where the edit is, or mapping_file.json; pie-bench.",
         ),
     ] = None,
@@ -83,10 +95,13 @@ def evaluate(
     ] = None,
     csv: Annotated[
         Path | None,
-        typer.Option("--csv", help="Each picture's values.", show_default="OUT/evaluation.csv"),
+        typer.Option(
+            "--csv", parser=path, help="Each picture's values.", show_default="OUT/evaluation.csv"
+        ),
     ] = None,
     json: Annotated[
-        Path | None, typer.Option("--json", help="Means and tests.", show_default="OUT/evaluation.json")
+        Path | None,
+        typer.Option("--json", parser=path, help="Means and tests.", show_default="OUT/evaluation.json"),
     ] = None,
     frontier: Annotated[
         bool,
@@ -129,7 +144,7 @@ def evaluate(
             batch_size,
             offline,
         )
-        with err.status("looking at what there is"):
+        with working("looking at what there is"):
             runs = {folder: Evaluator(replace(request, out=folder)) for folder in folders}
             if frontier:
                 from sdcorrect.evaluate.frontier import check_alike
@@ -137,7 +152,7 @@ def evaluate(
                 check_alike(runs)
         rows = {folder: _measure(folder, run, csv, json) for folder, run in runs.items()}
         if frontier:
-            _show_frontier(runs, rows)
+            show_frontier(runs, rows)
 
 
 def _check_extra(*, plotted: bool) -> None:
@@ -172,58 +187,14 @@ def _measure(
     from sdcorrect.evaluate.results import CSV_NAME, JSON_NAME, write_csv, write_json
 
     rows = _follow(run)
-    with err.status("reckoning up"):
+    with working("reckoning up"):
         evaluation = run.evaluation(rows)
     csv_file, json_file = csv or folder / CSV_NAME, json or folder / JSON_NAME
     write_csv(rows, list(evaluation.metrics), csv_file)
     write_json(evaluation, json_file)
     _show(evaluation)
-    out.print(
-        f"each picture: {printable(csv_file)}  means and tests: {printable(json_file)}",
-        soft_wrap=True,
-        markup=False,
-    )
+    out.print(f"each picture: {printable(csv_file)}  means and tests: {printable(json_file)}")
     return rows
-
-
-def _show_frontier(runs: "Mapping[Path, Evaluator]", rows: "Mapping[Path, Sequence[Measured]]") -> None:
-    from sdcorrect.evaluate.frontier import MeasuredFolder, frontier
-    from sdcorrect.evaluate.frontier_plot import write_plot
-    from sdcorrect.evaluate.results import write_json
-
-    with err.status("drawing curves"):
-        found = frontier([MeasuredFolder(path, run, rows[path]) for path, run in runs.items()])
-        beside = Path(os.path.commonpath([path.resolve() for path in runs]))
-        file, plot = beside / "frontier.json", beside / "frontier.png"
-        write_json(found, file)
-        write_plot(found, plot)
-    heads = ("area", "95 % interval", f"to {escape(found.base)}", "95 % interval")
-    numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
-    table = Table(Column("", overflow="fold"), *numbers, box=box.SIMPLE_HEAD, pad_edge=False)
-    for plane in found.planes:
-        table.add_row(f"[bold]{plane.kept} over {plane.style}[/]")
-        for variant, area in plane.areas.items():
-            table.add_row(f"  {escape(variant)}", *_area_cells(area))
-        table.add_section()
-    out.print(table)
-    out.print(
-        f"{found.pictures} pictures, {len(runs)} folders. area: what a variant's curve over its "
-        "strengths dominates of the square between the worst and the best mean of all curves, 0 to 1.",
-        soft_wrap=True,
-        markup=False,
-    )
-    if found.left_out:
-        err.print(
-            f"[yellow]note:[/] left out, for not all variants have them: {found.left_out} pictures"
-        )
-    out.print(f"figures: {printable(file)}  curves: {printable(plot)}", soft_wrap=True, markup=False)
-
-
-def _area_cells(area: "Area") -> tuple[str, str, str, str]:
-    own = f"{area.area:.3f}", f"{area.low:.3f}..{area.high:.3f}"
-    if area.difference is None:
-        return *own, "-", "-"
-    return *own, f"{area.difference:+.3f}", f"{area.difference_low:+.3f}..{area.difference_high:+.3f}"
 
 
 def _follow(run: "Evaluator") -> "list[Measured]":
@@ -243,32 +214,29 @@ def _follow(run: "Evaluator") -> "list[Measured]":
 
 
 def _show(evaluation: "Evaluation") -> None:
-    base = escape(evaluation.base)
-    heads = ("mean", "95 % interval", f"to {base}", "better", "p")
+    heads = ("mean", "95 % interval", f"to {evaluation.base}", "better", "p")
     numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
     table = Table(Column("", overflow="fold"), *numbers, box=box.SIMPLE_HEAD, pad_edge=False)
     for name, info in evaluation.metrics.items():
-        table.add_row(f"[bold]{name}[/]", "↑" if info.better == "higher" else "↓")
+        table.add_row(Text(name, "bold"), "↑" if info.better == "higher" else "↓")
         for variant, result in evaluation.variants.items():
             mean, against = result.metrics[name], result.against_base.get(name)
-            table.add_row(f"  {escape(variant)}", *_cells(mean), *_compared(against, mean))
+            table.add_row(f"  {variant}", *_cells(mean), *_compared(against, mean))
         table.add_section()
-    out.print(table)
+    out.print(table, soft_wrap=False)
     counts = {variant: result.pictures for variant, result in evaluation.variants.items()}
     told = ", ".join(f"{count} pictures of {variant}" for variant, count in counts.items())
     out.print(
         f"profile {evaluation.profile}; {told}. ↑ higher is better, ↓ lower. Differences are to "
         f"{evaluation.base} on the pictures of both; better: in how many of them; p: Wilcoxon's "
-        "signed-rank test, two-sided.",
-        soft_wrap=True,
-        markup=False,
+        "signed-rank test, two-sided."
     )
     for variant, result in evaluation.variants.items():
         left = {"failed": result.failed, "left out": result.filtered, "to do": result.remaining}
         if words := ", ".join(f"{count} {what}" for what, count in left.items() if count):
-            err.print(f"[yellow]not measured:[/] {escape(variant)}: {words}")
+            tell("not measured", f"{variant}: {words}")
     for notice in evaluation.notices:
-        err.print(f"[yellow]note:[/] {escape(notice)}")
+        tell("note", notice)
 
 
 def _cells(mean: "Mean") -> tuple[str, str]:
