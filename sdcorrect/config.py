@@ -118,7 +118,7 @@ class Job(ModelSettings):
     guidance_scale: Annotated[StrictFloat, Field(ge=0)] = 7.5
     scheduler: SchedulerName = "ddim"
     seed: Annotated[StrictInt, Field(ge=0, lt=2**63)] = 0
-    size: Annotated[StrictInt, Field(ge=8)] | None = None
+    size: Annotated[StrictInt, Field(ge=8, le=16_384)] | None = None
     resize: Literal["fit", "crop", "none"] = "fit"
     batch_size: Annotated[StrictInt, Field(ge=1)] = 1
     limit: Annotated[StrictInt, Field(ge=1)] | None = None

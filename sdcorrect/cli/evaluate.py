@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
-from sdcorrect.cli.console import Debug, app, err, errors_for_people, out
+from sdcorrect.cli.console import Debug, app, err, errors_for_people, out, tell, working
+from sdcorrect.cli.options import path, source
 from sdcorrect.cli.progress import progress_bar
 from sdcorrect.errors import UsageError, printable
 
@@ -20,10 +21,15 @@ if TYPE_CHECKING:
 
 @app.command()
 def evaluate(
-    folder: Annotated[Path, typer.Argument(metavar="OUT", help="An output folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="OUT", parser=path, help="An output folder.")],
     reference: Annotated[
         Path | None,
-        typer.Option("--reference", metavar="FOLDER", help="True pictures, at the same relative paths."),
+        typer.Option(
+            "--reference",
+            metavar="FOLDER",
+            parser=path,
+            help="True pictures, at the same relative paths.",
+        ),
     ] = None,
     profile: Annotated[
         str, typer.Option("--profile", help="Whose definitions: default, paper or pie-bench.")
@@ -40,6 +46,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--clip",
+            parser=source,
             help="mini, a folder or a hub id.",
             show_default="the profile's, mini for jobs on mini, else CLIP ViT-L/14",
         ),
@@ -48,6 +55,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--structure",
+            parser=source,
             help="Of what structure distance takes its features: mini, a folder or hub id, ViT or CLIP.",
             show_default="the profile's, the CLIP for jobs on mini, else DINO ViT-B/8",
         ),
@@ -59,6 +67,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--captions",
+            parser=source,
             help="A COCO file, or blip to have them written; paper.",
             show_default="the job's",
         ),
@@ -67,6 +76,7 @@ def evaluate(
         Path | None,
         typer.Option(
             "--masks",
+            parser=path,
             help="Edit masks: a folder, white where the edit is, or mapping_file.json; pie-bench.",
         ),
     ] = None,
@@ -80,10 +90,13 @@ def evaluate(
     ] = None,
     csv: Annotated[
         Path | None,
-        typer.Option("--csv", help="Each picture's values.", show_default="OUT/evaluation.csv"),
+        typer.Option(
+            "--csv", parser=path, help="Each picture's values.", show_default="OUT/evaluation.csv"
+        ),
     ] = None,
     json: Annotated[
-        Path | None, typer.Option("--json", help="Means and tests.", show_default="OUT/evaluation.json")
+        Path | None,
+        typer.Option("--json", parser=path, help="Means and tests.", show_default="OUT/evaluation.json"),
     ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Pictures at a time in a network.")
@@ -118,20 +131,16 @@ def evaluate(
             batch_size,
             offline,
         )
-        with err.status("looking at what there is"):
+        with working("looking at what there is"):
             run = Evaluator(request)
         rows = _follow(run)
-        with err.status("reckoning up"):
+        with working("reckoning up"):
             evaluation = run.evaluation(rows)
         csv_file, json_file = csv or folder / CSV_NAME, json or folder / JSON_NAME
         write_csv(rows, list(evaluation.metrics), csv_file)
         write_json(evaluation, json_file)
         _show(evaluation)
-        out.print(
-            f"each picture: {printable(csv_file)}  means and tests: {printable(json_file)}",
-            soft_wrap=True,
-            markup=False,
-        )
+        out.print(f"each picture: {printable(csv_file)}  means and tests: {printable(json_file)}")
 
 
 def _check_extra() -> None:
@@ -162,32 +171,29 @@ def _follow(run: "Evaluator") -> "list[Measured]":
 
 
 def _show(evaluation: "Evaluation") -> None:
-    base = escape(evaluation.base)
-    heads = ("mean", "95 % interval", f"to {base}", "better", "p")
+    heads = ("mean", "95 % interval", f"to {evaluation.base}", "better", "p")
     numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
     table = Table(Column("", overflow="fold"), *numbers, box=box.SIMPLE_HEAD, pad_edge=False)
     for name, info in evaluation.metrics.items():
-        table.add_row(f"[bold]{name}[/]", "↑" if info.better == "higher" else "↓")
+        table.add_row(Text(name, "bold"), "↑" if info.better == "higher" else "↓")
         for variant, result in evaluation.variants.items():
             mean, against = result.metrics[name], result.against_base.get(name)
-            table.add_row(f"  {escape(variant)}", *_cells(mean), *_compared(against, mean))
+            table.add_row(f"  {variant}", *_cells(mean), *_compared(against, mean))
         table.add_section()
-    out.print(table)
+    out.print(table, soft_wrap=False)
     counts = {variant: result.pictures for variant, result in evaluation.variants.items()}
     told = ", ".join(f"{count} pictures of {variant}" for variant, count in counts.items())
     out.print(
         f"profile {evaluation.profile}; {told}. ↑ higher is better, ↓ lower. Differences are to "
         f"{evaluation.base} on the pictures of both; better: in how many of them; p: Wilcoxon's "
-        "signed-rank test, two-sided.",
-        soft_wrap=True,
-        markup=False,
+        "signed-rank test, two-sided."
     )
     for variant, result in evaluation.variants.items():
         left = {"failed": result.failed, "left out": result.filtered, "to do": result.remaining}
         if words := ", ".join(f"{count} {what}" for what, count in left.items() if count):
-            err.print(f"[yellow]not measured:[/] {escape(variant)}: {words}")
+            tell("not measured", f"{variant}: {words}")
     for notice in evaluation.notices:
-        err.print(f"[yellow]note:[/] {escape(notice)}")
+        tell("note", notice)
 
 
 def _cells(mean: "Mean") -> tuple[str, str]:

@@ -17,9 +17,10 @@ from sdcorrect.cli.console import (
     print_failures,
     print_gone,
 )
+from sdcorrect.cli.options import path
 from sdcorrect.errors import printable
 
-Out = Annotated[Path, typer.Argument(metavar="OUT", help="An output folder.")]
+Out = Annotated[Path, typer.Argument(metavar="OUT", parser=path, help="An output folder.")]
 
 
 @app.command()
@@ -34,9 +35,9 @@ def status(folder: Out, debug: Debug = False) -> None:
         for name, progress in rows.items() if len(found.shards) > 1 else [("in all", found.total())]:
             counts = (progress.done, progress.failed, progress.filtered, progress.remaining)
             table.add_row(name, *map(str, counts))
-        out.print(table)
+        out.print(table, soft_wrap=False)
         variants = ", ".join(recipe.name for recipe in found.job.job.recipes)
-        out.print(f"a picture counts once for each variant ({variants})", soft_wrap=True)
+        out.print(f"a picture counts once for each variant ({variants})")
         print_failures(found.failures)
         print_gone(found.gone)
 
@@ -51,8 +52,7 @@ def merge(folder: Out, debug: Debug = False) -> None:
         total = found.total()
         out.print(
             f"{printable(folder / 'job.json')}: {total.done} done, {total.failed} failed, "
-            f"{total.filtered} left out, of {len(found.shards)} shards",
-            soft_wrap=True,
+            f"{total.filtered} left out, of {len(found.shards)} shards"
         )
         print_gone(found.gone)
         if found.failures:
@@ -88,4 +88,4 @@ def schema(
     }
     content = models[of].json_schema(mode="serialization")
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    out.print(json.dumps({**dialect, **content}, indent=2), soft_wrap=True, markup=False)
+    out.print(json.dumps({**dialect, **content}, indent=2))

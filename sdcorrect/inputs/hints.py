@@ -24,14 +24,23 @@ def check_folders(controlnets: Sequence[ControlNet]) -> None:
     """Refuse hints that can be had from nowhere.
 
     Raises:
-        UsageError: a folder of hints is not there.
+        UsageError: a folder of hints is not there, cannot be listed or is empty.
     """
     for network in controlnets:
-        if network.hint != CANNY and not Path(network.hint).is_dir():
+        if network.hint != CANNY and (problem := _problem(Path(network.hint))):
             raise UsageError(
-                f"controlnet {network.path}: hint {network.hint}: "
-                "there is no such folder; give one of ready-made hints, or canny"
+                f"controlnet {printable(network.path)}: hint {printable(network.hint)}: {problem}; "
+                "give one of ready-made hints, or canny"
             )
+
+
+def _problem(folder: Path) -> str | None:
+    if not folder.is_dir():
+        return "there is no such folder"
+    try:
+        return None if any(folder.iterdir()) else "the folder is empty"
+    except OSError as error:
+        return f"the folder cannot be listed: {error.strerror}"
 
 
 def hints_of(

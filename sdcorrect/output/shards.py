@@ -51,21 +51,39 @@ class Shard:
 
 
 def choose_shard(
-    num_shards: int | None, shard_index: int | None, out: Path, environment: Mapping[str, str]
+    num_shards: int | None,
+    shard_index: int | None,
+    out: Path,
+    environment: Mapping[str, str],
+    *,
+    claim: bool = True,
 ) -> Shard:
     """The shard that the command line names, else that of the SLURM array task, else all pictures.
 
+    Args:
+        claim: take the array task's shard in the output folder; else only say which it would be.
+
     Raises:
-        UsageError: one flag without the other, or a task that the array of this folder lacks.
+        UsageError: one flag without the other, variables of SLURM that contradict each other, or a
+            task that the array of this folder lacks.
         SdcorrectError: the output folder cannot be written.
     """
-    if num_shards is not None and shard_index is not None:
-        return Shard(shard_index, num_shards)
+    if num_shards is not None and (shard_index is not None or num_shards == 1):
+        return Shard(shard_index or 0, num_shards)
     if num_shards is not None or shard_index is not None:
         raise UsageError("--num-shards and --shard-index go together; give both")
-    if "SLURM_ARRAY_TASK_ID" in environment:
-        return ArrayTask.from_environment(environment).claim(out)
-    return Shard()
+    if "SLURM_ARRAY_TASK_ID" not in environment:
+        return Shard()
+    task = ArrayTask.from_environment(environment)
+    return task.claim(out) if claim else task.would_claim(out)
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    arrays: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
+    return arrays
+
+
+_OVERRIDE = "give --num-shards 1 for all pictures, or --num-shards and --shard-index for a part"
 
 
 @dataclass(frozen=True)
@@ -86,18 +104,15 @@ class ArrayTask:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """Raises UsageError where a variable of the array is missing or no number."""
+        """Raises UsageError where a variable of the array is missing, no number, or not of one array."""
 
         def number(name: str, default: str | None = None) -> int:
             text = environment.get(f"SLURM_ARRAY_TASK_{name}", default)
             if text is None or not text.isdecimal():
-                raise UsageError(
-                    f"SLURM_ARRAY_TASK_{name} is {text!r}, not a number; "
-                    "give --num-shards and --shard-index"
-                )
+                raise UsageError(f"SLURM_ARRAY_TASK_{name} is {text!r}, not a number; {_OVERRIDE}")
             return int(text)
 
-        return cls(
+        task = cls(
             environment.get("SLURM_ARRAY_JOB_ID", ""),
             number("ID"),
             number("COUNT"),
@@ -105,6 +120,16 @@ class ArrayTask:
             number("MAX"),
             number("STEP", default="1"),
         )
+        if not (
+            task.first <= task.id <= task.last
+            and 1 <= task.count <= task.last - task.first + 1
+            and task.step >= 1
+        ):
+            raise UsageError(
+                f"SLURM_ARRAY_TASK_*: there is no task {task.id} in an array of {task.count} from "
+                f"{task.first} to {task.last} by {task.step}; {_OVERRIDE}"
+            )
+        return task
 
     def claim(self, out: Path) -> Shard:
         """This task's shard: the one it had, or a free one.
@@ -115,20 +140,33 @@ class ArrayTask:
         """
         file = out / "records" / "arrays.json"
         with locked(file.with_suffix(".lock"), wait=True):
-            arrays: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
-            array = next(filter(self._is_of, reversed(arrays)), None)
-            if array is None:
-                array = {"jobs": [], "count": self.count, "first": self.first, "last": self.last}
-                array |= {"step": self.step, "shards": {}}
-                arrays.append(array)
-            index = array["shards"].get(str(self.id))
-            if index is None:
-                index = self._free(array)
-                array["shards"][str(self.id)] = index
-            if self.array not in array["jobs"]:
-                array["jobs"].append(self.array)
+            arrays = _read(file)
+            shard = self._enter(arrays)
             text = json.dumps(arrays, indent=2) + "\n"
             write_atomically(file, text.encode(), temporary=file.with_suffix(".tmp"))
+        return shard
+
+    def would_claim(self, out: Path) -> Shard:
+        """What `claim` would give now; nothing is written.
+
+        Raises:
+            UsageError: as `claim`.
+        """
+        return self._enter(_read(out / "records" / "arrays.json"))
+
+    def _enter(self, arrays: list[dict[str, Any]]) -> Shard:
+        """Add this task to the array of `arrays` that it is of, where it is not yet; its shard."""
+        array = next(filter(self._is_of, reversed(arrays)), None)
+        if array is None:
+            array = {"jobs": [], "count": self.count, "first": self.first, "last": self.last}
+            array |= {"step": self.step, "shards": {}}
+            arrays.append(array)
+        index = array["shards"].get(str(self.id))
+        if index is None:
+            index = self._free(array)
+            array["shards"][str(self.id)] = index
+        if self.array not in array["jobs"]:
+            array["jobs"].append(self.array)
         return Shard(index, array["count"])
 
     def _is_of(self, array: Mapping[str, Any]) -> bool:
@@ -143,7 +181,7 @@ class ArrayTask:
             tasks = ", ".join(array["shards"])
             raise UsageError(
                 f"array task {self.id} is none of the {array['count']} tasks that share this output "
-                f"folder ({tasks}); give --num-shards and --shard-index"
+                f"folder ({tasks}); {_OVERRIDE}"
             )
         position = (self.id - array["first"]) // array["step"]
         return position if position in free else free[0]

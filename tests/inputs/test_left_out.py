@@ -156,6 +156,9 @@ def test_an_earlier_output_is_left_out_and_told(
     assert keys(found) == ["a.jpg", "other/b.jpg"]
     assert "left out 1 folder that is an earlier run's: sub/first" in found.notices
     assert keys(look(folder / "sub" / "first" / "sdedit")) == ["a.png"]
+    # whose thumbnails are none of its pictures
+    picture(folder / "sub" / "first" / "report" / "ab" / "ab12.webp", "WEBP")
+    assert keys(look(folder / "sub" / "first")) == ["sdedit/a.png"]
     # a run that goes on passes over its own output as ever
     told = look(folder, output__path=str(folder / "sub" / "first")).notices
     assert told == ("left out 1 file that is no picture: 1 .json",)
