@@ -35,12 +35,12 @@ SINGLE_FILE_FAMILIES = {
 SAFETY_CHECKER = {"safety_checker": None, "feature_extractor": None}
 LEFT_OUT = {**SAFETY_CHECKER, "image_encoder": None}
 CONFIG_FILES = ("*.json", "*.txt", "*.model")
-SAFETY_CHECKER_FILES = ("safety_checker/*.safetensors",)
+SAFETY_CHECKER_FILES = tuple(
+    f"safety_checker/{file}" for file in ("model.safetensors", "pytorch_model.bin", "*-of-*")
+)
 #: The folders of a pipeline's parts, by which it is known: not single files or mini's CLIP beside them.
 PARTS = ("unet", "vae", "text_encoder*", "tokenizer*", "scheduler", *SAFETY_CHECKER)
-PART_FILES = tuple(
-    f"{part}/*.{kind}" for part in PARTS for kind in ("safetensors", "bin", "json", "txt")
-)
+PART_FILES = tuple(f"{part}/*" for part in PARTS)
 
 
 @dataclass(frozen=True)
