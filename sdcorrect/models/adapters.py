@@ -15,7 +15,9 @@ from torch import Tensor
 from torch import dtype as DType
 
 from sdcorrect.errors import UsageError
+from sdcorrect.models.accounts import account_for, account_for_loading, notices
 from sdcorrect.models.checkpoints import Pipeline
+from sdcorrect.models.original import taken
 from sdcorrect.models.sources import Finder, Found
 from sdcorrect.models.tensors import read_shapes, read_tensors
 from sdcorrect.settings import CANNY, ControlNet, Lora, ModelSettings, TextualInversion
@@ -109,17 +111,27 @@ def load_vae(found: Found, config: Path, dtype: DType) -> AutoencoderKL:
     """
     path = found.path
     try:
-        if path.is_file():
-            read_shapes("vae", path)
-            vae = AutoencoderKL.from_single_file(
-                str(path), config=str(config), subfolder="vae", local_files_only=True, dtype=dtype
-            )
-        else:
-            folder = path / "vae" if (path / "vae").is_dir() else path
-            vae = AutoencoderKL.from_pretrained(folder, local_files_only=True, dtype=dtype)
+        with notices("vae", str(path)):
+            if path.is_file():
+                vae = AutoencoderKL.from_single_file(
+                    str(path), config=str(config), subfolder="vae", local_files_only=True, dtype=dtype
+                )
+            else:
+                vae, told = AutoencoderKL.from_pretrained(
+                    path / "vae" if (path / "vae").is_dir() else path,
+                    local_files_only=True,
+                    dtype=dtype,
+                    output_loading_info=True,
+                )
+                account_for_loading("vae", str(path), "VAE", told)
+    except NotImplementedError:  # what torch says of moving a tensor that has no content
+        raise UsageError(f"vae {path}: some of its tensors are absent") from None
     except (*MISFITS, OSError, SafetensorError, SingleFileComponentError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"vae {path}: not a VAE of Stable Diffusion: {reason}") from None
+    if path.is_file():
+        shapes = read_shapes("vae", path)
+        account_for("vae", str(path), shapes, taken(shapes, {"vae": vae}))
     if vae.config.latent_channels != 4:
         raise UsageError(
             f"vae {path}: its latents have {vae.config.latent_channels} channels, Stable Diffusion's 4"

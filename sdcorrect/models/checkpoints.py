@@ -1,11 +1,13 @@
 """Any Stable Diffusion checkpoint: find it, know its family before it is loaded, load it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import diffusers
+import transformers
 from diffusers import (
     AutoencoderKL,
     DiffusionPipeline,
@@ -18,8 +20,15 @@ from torch import dtype as DType
 from torch import nn
 
 from sdcorrect.errors import UsageError
+from sdcorrect.models.accounts import (
+    account_for,
+    account_for_header,
+    account_for_loading,
+    notices,
+)
+from sdcorrect.models.original import taken
 from sdcorrect.models.sources import Finder, Found, local
-from sdcorrect.models.tensors import read_shapes
+from sdcorrect.models.tensors import read_header, read_shapes
 from sdcorrect.settings import ModelSettings
 
 MINI = Path(__file__).parents[1] / "assets" / "mini"
@@ -34,6 +43,11 @@ SINGLE_FILE_FAMILIES = {
 #: What is not loaded with a pipeline, and so not downloaded either.
 SAFETY_CHECKER = {"safety_checker": None, "feature_extractor": None}
 LEFT_OUT = {**SAFETY_CHECKER, "image_encoder": None}
+#: The parts that have weights, of which all must be used, and the libraries whose classes they are.
+MODELS = ("unet", "vae", "text_encoder", "text_encoder_2")
+LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
+#: How a single file names its VAE.
+VAE_PREFIX = "first_stage_model."
 CONFIG_FILES = ("*.json", "*.txt", "*.model")
 SAFETY_CHECKER_FILES = tuple(
     f"safety_checker/{file}" for file in ("model.safetensors", "pytorch_model.bin", "*-of-*")
@@ -94,18 +108,8 @@ def load_pipeline(
     else:
         options["requires_safety_checker"] = False
     try:
-        if checkpoint.path.is_file():
-            pipe: Pipeline = checkpoint.pipeline_class.from_single_file(
-                str(checkpoint.path),
-                config=str(checkpoint.config),
-                local_files_only=True,
-                dtype=dtype,
-                **options,
-            )
-        else:
-            pipe = checkpoint.pipeline_class.from_pretrained(
-                checkpoint.path, variant=variant, local_files_only=True, dtype=dtype, **options
-            )
+        with notices("model", name):
+            pipe = _load(checkpoint, dtype, variant, options)
     except NotImplementedError:  # what torch says of moving a tensor that has no content
         raise UsageError(f"model {name}: some tensors of its U-Net or VAE are absent") from None
     except (
@@ -118,10 +122,59 @@ def load_pipeline(
         SafetensorError,
         SingleFileComponentError,
     ) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).partition(" Please load")[0]  # advice for programmers
         raise UsageError(f"model {name}: not a whole Stable Diffusion checkpoint: {reason}") from None
     _refuse_gaps(name, pipe)
+    if checkpoint.path.is_file():
+        _account_for_single_file(checkpoint, pipe)
     return pipe
+
+
+def _load(
+    checkpoint: Checkpoint, dtype: DType, variant: str | None, options: dict[str, Any]
+) -> Pipeline:
+    if checkpoint.path.is_file():
+        return checkpoint.pipeline_class.from_single_file(
+            str(checkpoint.path),
+            config=str(checkpoint.config),
+            local_files_only=True,
+            dtype=dtype,
+            **options,
+        )
+    index = read_index(checkpoint.name, checkpoint.path)
+    parts = {
+        part: _load_part(checkpoint, part, index[part], dtype, variant)
+        for part in MODELS
+        if part not in options and any(index.get(part, ()))
+    }
+    return checkpoint.pipeline_class.from_pretrained(
+        checkpoint.path, variant=variant, local_files_only=True, dtype=dtype, **options, **parts
+    )
+
+
+def _load_part(
+    checkpoint: Checkpoint, part: str, kind: Sequence[str], dtype: DType, variant: str | None
+) -> nn.Module:
+    """One of the models in a diffusers folder, of the library and class `kind`: all of its file."""
+    folder, (library, name) = checkpoint.path / part, kind
+    has_variant = any(folder.glob(f"*.{variant}[.-]*"))  # a variant may be of some parts alone
+    module, told = getattr(LIBRARIES[library], name).from_pretrained(
+        folder,
+        variant=variant if has_variant else None,
+        local_files_only=True,
+        dtype=dtype,
+        output_loading_info=True,
+    )
+    account_for_loading("model", checkpoint.name, part, told)
+    return module
+
+
+def _account_for_single_file(checkpoint: Checkpoint, pipe: Pipeline) -> None:
+    shapes = read_shapes("model", checkpoint.path)
+    used = taken(shapes, pipe.components)
+    replaced = {key for key in shapes if key.startswith(VAE_PREFIX)}  # by the job's own VAE
+    account_for("model", checkpoint.name, shapes, used | replaced)
+    account_for_header("model", checkpoint.name, read_header("model", checkpoint.path), ())
 
 
 def read_index(name: str, folder: Path) -> dict[str, Any]:
@@ -176,7 +229,7 @@ def _single_file(settings: ModelSettings, finder: Finder, found: Found) -> Check
     if not config.path.is_dir():
         raise UsageError(f"base_config {base}: expected a diffusers folder or a hub id")
     read_index(base, config.path)
-    has_vae = any(key.startswith("first_stage_model.") for key in shapes)
+    has_vae = any(key.startswith(VAE_PREFIX) for key in shapes)
     return Checkpoint(settings.model, found.path, found.identity, config.path, config.identity, has_vae)
 
 

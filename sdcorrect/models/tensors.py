@@ -34,6 +34,21 @@ def read_shapes(what: str, file: Path) -> dict[str, tuple[int, ...]]:
         raise _broken(what, file, error) from None
 
 
+def read_header(what: str, file: Path) -> dict[str, str]:
+    """The metadata in the header of a .safetensors file; other files have none.
+
+    Raises:
+        UsageError: it is cut short.
+    """
+    if file.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(file, "pt") as content:
+            return content.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise _broken(what, file, error) from None
+
+
 def read_tensors(what: str, file: Path) -> dict[str, Any]:
     """The state dict of a file, unwrapped from the `state_dict` that training leaves around it.
 
