@@ -60,7 +60,9 @@ class ModelSettings(Settings):
     variant: str | None = None  #: of a hub id or a folder: which files, such as fp16
     base_config: Source | None = None  #: of a single file: where its tokenizer and settings come from
     prediction_type: Literal["epsilon", "v_prediction", "sample"] | None = None
-    timestep_spacing: Literal["leading", "trailing"] = "leading"
+    #: whether the betas end without any signal; by default what the model says of itself
+    zero_snr: bool | None = None
+    timestep_spacing: Literal["leading", "trailing"] | None = None  #: by default the model's own
     vae: Source | None = None
     loras: tuple[Annotated[Lora, BeforeValidator(_path_alone)], ...] = ()
     textual_inversions: tuple[Annotated[TextualInversion, BeforeValidator(_path_alone)], ...] = ()
