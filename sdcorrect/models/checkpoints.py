@@ -15,10 +15,14 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
 )
-from diffusers.loaders.single_file_utils import SingleFileComponentError
+from diffusers.loaders.single_file_utils import (
+    SingleFileComponentError,
+    create_diffusers_clip_model_from_ldm,
+)
 from safetensors import SafetensorError
 from torch import dtype as DType
 from torch import nn
+from transformers import CLIPTextModel
 
 from sdcorrect.errors import UsageError
 from sdcorrect.models.accounts import (
@@ -28,9 +32,9 @@ from sdcorrect.models.accounts import (
     notices,
 )
 from sdcorrect.models.architecture import check_folder, refuse_other_inputs
-from sdcorrect.models.original import taken
+from sdcorrect.models.original import taken, usual_name
 from sdcorrect.models.sources import Finder, Found, local
-from sdcorrect.models.tensors import read_header, read_shapes
+from sdcorrect.models.tensors import read_header, read_shapes, read_some
 from sdcorrect.models.training import MARKS, Marks, read_marks
 from sdcorrect.models.variants import check_variant, listing, weights_in
 from sdcorrect.settings import ModelSettings
@@ -140,7 +144,7 @@ def load_pipeline(
         raise UsageError(f"model {name}: not a whole Stable Diffusion checkpoint: {reason}") from None
     _refuse_gaps(name, pipe)
     if checkpoint.path.is_file():
-        _account_for_single_file(checkpoint, pipe)
+        _account_for_single_file(checkpoint, pipe, vae_replaced=vae is not None)
     return pipe
 
 
@@ -154,6 +158,7 @@ def _load(
             local_files_only=True,
             dtype=dtype,
             **options,
+            **_text_encoder_without_model(checkpoint, dtype),
         )
     index = read_index(checkpoint.name, checkpoint.path)
     parts = {
@@ -164,6 +169,24 @@ def _load(
     return checkpoint.pipeline_class.from_pretrained(
         checkpoint.path, variant=variant, local_files_only=True, dtype=dtype, **options, **parts
     )
+
+
+def _text_encoder_without_model(checkpoint: Checkpoint, dtype: DType) -> dict[str, nn.Module]:
+    """The first text encoder of a single file of older names, which diffusers does not know."""
+    keys = read_shapes("model", checkpoint.path)
+    older = {key: usual_name(key) for key in keys if usual_name(key) != key}
+    if not older:
+        return {}
+    tensors = read_some("model", checkpoint.path, older)
+    text_encoder: nn.Module = create_diffusers_clip_model_from_ldm(
+        CLIPTextModel,
+        {older[key]: value for key, value in tensors.items()},
+        subfolder="text_encoder",
+        config=str(checkpoint.config),
+        torch_dtype=dtype,
+        local_files_only=True,
+    )
+    return {"text_encoder": text_encoder.eval()}
 
 
 def _load_part(
@@ -183,11 +206,13 @@ def _load_part(
     return module
 
 
-def _account_for_single_file(checkpoint: Checkpoint, pipe: Pipeline) -> None:
+def _account_for_single_file(checkpoint: Checkpoint, pipe: Pipeline, *, vae_replaced: bool) -> None:
     shapes = read_shapes("model", checkpoint.path)
-    used = taken(shapes, pipe.components)
-    replaced = {key for key in shapes if key.startswith(VAE_PREFIX)}  # by the job's own VAE
-    account_for("model", checkpoint.name, shapes, used | replaced | checkpoint.marks.tensors)
+    used = taken({usual_name(key): shape for key, shape in shapes.items()}, pipe.components)
+    others = {key for key in shapes if usual_name(key) in used} | checkpoint.marks.tensors
+    if vae_replaced:
+        others |= {key for key in shapes if key.startswith(VAE_PREFIX)}
+    account_for("model", checkpoint.name, shapes, used | others)
     account_for_header("model", checkpoint.name, read_header("model", checkpoint.path), MARKS)
 
 
@@ -231,7 +256,8 @@ def _find(settings: ModelSettings, finder: Finder) -> Found:
 
 def _single_file(settings: ModelSettings, finder: Finder, found: Found) -> Checkpoint:
     name, shapes = settings.model, read_shapes("model", found.path)
-    marks = read_marks(name, shapes, read_header("model", found.path))
+    header = read_header("model", found.path)
+    marks = read_marks(name, shapes, header, settings.prediction_type)
     family, own_base = _family_of(name, shapes)
     files = CONFIG_FILES + (SAFETY_CHECKER_FILES if settings.safety_checker else ())
     base = settings.base_config or marks.base or own_base

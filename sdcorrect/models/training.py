@@ -104,12 +104,27 @@ class Marks:
     tensors: frozenset[str] = frozenset()
 
 
-def read_marks(name: str, tensors: Collection[str], header: Mapping[str, str]) -> Marks:
+def read_marks(
+    name: str, tensors: Collection[str], header: Mapping[str, str], given: str | None
+) -> Marks:
     """The marks among the names of a file's `tensors` and in its `header`.
+
+    Where the job has `given` a prediction type, what the file says of it is not asked.
 
     Raises:
         UsageError: one is not known here, or two contradict each other.
     """
+    predicted = None if given else _predicted(name, tensors, header)
+    zero = ZERO_SNR_TENSOR in tensors or any(_is_true(header.get(key)) for key in ZERO_SNR_KEYS)
+    return Marks(
+        predicted,
+        True if zero else None,
+        BASES.get(header.get(ARCHITECTURE, "").lower()),
+        frozenset({V_TENSOR, ZERO_SNR_TENSOR} & set(tensors)),
+    )
+
+
+def _predicted(name: str, tensors: Collection[str], header: Mapping[str, str]) -> str | None:
     told: dict[str, str] = {}  # where it is said -> what the U-Net predicts
     if V_TENSOR in tensors:
         told[f"the tensor {V_TENSOR}"] = "v_prediction"
@@ -120,19 +135,13 @@ def read_marks(name: str, tensors: Collection[str], header: Mapping[str, str]) -
             if value not in PREDICTIONS:
                 raise UsageError(
                     f"model {name}: its header says {key}: {printable(header[key])[:60]}; "
-                    "what is known are epsilon, v and sample"
+                    "known are epsilon, v and sample; set prediction_type to the right one"
                 )
     told |= {key: "v_prediction" for key in V_KEYS if _is_true(header.get(key))}
     if len(set(told.values())) > 1:
         said = ", ".join(f"{key} says {value}" for key, value in told.items())
         raise UsageError(f"model {name}: {said}; set prediction_type to the right one")
-    zero = ZERO_SNR_TENSOR in tensors or any(_is_true(header.get(key)) for key in ZERO_SNR_KEYS)
-    return Marks(
-        next(iter(told.values()), None),
-        True if zero else None,
-        BASES.get(header.get(ARCHITECTURE, "").lower()),
-        frozenset({V_TENSOR, ZERO_SNR_TENSOR} & set(tensors)),
-    )
+    return next(iter(told.values()), None)
 
 
 def _is_true(value: str | None) -> bool:
@@ -151,9 +160,15 @@ def scheduler_for(name: str, config: Path, marks: Marks, settings: ModelSettings
         UsageError: it was trained on something other than betas, or says two things.
     """
     told = _of_folder(name, config / "scheduler" / "scheduler_config.json")
-    predicted = told["prediction_type"]
-    if settings.base_config and not settings.prediction_type:
-        _refuse_contradiction(name, settings.base_config, predicted, marks.prediction_type)
+    if marks.prediction_type not in (None, told["prediction_type"]):
+        logger.warning(
+            "model %s: says itself that it predicts %s, where %s says %s; its own word counts "
+            "(prediction_type sets it)",
+            name,
+            marks.prediction_type,
+            settings.base_config or "its family",
+            told["prediction_type"],
+        )
     changes: dict[str, Any] = {
         "prediction_type": settings.prediction_type or marks.prediction_type,
         "rescale_betas_zero_snr": marks.zero_snr if settings.zero_snr is None else settings.zero_snr,
@@ -161,14 +176,6 @@ def scheduler_for(name: str, config: Path, marks: Marks, settings: ModelSettings
     told |= {key: value for key, value in changes.items() if value is not None}
     spacing = settings.timestep_spacing or _spacing_of(name, told.get("timestep_spacing"))
     return DDIMScheduler.from_config(ddim_scheduler(told).config, timestep_spacing=spacing)
-
-
-def _refuse_contradiction(name: str, base: str, of_base: str, own: str | None) -> None:
-    if own not in (None, of_base):
-        raise UsageError(
-            f"model {name}: its own marks say that it predicts {own}, base_config {base} says "
-            f"{of_base}; set prediction_type to the right one"
-        )
 
 
 def _spacing_of(name: str, own: str | None) -> str:
