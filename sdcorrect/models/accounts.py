@@ -36,27 +36,39 @@ IGNORABLE = {
     ),
     "counts the steps of the training": r"(.*\.)?(global_step|num_updates|num_batches_tracked)",
 }
+MERGED = "merge it into its model with the trainer's own tool and give that as model"
+WORDS = "give them in a file of their own under textual_inversions"
 #: What else is met in files, by a part of the tensors' names: what it is, and what would work.
 STRANGERS = (
     (r"control_model\.", "a ControlNet", "give it under controlnets"),
     (r"(^|\.)(position_net|fuser)\.", "GLIGEN's boxes", "give a model without them"),
     (r"motion_modules\.|temporal_transformer", "a motion module for videos", "give a model of pictures"),
+    (r"\.oft_|oft_blocks|oft_diag", "OFT", MERGED),
+    (r"\.boft_", "BOFT", MERGED),
+    (r"\.on_input$", "IA3", MERGED),
+    (r"\.[ab][12]\.weight$", "GLoRA", MERGED),
+    (r"\.diff(_b)?$", "whole differences of weights", MERGED),
+    (r"\.[wb]_norm$|norm\w*\.lora_", "trained normalisations", MERGED),
+    (r"lora_(B|up)\..*bias$", "trained biases", MERGED),
+    (r"vera_lambda", "VeRA", MERGED),
+    (r"bundle_emb|emb_params|string_to_param|embedding_manager", "learned words", WORDS),
+    (r"\.lora_|_lora\.|\.hada_|\.lokr_|\.dora_scale", "a LoRA or its like", "give it under loras"),
     (r"label_emb\.|class_embedding\.", "a class embedding, as of unCLIP", "give a model without it"),
     (r"noise_augmentor\.|^embedder\.", "unCLIP's reading of pictures", "give a model that reads texts"),
     (r"task_embedding|control_add_embedding|transformer_layes", "ControlNet-Union", "give a plain one"),
-    (r"lora_|\.hada_|\.lokr_|\.oft_|\.dora_scale", "a LoRA or its like", "give it under loras"),
+    (r"^lora_te2_|^text_encoder_2\.", "SDXL's second text encoder", "give an SDXL as model"),
     (r"image_proj|ip_adapter|to_[kv]_ip", "an IP-Adapter", "sdcorrect has no place for one"),
     (
-        r"emb_params|string_to_param|embedding_manager",
-        "a learned word",
-        "give it under textual_inversions",
-    ),
-    (
-        r"(^|\.)(double|single|joint)_blocks\.|x_embedder",
+        r"(double|single|joint)_blocks[._]|single_transformer_blocks|x_embedder|^(lora_)?transformer[._]",
         "another architecture",
         "give SD 1.x, 2.x or SDXL",
     ),
     (r"edm_|sigma_(max|min|data)", "the mark of an EDM model", "give one trained on betas"),
+    (
+        r"^(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner)\.",
+        "a part of a checkpoint",
+        "give a whole one as model",
+    ),
 )
 UNKNOWN = ("nothing that is known here", "give the file without it, or converted to diffusers' format")
 
@@ -79,6 +91,16 @@ def ignorable(key: str) -> bool:
     return any(re.fullmatch(pattern, key) for pattern in IGNORABLE.values())
 
 
+def stranger(what: str, keys: Iterable[str]) -> tuple[str, str]:
+    """What tensors of these names are that have no place in a file that is `what`; what would work."""
+    for pattern, kind, remedy in STRANGERS:
+        if f"under {what.replace(' ', '_')}" not in remedy and any(
+            re.search(pattern, key) for key in keys
+        ):
+            return kind, remedy
+    return UNKNOWN
+
+
 def account_for(what: str, name: str, held: Iterable[str], used: Collection[str]) -> None:
     """Refuse a file of which something would be dropped.
 
@@ -93,7 +115,7 @@ def account_for(what: str, name: str, held: Iterable[str], used: Collection[str]
     """
     rest = [key for key in held if key not in used and not ignorable(key)]
     if rest:
-        kind, remedy = _stranger(rest)
+        kind, remedy = stranger(what, rest)
         count = "1 tensor" if len(rest) == 1 else f"{len(rest)} tensors"
         raise UsageError(
             f"{what} {name}: {count} in it would not be used, such as {printable(rest[0])}: "
@@ -174,10 +196,3 @@ class _Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.told.append(" ".join(record.getMessage().split())[:300])
-
-
-def _stranger(keys: Iterable[str]) -> tuple[str, str]:
-    for pattern, kind, remedy in STRANGERS:
-        if any(re.search(pattern, key) for key in keys):
-            return kind, remedy
-    return UNKNOWN

@@ -4,11 +4,11 @@ from sdcorrect.models.adapters import (
     Adapters,
     add_words,
     find_adapters,
-    lay_loras,
     load_vae,
 )
 from sdcorrect.models.checkpoints import Checkpoint, find_checkpoint, load_pipeline
 from sdcorrect.models.controlnets import load_controlnets
+from sdcorrect.models.loras import lay_loras
 from sdcorrect.models.machine import choose_device, settle
 from sdcorrect.models.model import Model
 from sdcorrect.models.safety import add_safety_checker

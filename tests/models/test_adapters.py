@@ -260,6 +260,7 @@ def test_what_is_not_there_is_told(checkpoint: Where, settings: dict[str, Any]) 
 
 
 def test_a_folder_without_the_usual_file_asks_for_its_name(checkpoint: Where, tmp_path: Path) -> None:
-    assert "holds no pytorch_lora_weights.safetensors; name the file" in complaint(
-        checkpoint, "sd1", loras=[str(tmp_path)]
+    assert (
+        "holds no pytorch_lora_weights.safetensors or adapter_model.safetensors; name the file"
+        in complaint(checkpoint, "sd1", loras=[str(tmp_path)])
     )
