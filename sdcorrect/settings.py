@@ -42,6 +42,7 @@ class ControlNet(Settings):
     """A ControlNet, the hints that it is shown and how strongly it acts."""
 
     path: str = Field(min_length=1)
+    variant: str | None = None  #: of a hub id or a folder: which files, such as fp16
     #: canny, or a folder of ready-made hints: for each picture one at the same relative path
     hint: str = Field(CANNY, min_length=1)
     thresholds: tuple[int, int] = (50, 100)  #: of canny

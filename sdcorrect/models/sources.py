@@ -74,15 +74,24 @@ class Finder:
         """
         return _reach(constants.ENDPOINT)
 
-    def find(self, what: str, name: str, patterns: Sequence[str], revision: str | None = None) -> Found:
+    def find(
+        self,
+        what: str,
+        name: str,
+        patterns: Sequence[str],
+        revision: str | None = None,
+        *,
+        here: Sequence[str] | None = None,
+    ) -> Found:
         """The file or folder `name`; of a hub repository the files that match `patterns`.
 
-        `what` it is to the job, such as "vae", begins every message.
+        `what` it is to the job, such as "vae", begins every message. A folder on this machine is
+        identified by the files that match `here`, by default those of `patterns`.
 
         Raises:
             UsageError: it is neither here nor to be had from the hub.
         """
-        return local(what, name, patterns) or self.from_hub(
+        return local(what, name, here or patterns) or self.from_hub(
             what, name, lambda: self._download(name, patterns, revision), revision
         )
 

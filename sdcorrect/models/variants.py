@@ -18,13 +18,19 @@ _WEIGHTS = re.compile(
 )
 
 
+def variant_of(file: str) -> str | None:
+    """The variant of a file's name, "" without one; None where it is not that of weights."""
+    match = _WEIGHTS.fullmatch(file)
+    return match and (match["variant"] or match["legacy"] or match["of_index"] or "")
+
+
 def weights_in(names: Iterable[str]) -> dict[str, set[str]]:
     """The variants of each folder that holds weights; that without a name is ""."""
     found: dict[str, set[str]] = {}
     for name in names:
         folder, _, file = name.rpartition("/")
-        if match := _WEIGHTS.fullmatch(file):
-            variant = match["variant"] or match["legacy"] or match["of_index"] or ""
+        variant = variant_of(file)
+        if variant is not None:
             found.setdefault(folder, set()).add(variant)
     return found
 
