@@ -1,6 +1,6 @@
-"""What is laid over a checkpoint: find it all, load another VAE, and add learned words."""
+"""What is laid over a checkpoint: find it all, and load another VAE."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,16 +8,14 @@ from typing import Any
 from diffusers import AutoencoderKL
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import SafetensorError
-from torch import Tensor
 from torch import dtype as DType
 
 from sdcorrect.errors import UsageError
 from sdcorrect.models.accounts import account_for, account_for_loading, notices
-from sdcorrect.models.checkpoints import Pipeline
 from sdcorrect.models.lora_files import PEFT_CONFIG
 from sdcorrect.models.original import taken
 from sdcorrect.models.sources import Finder, Found, hash_file
-from sdcorrect.models.tensors import read_shapes, read_tensors
+from sdcorrect.models.tensors import read_shapes
 from sdcorrect.settings import CANNY, ControlNet, Lora, ModelSettings, TextualInversion
 
 #: The files that diffusers writes, and so those that a hub id or a folder without a file's name means.
@@ -134,52 +132,3 @@ def load_vae(found: Found, config: Path, dtype: DType) -> AutoencoderKL:
             f"vae {path}: its latents have {vae.config.latent_channels} channels, Stable Diffusion's 4"
         )
     return vae
-
-
-def add_words(pipe: Pipeline, inversions: Sequence[tuple[TextualInversion, Found]]) -> None:
-    """Teach the text encoders words learned by textual inversion (Gal et al., 2023).
-
-    Raises:
-        UsageError: one is broken, made for another family, or a word that is known already.
-    """
-    for inversion, found in inversions:
-        token, embeddings = _read_inversion(inversion, read_tensors("textual inversion", found.path))
-        encoders = [(pipe.tokenizer, pipe.text_encoder)]
-        if "text_encoder_2" in pipe.components:
-            encoders.append((pipe.tokenizer_2, pipe.text_encoder_2))
-        if len(embeddings) != len(encoders):
-            raise UsageError(
-                f"textual inversion {inversion.path}: made for {len(embeddings)} text encoders, "
-                f"this model has {len(encoders)}; is it of another family?"
-            )
-        for embedding, (tokenizer, text_encoder) in zip(embeddings, encoders, strict=True):
-            width = text_encoder.get_input_embeddings().embedding_dim
-            if embedding.shape[-1] != width:
-                raise UsageError(
-                    f"textual inversion {inversion.path}: {embedding.shape[-1]} wide, where this "
-                    f"model's words are {width}; is it of another family?"
-                )
-            try:
-                pipe.load_textual_inversion(
-                    embedding, token=token, tokenizer=tokenizer, text_encoder=text_encoder
-                )
-            except ValueError as error:
-                raise UsageError(f"textual inversion {inversion.path}: {error}") from None
-
-
-def _read_inversion(inversion: TextualInversion, content: Mapping[str, Any]) -> tuple[str, list[Tensor]]:
-    """The word, and its embedding for each text encoder, of any of the formats in use."""
-    token, stem = inversion.token, Path(inversion.path).stem
-    match content:
-        case {"string_to_param": {"*": Tensor() as embedding}}:
-            return token or str(content.get("name") or stem), [embedding]
-        case {"clip_l": Tensor() as first, "clip_g": Tensor() as second}:
-            return token or stem, [first, second]
-        case {"emb_params": Tensor() as embedding}:
-            return token or stem, [embedding]
-    words = [(word, value) for word, value in content.items() if isinstance(value, Tensor)]
-    if len(words) != 1:
-        raise UsageError(
-            f"textual inversion {inversion.path}: holds {len(words)} tensors, expected one word's"
-        )
-    return token or words[0][0], [words[0][1]]

@@ -5,7 +5,6 @@ from diffusers import DDIMScheduler
 from sdcorrect.core.schedule import ddim_scheduler
 from sdcorrect.models.adapters import (
     Adapters,
-    add_words,
     find_adapters,
     load_vae,
 )
@@ -16,6 +15,7 @@ from sdcorrect.models.machine import choose_device, settle
 from sdcorrect.models.model import Model
 from sdcorrect.models.safety import add_safety_checker
 from sdcorrect.models.sources import Finder
+from sdcorrect.models.words import add_words
 from sdcorrect.settings import ModelSettings
 
 #: Settings beside the files that decide what a picture becomes.
