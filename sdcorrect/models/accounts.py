@@ -34,6 +34,9 @@ IGNORABLE = {
     "pools the first text encoder, which no family asks of it": (
         r"(cond_stage_model|conditioner\.embedders\.0)\.transformer\.text_projection(\.weight)?"
     ),
+    "notes on how a word was learned": (
+        r"step|name|hash|notes|change_vector|string_to_token|sd_checkpoint(_name)?"
+    ),
     "counts the steps of the training": r"(.*\.)?(global_step|num_updates|num_batches_tracked)",
 }
 MERGED = "merge it into its model with the trainer's own tool and give that as model"

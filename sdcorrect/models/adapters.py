@@ -1,30 +1,20 @@
-"""What is laid over a checkpoint: find it all, load another VAE, and add learned words."""
+"""What is laid over a checkpoint: find it all, and load another VAE."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusers import AutoencoderKL
-from diffusers.loaders.single_file_utils import SingleFileComponentError
-from safetensors import SafetensorError
-from torch import Tensor
-from torch import dtype as DType
-
 from sdcorrect.errors import UsageError
-from sdcorrect.models.accounts import account_for, account_for_loading, notices
-from sdcorrect.models.checkpoints import Pipeline
-from sdcorrect.models.controlnets import MISFITS, find_controlnet
+from sdcorrect.models.controlnets import find_controlnet
 from sdcorrect.models.lora_files import PEFT_CONFIG
-from sdcorrect.models.original import taken
 from sdcorrect.models.sources import Finder, Found, hash_file
-from sdcorrect.models.tensors import read_shapes, read_tensors
+from sdcorrect.models.vaes import find_vae
 from sdcorrect.settings import CANNY, ControlNet, Lora, ModelSettings, TextualInversion
 
 #: The files that diffusers writes, and so those that a hub id or a folder without a file's name means.
 LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", PEFT_CONFIG)
 INVERSION_FILES = ("learned_embeds.safetensors", "learned_embeds.bin")
-VAE_FILES = ("*.json", "*.safetensors", "vae/*")
 
 
 @dataclass(frozen=True)
@@ -67,7 +57,7 @@ def find_adapters(settings: ModelSettings, finder: Finder) -> Adapters:
         UsageError: one is not there.
     """
     return Adapters(
-        vae=finder.find("vae", settings.vae, VAE_FILES) if settings.vae else None,
+        vae=find_vae(settings.vae, finder) if settings.vae else None,
         loras=tuple((lora, _one_file("lora", lora.path, finder, LORA_FILES)) for lora in settings.loras),
         textual_inversions=tuple(
             (inversion, _one_file("textual inversion", inversion.path, finder, INVERSION_FILES))
@@ -95,88 +85,3 @@ def _one_file(what: str, name: str, finder: Finder, usual: Sequence[str]) -> Fou
 
 def _hints(network: ControlNet) -> str:
     return CANNY if network.hint == CANNY else str(Path(network.hint).resolve())
-
-
-def load_vae(found: Found, config: Path, dtype: DType) -> AutoencoderKL:
-    """A VAE from a diffusers folder, a pipeline's folder or a single file, the latter as `config` says.
-
-    Raises:
-        UsageError: it is broken, or is no VAE of Stable Diffusion.
-    """
-    path = found.path
-    try:
-        with notices("vae", str(path)):
-            if path.is_file():
-                vae = AutoencoderKL.from_single_file(
-                    str(path), config=str(config), subfolder="vae", local_files_only=True, dtype=dtype
-                )
-            else:
-                vae, told = AutoencoderKL.from_pretrained(
-                    path / "vae" if (path / "vae").is_dir() else path,
-                    local_files_only=True,
-                    dtype=dtype,
-                    output_loading_info=True,
-                )
-                account_for_loading("vae", str(path), "VAE", told)
-    except NotImplementedError:  # what torch says of moving a tensor that has no content
-        raise UsageError(f"vae {path}: some of its tensors are absent") from None
-    except (*MISFITS, OSError, SafetensorError, SingleFileComponentError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"vae {path}: not a VAE of Stable Diffusion: {reason}") from None
-    if path.is_file():
-        shapes = read_shapes("vae", path)
-        account_for("vae", str(path), shapes, taken(shapes, {"vae": vae}))
-    if vae.config.latent_channels != 4:
-        raise UsageError(
-            f"vae {path}: its latents have {vae.config.latent_channels} channels, Stable Diffusion's 4"
-        )
-    return vae
-
-
-def add_words(pipe: Pipeline, inversions: Sequence[tuple[TextualInversion, Found]]) -> None:
-    """Teach the text encoders words learned by textual inversion (Gal et al., 2023).
-
-    Raises:
-        UsageError: one is broken, made for another family, or a word that is known already.
-    """
-    for inversion, found in inversions:
-        token, embeddings = _read_inversion(inversion, read_tensors("textual inversion", found.path))
-        encoders = [(pipe.tokenizer, pipe.text_encoder)]
-        if "text_encoder_2" in pipe.components:
-            encoders.append((pipe.tokenizer_2, pipe.text_encoder_2))
-        if len(embeddings) != len(encoders):
-            raise UsageError(
-                f"textual inversion {inversion.path}: made for {len(embeddings)} text encoders, "
-                f"this model has {len(encoders)}; is it of another family?"
-            )
-        for embedding, (tokenizer, text_encoder) in zip(embeddings, encoders, strict=True):
-            width = text_encoder.get_input_embeddings().embedding_dim
-            if embedding.shape[-1] != width:
-                raise UsageError(
-                    f"textual inversion {inversion.path}: {embedding.shape[-1]} wide, where this "
-                    f"model's words are {width}; is it of another family?"
-                )
-            try:
-                pipe.load_textual_inversion(
-                    embedding, token=token, tokenizer=tokenizer, text_encoder=text_encoder
-                )
-            except ValueError as error:
-                raise UsageError(f"textual inversion {inversion.path}: {error}") from None
-
-
-def _read_inversion(inversion: TextualInversion, content: Mapping[str, Any]) -> tuple[str, list[Tensor]]:
-    """The word, and its embedding for each text encoder, of any of the formats in use."""
-    token, stem = inversion.token, Path(inversion.path).stem
-    match content:
-        case {"string_to_param": {"*": Tensor() as embedding}}:
-            return token or str(content.get("name") or stem), [embedding]
-        case {"clip_l": Tensor() as first, "clip_g": Tensor() as second}:
-            return token or stem, [first, second]
-        case {"emb_params": Tensor() as embedding}:
-            return token or stem, [embedding]
-    words = [(word, value) for word, value in content.items() if isinstance(value, Tensor)]
-    if len(words) != 1:
-        raise UsageError(
-            f"textual inversion {inversion.path}: holds {len(words)} tensors, expected one word's"
-        )
-    return token or words[0][0], [words[0][1]]

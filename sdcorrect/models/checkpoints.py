@@ -145,7 +145,21 @@ def load_pipeline(
     _refuse_gaps(name, pipe)
     if checkpoint.path.is_file():
         _account_for_single_file(checkpoint, pipe, vae_replaced=vae is not None)
+    _read_at_the_end(pipe)
     return pipe
+
+
+def _read_at_the_end(pipe: Pipeline) -> None:
+    """Have the text encoders take the pooled text from the token that ends it.
+
+    Published ones say `eos_token_id: 2`, with which transformers takes it from the highest token: the
+    end too, unless there are learned words.
+    """
+    for part, tokenizer in (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")):
+        if encoder := pipe.components.get(part):
+            end = pipe.components[tokenizer].eos_token_id
+            encoder.config.eos_token_id = end
+            getattr(encoder, "text_model", encoder).eos_token_id = end
 
 
 def _load(

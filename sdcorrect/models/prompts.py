@@ -156,12 +156,18 @@ def _silenced(pipe: StableDiffusionXLPipeline, prompt: str, encoding: Encoding) 
 
 def _warn_if_cut(tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
     limit = tokenizer.model_max_length - 2  # the start and end tokens
-    tokens = tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
+    read = tokenizer(prompt, add_special_tokens=False, verbose=False, return_offsets_mapping=True)
+    tokens = read.input_ids
     if len(tokens) > limit:
         logger.warning(
             "the prompt has %d tokens and the text encoder reads %d; cut off: %r "
             "(prompt_syntax: weighted reads all)",
             len(tokens),
             limit,
-            tokenizer.decode(tokens[limit:]),
+            _from_word_at(prompt, read.offset_mapping[limit][0]),
         )
+
+
+def _from_word_at(prompt: str, place: int) -> str:
+    """The rest of `prompt`, from the first letter of the word at `place`."""
+    return prompt[len(re.sub(r"\S+$", "", prompt[:place])) :]

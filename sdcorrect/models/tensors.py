@@ -11,7 +11,7 @@ from zipfile import is_zipfile
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdcorrect.errors import UsageError
 
@@ -97,7 +97,8 @@ def read_tensors(what: str, file: Path) -> dict[str, Any]:
 def _unpickle_weights(file: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of pickle protocols that still load
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
+        with torch.serialization.safe_globals([nn.ParameterDict]):  # of learned words; it runs no code
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
 
 
 def _broken(what: str, file: Path, error: Exception) -> UsageError:
