@@ -12,19 +12,18 @@ from torch import dtype as DType
 
 from sdcorrect.errors import UsageError
 from sdcorrect.models.accounts import account_for, account_for_loading, notices
+from sdcorrect.models.controlnets import MISFITS, find_controlnet
+from sdcorrect.models.hashes import hash_file
 from sdcorrect.models.lora_files import PEFT_CONFIG
 from sdcorrect.models.original import taken
-from sdcorrect.models.sources import Finder, Found, hash_file
+from sdcorrect.models.sources import Finder, Found
 from sdcorrect.models.tensors import read_shapes
 from sdcorrect.settings import CANNY, ControlNet, Lora, ModelSettings, TextualInversion
 
 #: The files that diffusers writes, and so those that a hub id or a folder without a file's name means.
 LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", PEFT_CONFIG)
 INVERSION_FILES = ("learned_embeds.safetensors", "learned_embeds.bin")
-CONTROLNET_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 VAE_FILES = ("*.json", "*.safetensors", "vae/*")
-#: What libraries raise for tensors that do not fit a model.
-MISFITS = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,7 @@ def find_adapters(settings: ModelSettings, finder: Finder) -> Adapters:
             for inversion in settings.textual_inversions
         ),
         controlnets=tuple(
-            (network, finder.find("controlnet", network.path, CONTROLNET_FILES))
-            for network in settings.controlnets
+            (network, find_controlnet(network, finder)) for network in settings.controlnets
         ),
     )
 

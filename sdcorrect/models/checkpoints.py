@@ -10,14 +10,19 @@ import diffusers
 import transformers
 from diffusers import (
     AutoencoderKL,
+    DDIMScheduler,
     DiffusionPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
 )
-from diffusers.loaders.single_file_utils import SingleFileComponentError
+from diffusers.loaders.single_file_utils import (
+    SingleFileComponentError,
+    create_diffusers_clip_model_from_ldm,
+)
 from safetensors import SafetensorError
 from torch import dtype as DType
 from torch import nn
+from transformers import CLIPTextModel
 
 from sdcorrect.errors import UsageError
 from sdcorrect.models.accounts import (
@@ -26,9 +31,12 @@ from sdcorrect.models.accounts import (
     account_for_loading,
     notices,
 )
-from sdcorrect.models.original import taken
+from sdcorrect.models.architecture import check_folder, refuse_other_inputs
+from sdcorrect.models.original import taken, usual_name
 from sdcorrect.models.sources import Finder, Found, local
-from sdcorrect.models.tensors import read_header, read_shapes
+from sdcorrect.models.tensors import read_header, read_shapes, read_some
+from sdcorrect.models.training import MARKS, Marks, read_marks
+from sdcorrect.models.variants import check_variant, listing, weights_in
 from sdcorrect.settings import ModelSettings
 
 MINI = Path(__file__).parents[1] / "assets" / "mini"
@@ -36,9 +44,9 @@ Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
 
 #: How a single file names its text encoder, and whose tokenizer and settings such a model takes.
 SINGLE_FILE_FAMILIES = {
-    "cond_stage_model.transformer.": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "cond_stage_model.model.": "stabilityai/stable-diffusion-2-1",
-    "conditioner.embedders.1.": "stabilityai/stable-diffusion-xl-base-1.0",
+    "cond_stage_model.transformer.": ("SD 1.x", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+    "cond_stage_model.model.": ("SD 2.x", "stabilityai/stable-diffusion-2-1"),
+    "conditioner.embedders.1.": ("SDXL", "stabilityai/stable-diffusion-xl-base-1.0"),
 }
 #: What is not loaded with a pipeline, and so not downloaded either.
 SAFETY_CHECKER = {"safety_checker": None, "feature_extractor": None}
@@ -49,12 +57,12 @@ LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
 #: How a single file names its VAE.
 VAE_PREFIX = "first_stage_model."
 CONFIG_FILES = ("*.json", "*.txt", "*.model")
-SAFETY_CHECKER_FILES = ("safety_checker/*.safetensors",)
+SAFETY_CHECKER_FILES = tuple(
+    f"safety_checker/{file}" for file in ("model.safetensors", "pytorch_model.bin", "*-of-*")
+)
 #: The folders of a pipeline's parts, by which it is known: not single files or mini's CLIP beside them.
 PARTS = ("unet", "vae", "text_encoder*", "tokenizer*", "scheduler", *SAFETY_CHECKER)
-PART_FILES = tuple(
-    f"{part}/*.{kind}" for part in PARTS for kind in ("safetensors", "bin", "json", "txt")
-)
+PART_FILES = tuple(f"{part}/*" for part in PARTS)
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,7 @@ class Checkpoint:
     config: Path  #: the diffusers folder that its settings come from
     base_identity: str | None = None  #: of a single file: what identifies those settings
     has_vae: bool = True
+    marks: Marks = Marks()  #: what a single file says itself of its training
 
     @property
     def pipeline_class(self) -> type[Pipeline]:
@@ -84,13 +93,22 @@ def find_checkpoint(settings: ModelSettings, finder: Finder) -> Checkpoint:
     found = _find(settings, finder)
     if found.path.is_file():
         return _single_file(settings, finder, found)
-    _check_folder(name, found.path)
+    index = read_index(name, found.path)
+    check_folder(f"model {name}", found.path, index)
+    weights = weights_in(listing(name, found))
+    parts = [p for p in MODELS if any(index.get(p, ())) and not (p == "vae" and settings.vae)]
+    check_variant(f"model {name}", weights, parts, settings.variant)
     identity = f"{found.identity} {settings.variant}" if settings.variant else found.identity
     return Checkpoint(name, found.path, identity, found.path)
 
 
 def load_pipeline(
-    checkpoint: Checkpoint, dtype: DType, *, variant: str | None, vae: AutoencoderKL | None
+    checkpoint: Checkpoint,
+    dtype: DType,
+    *,
+    scheduler: DDIMScheduler,
+    variant: str | None,
+    vae: AutoencoderKL | None,
 ) -> Pipeline:
     """Load `checkpoint` on the CPU in `dtype`, with `vae` instead of its own where one is given.
 
@@ -100,7 +118,7 @@ def load_pipeline(
     name = checkpoint.name
     if vae is None and not checkpoint.has_vae:
         raise UsageError(f"model {name}: holds no VAE; name one with vae: stabilityai/sd-vae-ft-mse")
-    given = LEFT_OUT if vae is None else LEFT_OUT | {"vae": vae}
+    given = LEFT_OUT | {"scheduler": scheduler} | ({} if vae is None else {"vae": vae})
     known = checkpoint.pipeline_class._get_signature_keys(checkpoint.pipeline_class)[0]
     options: dict[str, Any] = {key: value for key, value in given.items() if key in known}
     if checkpoint.pipeline_class is StableDiffusionXLPipeline:
@@ -126,7 +144,7 @@ def load_pipeline(
         raise UsageError(f"model {name}: not a whole Stable Diffusion checkpoint: {reason}") from None
     _refuse_gaps(name, pipe)
     if checkpoint.path.is_file():
-        _account_for_single_file(checkpoint, pipe)
+        _account_for_single_file(checkpoint, pipe, vae_replaced=vae is not None)
     _read_at_the_end(pipe)
     return pipe
 
@@ -154,6 +172,7 @@ def _load(
             local_files_only=True,
             dtype=dtype,
             **options,
+            **_text_encoder_without_model(checkpoint, dtype),
         )
     index = read_index(checkpoint.name, checkpoint.path)
     parts = {
@@ -164,6 +183,24 @@ def _load(
     return checkpoint.pipeline_class.from_pretrained(
         checkpoint.path, variant=variant, local_files_only=True, dtype=dtype, **options, **parts
     )
+
+
+def _text_encoder_without_model(checkpoint: Checkpoint, dtype: DType) -> dict[str, nn.Module]:
+    """The first text encoder of a single file of older names, which diffusers does not know."""
+    keys = read_shapes("model", checkpoint.path)
+    older = {key: usual_name(key) for key in keys if usual_name(key) != key}
+    if not older:
+        return {}
+    tensors = read_some("model", checkpoint.path, older)
+    text_encoder: nn.Module = create_diffusers_clip_model_from_ldm(
+        CLIPTextModel,
+        {older[key]: value for key, value in tensors.items()},
+        subfolder="text_encoder",
+        config=str(checkpoint.config),
+        torch_dtype=dtype,
+        local_files_only=True,
+    )
+    return {"text_encoder": text_encoder.eval()}
 
 
 def _load_part(
@@ -183,12 +220,14 @@ def _load_part(
     return module
 
 
-def _account_for_single_file(checkpoint: Checkpoint, pipe: Pipeline) -> None:
+def _account_for_single_file(checkpoint: Checkpoint, pipe: Pipeline, *, vae_replaced: bool) -> None:
     shapes = read_shapes("model", checkpoint.path)
-    used = taken(shapes, pipe.components)
-    replaced = {key for key in shapes if key.startswith(VAE_PREFIX)}  # by the job's own VAE
-    account_for("model", checkpoint.name, shapes, used | replaced)
-    account_for_header("model", checkpoint.name, read_header("model", checkpoint.path), ())
+    used = taken({usual_name(key): shape for key, shape in shapes.items()}, pipe.components)
+    others = {key for key in shapes if usual_name(key) in used} | checkpoint.marks.tensors
+    if vae_replaced:
+        others |= {key for key in shapes if key.startswith(VAE_PREFIX)}
+    account_for("model", checkpoint.name, shapes, used | others)
+    account_for_header("model", checkpoint.name, read_header("model", checkpoint.path), MARKS)
 
 
 def read_index(name: str, folder: Path) -> dict[str, Any]:
@@ -230,64 +269,43 @@ def _find(settings: ModelSettings, finder: Finder) -> Found:
 
 
 def _single_file(settings: ModelSettings, finder: Finder, found: Found) -> Checkpoint:
-    shapes = read_shapes("model", found.path)
-    own_base = _base_of(settings.model, shapes)
-    base = settings.base_config or own_base
+    name, shapes = settings.model, read_shapes("model", found.path)
+    header = read_header("model", found.path)
+    marks = read_marks(name, shapes, header, settings.prediction_type)
+    family, own_base = _family_of(name, shapes)
+    files = CONFIG_FILES + (SAFETY_CHECKER_FILES if settings.safety_checker else ())
+    base = settings.base_config or marks.base or own_base
     try:
-        files = CONFIG_FILES + (SAFETY_CHECKER_FILES if settings.safety_checker else ())
         config = finder.find("base_config", base, files)
     except UsageError as error:
+        if settings.base_config:
+            raise
+        reason = str(error).removeprefix(f"base_config {base}: ").partition("; run `")[0]
         raise UsageError(
-            f"model {settings.model}: takes its tokenizer and settings from {base}; {error}"
+            f"model {name}: is an {family} and takes its tokenizer and settings from {base}; that is "
+            f"{reason}; run `sdcorrect prefetch` with the network first, or set base_config "
+            f"to a diffusers folder of an {family}"
         ) from None
     if not config.path.is_dir():
         raise UsageError(f"base_config {base}: expected a diffusers folder or a hub id")
-    read_index(base, config.path)
+    check_folder(f"base_config {base}", config.path, read_index(base, config.path))
     has_vae = any(key.startswith(VAE_PREFIX) for key in shapes)
-    return Checkpoint(settings.model, found.path, found.identity, config.path, config.identity, has_vae)
+    return Checkpoint(name, found.path, found.identity, config.path, config.identity, has_vae, marks)
 
 
-def _base_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """The hub id of the model whose family a single file's tensors tell."""
+def _family_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, str]:
+    """The family that a single file's tensors tell, and the hub id of its model."""
     first = shapes.get("model.diffusion_model.input_blocks.0.0.weight")
     if first is None:
         raise UsageError(
             f"model {name}: holds no Stable Diffusion U-Net; a LoRA belongs under `loras`, "
             "a VAE under `vae`, an embedding under `textual_inversions`"
         )
-    _refuse_other_inputs(name, first[1])
-    for prefix, base in SINGLE_FILE_FAMILIES.items():
+    refuse_other_inputs(f"model {name}", first[1])
+    for prefix, family in SINGLE_FILE_FAMILIES.items():
         if any(key.startswith(prefix) for key in shapes):
-            return base
+            return family
     raise UsageError(f"model {name}: holds no text encoder of SD 1.x, SD 2.x or SDXL base")
-
-
-def _check_folder(name: str, folder: Path) -> None:
-    index = read_index(name, folder)
-    parts = {part: value[1] for part, value in index.items() if isinstance(value, list) and value[1:]}
-    if parts.get("unet") != "UNet2DConditionModel" or "Kandinsky" in str(index.get("_class_name")):
-        kind = index.get("_class_name", "of unknown class")
-        raise UsageError(
-            f"model {name}: not a Stable Diffusion pipeline but {kind}; give SD 1.x, SD 2.x or SDXL base"
-        )
-    if parts.get("text_encoder") is None:
-        raise UsageError(
-            f"model {name}: has no first text encoder, as the SDXL refiner; give the SDXL base"
-        )
-    try:
-        config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"model {name}: unet/config.json cannot be read: {error}") from None
-    _refuse_other_inputs(name, config.get("in_channels", 4))
-
-
-def _refuse_other_inputs(name: str, channels: int) -> None:
-    if channels != 4:
-        kind = {9: "an inpainting model", 8: "an InstructPix2Pix model"}.get(channels, "another model")
-        raise UsageError(
-            f"model {name}: its U-Net takes {channels} channels, which is {kind}; "
-            "give one that takes the 4 of a latent"
-        )
 
 
 def _refuse_gaps(name: str, pipe: Pipeline) -> None:

@@ -5,6 +5,7 @@ once more on stand-ins that take no memory: each is its tensor's number in the f
 tensor's shape.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,17 @@ OPEN_CLIPS = {
     "text_encoder": "cond_stage_model.model.",
     "text_encoder_2": "conditioner.embedders.1.model.",
 }
+#: Older files name CLIP's tensors without the model within it.
+_WITHOUT_MODEL = re.compile(
+    r"(?P<clip>(cond_stage_model|conditioner\.embedders\.0)\.transformer\.)"
+    r"(?P<rest>(embeddings|encoder|final_layer_norm)\..+)"
+)
+
+
+def usual_name(key: str) -> str:
+    """The name that a tensor of CLIP has in most files."""
+    match = _WITHOUT_MODEL.fullmatch(key)
+    return f"{match['clip']}text_model.{match['rest']}" if match else key
 
 
 def taken(shapes: Shapes, parts: Mapping[str, Any]) -> set[str]:

@@ -3,6 +3,7 @@
 import pickle
 import re
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -45,6 +46,21 @@ def read_header(what: str, file: Path) -> dict[str, str]:
     try:
         with safe_open(file, "pt") as content:
             return content.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise _broken(what, file, error) from None
+
+
+def read_some(what: str, file: Path, names: Collection[str]) -> dict[str, Tensor]:
+    """The tensors of these `names` in a file, read without the others.
+
+    Raises:
+        UsageError: it is no such file, is cut short, or holds code.
+    """
+    if file.suffix != ".safetensors":
+        return {key: value for key, value in read_tensors(what, file).items() if key in names}
+    try:
+        with safe_open(file, "pt") as content:
+            return {key: content.get_tensor(key) for key in names}
     except (SafetensorError, OSError) as error:
         raise _broken(what, file, error) from None
 
