@@ -7,8 +7,9 @@ from typing import Any
 
 from sdcorrect.errors import UsageError
 from sdcorrect.models.controlnets import find_controlnet
+from sdcorrect.models.hashes import hash_file
 from sdcorrect.models.lora_files import PEFT_CONFIG
-from sdcorrect.models.sources import Finder, Found, hash_file
+from sdcorrect.models.sources import Finder, Found
 from sdcorrect.models.vaes import find_vae
 from sdcorrect.settings import CANNY, ControlNet, Lora, ModelSettings, TextualInversion
 

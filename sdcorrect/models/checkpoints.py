@@ -8,6 +8,7 @@ from pickle import UnpicklingError
 from typing import Any, TypeAlias
 
 import diffusers
+import torch
 import transformers
 from diffusers import (
     AutoencoderKL,
@@ -15,6 +16,7 @@ from diffusers import (
     DiffusionPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
+    UNet2DConditionModel,
 )
 from diffusers.loaders.single_file_utils import (
     SingleFileComponentError,
@@ -23,7 +25,7 @@ from diffusers.loaders.single_file_utils import (
 from safetensors import SafetensorError
 from torch import dtype as DType
 from torch import nn
-from transformers import CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from sdcorrect.errors import UsageError
 from sdcorrect.models.accounts import (
@@ -32,7 +34,7 @@ from sdcorrect.models.accounts import (
     account_for_loading,
     notices,
 )
-from sdcorrect.models.architecture import check_folder, refuse_other_inputs
+from sdcorrect.models.architecture import check_folder, read_config, refuse_other_inputs
 from sdcorrect.models.original import taken, usual_name
 from sdcorrect.models.reasons import reason_of
 from sdcorrect.models.sources import Finder, Found, local
@@ -56,6 +58,7 @@ LEFT_OUT = {**SAFETY_CHECKER, "image_encoder": None}
 #: The parts that have weights, of which all must be used, and the libraries whose classes they are.
 MODELS = ("unet", "vae", "text_encoder", "text_encoder_2")
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
+TEXT_ENCODERS = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
 #: How a single file names its VAE.
 VAE_PREFIX = "first_stage_model."
 CONFIG_FILES = ("*.json", "*.txt", "*.model")
@@ -150,7 +153,7 @@ def load_pipeline(
         raise UsageError(f"model {name}: not a whole Stable Diffusion checkpoint: {reason}") from None
     _refuse_gaps(name, pipe)
     if checkpoint.path.is_file():
-        _account_for_single_file(checkpoint, pipe, vae_replaced=vae is not None)
+        account_for_single_file(checkpoint, pipe.components, vae_replaced=vae is not None)
     _read_at_the_end(pipe)
     return pipe
 
@@ -231,14 +234,39 @@ def _load_part(
     return module
 
 
-def _account_for_single_file(checkpoint: Checkpoint, pipe: Pipeline, *, vae_replaced: bool) -> None:
+def account_for_single_file(
+    checkpoint: Checkpoint, parts: Mapping[str, Any], *, vae_replaced: bool
+) -> None:
+    """Refuse a single file of which `parts`, the models that are loaded from it, do not use all.
+
+    Raises:
+        UsageError: something in it is neither used nor ignorable.
+    """
     shapes = read_shapes("model", checkpoint.path)
-    used = taken({usual_name(key): shape for key, shape in shapes.items()}, pipe.components)
+    used = taken({usual_name(key): shape for key, shape in shapes.items()}, parts)
     others = {key for key in shapes if usual_name(key) in used} | checkpoint.marks.tensors
     if vae_replaced:
         others |= {key for key in shapes if key.startswith(VAE_PREFIX)}
     account_for("model", checkpoint.name, shapes, used | others)
     account_for_header("model", checkpoint.name, read_header("model", checkpoint.path), MARKS)
+
+
+def outline(checkpoint: Checkpoint) -> dict[str, nn.Module]:
+    """The models of a checkpoint as its configurations draw them, without any weights.
+
+    Raises:
+        UsageError: a configuration is not there, or is none.
+    """
+    folder, what = checkpoint.config, f"model {checkpoint.name}"
+    with torch.device("meta"):
+        parts: dict[str, nn.Module] = {
+            "unet": UNet2DConditionModel.from_config(read_config(what, folder, "unet")),
+            "vae": AutoencoderKL.from_config(read_config(what, folder, "vae")),
+        }
+        for part, kind in TEXT_ENCODERS.items():
+            if any(read_index(checkpoint.name, folder).get(part, ())):
+                parts[part] = kind(CLIPTextConfig(**read_config(what, folder, part)))
+    return parts
 
 
 def read_index(name: str, folder: Path) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 import json
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
+import torch
 from diffusers import ControlNetModel, MultiControlNetModel
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import SafetensorError
 from torch import dtype as DType
+from torch import nn
 
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.models.accounts import account_for, account_for_header, account_for_loading, notices
@@ -129,15 +132,45 @@ def _load_controlnet(
         raise UsageError(
             f"{what}: not a ControlNet for this model's family: {reason_of(error)}"
         ) from None
+    check_family(what, network.config, pipe.unet.config)
+    return network
+
+
+def check_family(what: str, config: Mapping[str, Any], unet: Mapping[str, Any]) -> None:
+    """Refuse a ControlNet that mirrors another U-Net, by the configurations of both.
+
+    Raises:
+        UsageError: it does, or is shown more than hints.
+    """
     for key in MIRRORED:
-        own, expected = network.config[key], pipe.unet.config[key]
+        own, expected = config[key], unet[key]
         if own != expected:
             raise UsageError(
                 f"{what}: made for another family: its {key} is {own}, this model's {expected}"
             )
     for key, usual in USUAL.items():
-        if network.config[key] != usual:
-            raise UsageError(f"{what}: its {key} is {network.config[key]}, expected {usual}")
+        if config[key] != usual:
+            raise UsageError(f"{what}: its {key} is {config[key]}, expected {usual}")
+
+
+def outline_controlnet(settings: ControlNet, found: Found, unet: nn.Module) -> ControlNetModel:
+    """A ControlNet without its weights, for an outline of the U-Net; of a single file all is known.
+
+    Raises:
+        UsageError: it is made for another family, or holds what is not known.
+    """
+    what = f"controlnet {settings.path}"
+    with torch.device("meta"):
+        if found.path.is_dir():
+            config = json.loads((found.path / "config.json").read_text(encoding="utf-8"))
+            network = ControlNetModel.from_config(config)
+        else:
+            network = ControlNetModel.from_unet(unet, load_weights_from_unet=False)
+            network.register_to_config(global_pool_conditions=_is_pooled(found))
+    if found.path.is_file():
+        shapes = read_shapes("controlnet", found.path)
+        account_for("controlnet", settings.path, shapes, taken(shapes, {"controlnet": network}))
+    check_family(what, network.config, unet.config)
     return network
 
 

@@ -84,6 +84,11 @@ def read_tensors(what: str, file: Path) -> dict[str, Any]:
                 f"{what} {file}: holds code beside its weights ({refused[1]}); refused without "
                 "running it; use the checkpoint's .safetensors version"
             ) from None
+        if "persistent_load of storage" in str(error):
+            raise UsageError(
+                f"{what} {file}: holds whole modules, as torch before 1.6 wrote them; "
+                "use a .safetensors version"
+            ) from None
         raise _broken(what, file, error) from None
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
         raise _broken(what, file, error) from None

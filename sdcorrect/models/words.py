@@ -1,6 +1,6 @@
 """Words learned by textual inversion (Gal et al., 2023): read their files, and teach them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,20 +41,31 @@ def add_words(pipe: Pipeline, inversions: Sequence[tuple[TextualInversion, Found
     if "text_encoder_2" in pipe.components:
         encoders.append((pipe.tokenizer_2, pipe.text_encoder_2))
     widths = [encoder.get_input_embeddings().embedding_dim for _, encoder in encoders]
+    words = read_words(inversions, widths, {token for t, _ in encoders for token in t.get_vocab()})
+    if words:
+        for number, (tokenizer, encoder) in enumerate(encoders):
+            _teach(tokenizer, encoder, [(word.text, word.vectors[number]) for word in words])
+
+
+def read_words(
+    inversions: Sequence[tuple[TextualInversion, Found]], widths: Sequence[int], known: Collection[str]
+) -> list[Word]:
+    """The words of a job, for text encoders of these widths whose tokenizers know the tokens `known`.
+
+    Raises:
+        UsageError: one is broken, made for another family, or known already.
+    """
     words: list[Word] = []
     for inversion, found in inversions:
         word = read_word(inversion, found.path)
         check_word(inversion.path, word, widths)
-        known = {vocabulary for tokenizer, _ in encoders for vocabulary in tokenizer.get_vocab()}
         if word.text in known or word.text.lower() in {other.text.lower() for other in words}:
             raise UsageError(
                 f"textual inversion {inversion.path}: its word {printable(word.text)} is already in "
                 "tokenizer vocabulary; give it another by token:"
             )
         words.append(word)
-    if words:
-        for number, (tokenizer, encoder) in enumerate(encoders):
-            _teach(tokenizer, encoder, [(word.text, word.vectors[number]) for word in words])
+    return words
 
 
 def check_word(name: str, word: Word, widths: Sequence[int]) -> None:
