@@ -5,25 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusers import AutoencoderKL
-from diffusers.loaders.single_file_utils import SingleFileComponentError
-from safetensors import SafetensorError
-from torch import dtype as DType
-
 from sdcorrect.errors import UsageError
-from sdcorrect.models.accounts import account_for, account_for_loading, notices
-from sdcorrect.models.controlnets import MISFITS, find_controlnet
+from sdcorrect.models.controlnets import find_controlnet
 from sdcorrect.models.hashes import hash_file
 from sdcorrect.models.lora_files import PEFT_CONFIG
-from sdcorrect.models.original import taken
 from sdcorrect.models.sources import Finder, Found
-from sdcorrect.models.tensors import read_shapes
+from sdcorrect.models.vaes import find_vae
 from sdcorrect.settings import CANNY, ControlNet, Lora, ModelSettings, TextualInversion
 
 #: The files that diffusers writes, and so those that a hub id or a folder without a file's name means.
 LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", PEFT_CONFIG)
 INVERSION_FILES = ("learned_embeds.safetensors", "learned_embeds.bin")
-VAE_FILES = ("*.json", "*.safetensors", "vae/*")
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,7 @@ def find_adapters(settings: ModelSettings, finder: Finder) -> Adapters:
         UsageError: one is not there.
     """
     return Adapters(
-        vae=finder.find("vae", settings.vae, VAE_FILES) if settings.vae else None,
+        vae=find_vae(settings.vae, finder) if settings.vae else None,
         loras=tuple((lora, _one_file("lora", lora.path, finder, LORA_FILES)) for lora in settings.loras),
         textual_inversions=tuple(
             (inversion, _one_file("textual inversion", inversion.path, finder, INVERSION_FILES))
@@ -94,39 +86,3 @@ def _one_file(what: str, name: str, finder: Finder, usual: Sequence[str]) -> Fou
 
 def _hints(network: ControlNet) -> str:
     return CANNY if network.hint == CANNY else str(Path(network.hint).resolve())
-
-
-def load_vae(found: Found, config: Path, dtype: DType) -> AutoencoderKL:
-    """A VAE from a diffusers folder, a pipeline's folder or a single file, the latter as `config` says.
-
-    Raises:
-        UsageError: it is broken, or is no VAE of Stable Diffusion.
-    """
-    path = found.path
-    try:
-        with notices("vae", str(path)):
-            if path.is_file():
-                vae = AutoencoderKL.from_single_file(
-                    str(path), config=str(config), subfolder="vae", local_files_only=True, dtype=dtype
-                )
-            else:
-                vae, told = AutoencoderKL.from_pretrained(
-                    path / "vae" if (path / "vae").is_dir() else path,
-                    local_files_only=True,
-                    dtype=dtype,
-                    output_loading_info=True,
-                )
-                account_for_loading("vae", str(path), "VAE", told)
-    except NotImplementedError:  # what torch says of moving a tensor that has no content
-        raise UsageError(f"vae {path}: some of its tensors are absent") from None
-    except (*MISFITS, OSError, SafetensorError, SingleFileComponentError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"vae {path}: not a VAE of Stable Diffusion: {reason}") from None
-    if path.is_file():
-        shapes = read_shapes("vae", path)
-        account_for("vae", str(path), shapes, taken(shapes, {"vae": vae}))
-    if vae.config.latent_channels != 4:
-        raise UsageError(
-            f"vae {path}: its latents have {vae.config.latent_channels} channels, Stable Diffusion's 4"
-        )
-    return vae

@@ -1,10 +1,8 @@
 """Load all that a job says of its model, in the order in which the parts need each other."""
 
-from sdcorrect.models.adapters import (
-    Adapters,
-    find_adapters,
-    load_vae,
-)
+from diffusers import StableDiffusionXLPipeline
+
+from sdcorrect.models.adapters import Adapters, find_adapters
 from sdcorrect.models.checkpoints import Checkpoint, find_checkpoint, load_pipeline
 from sdcorrect.models.controlnets import load_controlnets
 from sdcorrect.models.loras import lay_loras
@@ -13,6 +11,7 @@ from sdcorrect.models.model import Model
 from sdcorrect.models.safety import add_safety_checker
 from sdcorrect.models.sources import Finder
 from sdcorrect.models.training import scheduler_for
+from sdcorrect.models.vaes import load_vae
 from sdcorrect.models.words import add_words
 from sdcorrect.settings import ModelSettings
 
@@ -45,7 +44,8 @@ def load(settings: ModelSettings) -> Model:
     """
     device, dtype = choose_device(settings.device, settings.dtype)
     checkpoint, adapters = find(settings)
-    vae = adapters.vae and load_vae(adapters.vae, checkpoint.config, dtype)
+    xl = checkpoint.pipeline_class is StableDiffusionXLPipeline
+    vae = adapters.vae and load_vae(adapters.vae, checkpoint.config, dtype, xl=xl)
     scheduler = scheduler_for(checkpoint.name, checkpoint.config, checkpoint.marks, settings)
     pipe = load_pipeline(checkpoint, dtype, scheduler=scheduler, variant=settings.variant, vae=vae)
     if settings.safety_checker:
