@@ -251,7 +251,7 @@ def account_for_single_file(
     account_for_header("model", checkpoint.name, read_header("model", checkpoint.path), MARKS)
 
 
-def outline(checkpoint: Checkpoint) -> dict[str, nn.Module]:
+def outline(checkpoint: Checkpoint) -> dict[str, Any]:
     """The models of a checkpoint as its configurations draw them, without any weights.
 
     Raises:
@@ -259,7 +259,7 @@ def outline(checkpoint: Checkpoint) -> dict[str, nn.Module]:
     """
     folder, what = checkpoint.config, f"model {checkpoint.name}"
     with torch.device("meta"):
-        parts: dict[str, nn.Module] = {
+        parts: dict[str, Any] = {
             "unet": UNet2DConditionModel.from_config(read_config(what, folder, "unet")),
             "vae": AutoencoderKL.from_config(read_config(what, folder, "vae")),
         }

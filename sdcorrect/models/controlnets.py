@@ -13,7 +13,6 @@ from diffusers import ControlNetModel, MultiControlNetModel
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import SafetensorError
 from torch import dtype as DType
-from torch import nn
 
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.models.accounts import account_for, account_for_header, account_for_loading, notices
@@ -153,7 +152,7 @@ def check_family(what: str, config: Mapping[str, Any], unet: Mapping[str, Any]) 
             raise UsageError(f"{what}: its {key} is {config[key]}, expected {usual}")
 
 
-def outline_controlnet(settings: ControlNet, found: Found, unet: nn.Module) -> ControlNetModel:
+def outline_controlnet(settings: ControlNet, found: Found, unet: Any) -> ControlNetModel:
     """A ControlNet without its weights, for an outline of the U-Net; of a single file all is known.
 
     Raises:

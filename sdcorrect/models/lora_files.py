@@ -128,12 +128,11 @@ def read_lora(name: str, path: Path) -> LoraFile:
         role, layer = roles[key]
         layers[layer].tensors[role] = tensors[key]
     account_for("lora", name, tensors, used)
-    for layer in layers.values():
-        if layer.kind is None:
-            raise UsageError(
-                f"lora {name}: the tensors of {printable(layer.name)} make no whole layer: "
-                + ", ".join(sorted(layer.tensors))
-            )
+    for broken in (layer for layer in layers.values() if layer.kind is None):
+        raise UsageError(
+            f"lora {name}: the tensors of {printable(broken.name)} make no whole layer: "
+            + ", ".join(sorted(broken.tensors))
+        )
     header = read_header("lora", path)
     account_for_header("lora", name, header, {DIFFUSERS_HEADER})
     settings = _settings(name, path, header, tensors)

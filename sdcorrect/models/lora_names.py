@@ -6,6 +6,7 @@ A LoRA names a layer as diffusers does ("down_blocks.0..."), as the original for
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -28,7 +29,7 @@ _BLOCK = re.compile(r"(?P<side>down|up)_blocks_(?P<level>\d+)_(?P<kind>[a-z]+)_(
 _MID = re.compile(r"mid_block_(?P<kind>resnets|attentions)_(?P<i>\d+)_(?P<rest>.+)")
 
 
-def layers_by_name(part: nn.Module) -> dict[str, str]:
+def layers_by_name(part: Any) -> dict[str, str]:
     """The names of the linear and convolution layers of a part, by each that trainers give them."""
     return {
         alias: name
@@ -38,7 +39,7 @@ def layers_by_name(part: nn.Module) -> dict[str, str]:
     }
 
 
-def _aliases(flat: str, part: nn.Module) -> Iterator[str]:
+def _aliases(flat: str, part: Any) -> Iterator[str]:
     yield flat
     if isinstance(part, PreTrainedModel):
         bare = flat.removeprefix("text_model_")  # which libraries have and have not, by version

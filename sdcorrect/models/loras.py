@@ -14,7 +14,7 @@ from peft.tuners.loha.layer import make_weight, make_weight_cp
 from peft.tuners.lokr.layer import make_kron
 from peft.tuners.lokr.layer import make_weight_cp as make_core
 from peft.utils.other import get_pattern_key
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.models.accounts import stranger
@@ -36,7 +36,7 @@ class Placed:
 
     layer: Layer
     part: str
-    module: nn.Linear | nn.Conv2d
+    module: Any  #: linear or a convolution
     rank: int
     alpha: float
     scale: float  #: what its product is multiplied by
@@ -50,17 +50,17 @@ def lay_loras(pipe: Pipeline, loras: Sequence[tuple[Lora, Found]]) -> None:
         UsageError: one is broken, made for another family, or holds what is not known.
     """
     parts = {part: pipe.components[part] for part in ADAPTED if part in pipe.components}
-    changes: dict[nn.Module, list[tuple[Placed, float]]] = {}
+    changes: dict[Any, list[tuple[Placed, float]]] = {}
     for lora, found in loras:
         for placed in place(lora.path, read_lora(lora.path, found.path), parts):
             changes.setdefault(placed.module, []).append((placed, lora.weight))
     for module, of_module in changes.items():
         before = module.weight.float()
-        after = before + sum(weight * (changed(before, placed) - before) for placed, weight in of_module)
+        after = before + sum(weight * change(before, placed) for placed, weight in of_module)
         module.weight.data.copy_(after)
 
 
-def place(name: str, file: LoraFile, parts: Mapping[str, nn.Module]) -> list[Placed]:
+def place(name: str, file: LoraFile, parts: Mapping[str, Any]) -> list[Placed]:
     """The layers of a model that a LoRA's layers change, one for each; the weights are not read.
 
     Args:
@@ -97,7 +97,7 @@ def place(name: str, file: LoraFile, parts: Mapping[str, nn.Module]) -> list[Pla
     return list(placed.values())
 
 
-def _refuse_other_families(name: str, file: LoraFile, unet: nn.Module) -> None:
+def _refuse_other_families(name: str, file: LoraFile, unet: Any) -> None:
     expected = unet.config.cross_attention_dim
     for layer in file.layers:
         if layer.flat.endswith(READS_TEXT):
@@ -110,7 +110,7 @@ def _refuse_other_families(name: str, file: LoraFile, unet: nn.Module) -> None:
 
 
 def _part_of(
-    layers: Sequence[Layer], names: Mapping[str, Mapping[str, str]], parts: Mapping[str, nn.Module]
+    layers: Sequence[Layer], names: Mapping[str, Mapping[str, str]], parts: Mapping[str, Any]
 ) -> str:
     """The part that layers are for whose names do not say it: the first in which all of them fit."""
     for part, known in names.items():
@@ -140,7 +140,7 @@ def _placed(
     said = settings.get(part, settings.get(None, {}))
     placed = Placed(layer, part, module, *_scale(layer, found, said))
     try:
-        changed(module.weight.to("meta"), placed)
+        change(module.weight.to("meta"), placed)
     except RuntimeError:
         raise UsageError(
             f"lora {name}: the magnitudes (DoRA) of {printable(layer.name)} do not fit its layer"
@@ -190,20 +190,25 @@ def _rank(tensors: Mapping[str, Tensor]) -> int | None:
     return None
 
 
-def changed(weight: Tensor, placed: Placed) -> Tensor:
-    """W' of one LoRA at its full strength, of W (out, in) or (out, in, height, width), in float32."""
+def change(weight: Tensor, placed: Placed) -> Tensor:
+    """W' - W of one LoRA at full strength, for W (out, in) or (out, in, height, width), in float32."""
     tensors = {role: value.float().to(weight.device) for role, value in placed.layer.tensors.items()}
-    value = weight + placed.scale * product(tensors).reshape(weight.shape)
+    difference = placed.scale * product(tensors).reshape(weight.shape)
     magnitude = tensors.get("magnitude", tensors.get("dora_scale"))
     if magnitude is None:
-        return value
-    ones = [1] * (weight.ndim - 1)
-    if "dora_scale" in tensors and magnitude.shape[:2] == (1, weight.shape[1]):
+        return difference
+    return _dora(weight + difference, magnitude, by_lycoris="dora_scale" in tensors) - weight
+
+
+def _dora(value: Tensor, magnitude: Tensor, *, by_lycoris: bool) -> Tensor:
+    """`value` (out, in) or (out, in, height, width), each of its directions of its learned length."""
+    ones = [1] * (value.ndim - 1)
+    if by_lycoris and magnitude.shape[:2] == (1, value.shape[1]):
         # LyCORIS and OneTrainer before wd_on_output: a norm for each input
         norm = value.transpose(0, 1).flatten(1).norm(dim=1).reshape(1, -1, *ones[1:])
-        return value * magnitude.reshape(norm.shape) / norm
+        return value / norm * magnitude.reshape(norm.shape)
     norm = value.flatten(1).norm(dim=1).reshape(-1, *ones)
-    return value * magnitude.reshape(norm.shape) / norm
+    return value / norm * magnitude.reshape(norm.shape)
 
 
 def product(tensors: Mapping[str, Tensor]) -> Tensor:
@@ -213,7 +218,7 @@ def product(tensors: Mapping[str, Tensor]) -> Tensor:
         RuntimeError: they do not fit each other.
     """
     if "hada_w1_a" in tensors:
-        return _loha(*(tensors[f"hada_w{i}_{side}"] for i in "12" for side in "ab"), tensors)
+        return _loha(tensors)
     if any(role.startswith("lokr") for role in tensors):
         return make_kron(_factor(tensors, "lokr_w1"), _factor(tensors, "lokr_w2"))
     down, up = tensors["down"], tensors["up"]
@@ -222,7 +227,8 @@ def product(tensors: Mapping[str, Tensor]) -> Tensor:
     return (up.flatten(1) @ down.flatten(1)).reshape(len(up), *down.shape[1:])
 
 
-def _loha(a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+def _loha(tensors: Mapping[str, Tensor]) -> Tensor:
+    a1, b1, a2, b2 = (tensors[f"hada_w{i}_{side}"] for i in "12" for side in "ab")
     if "hada_t1" in tensors:
         return make_weight_cp(tensors["hada_t1"], a1, b1, tensors["hada_t2"], a2, b2, torch.tensor(1))
     return make_weight(a1, b1.flatten(1), a2, b2.flatten(1), torch.tensor(1)).reshape(
