@@ -1,0 +1,158 @@
+"""Nothing in a file is dropped in silence: with one tensor unknown or renamed, it is refused."""
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import Family, Tensors, original_names, tiny, vae
+from safetensors.torch import load_file, save_file
+
+from sdcorrect.errors import UsageError
+from sdcorrect.models import Model, load
+from sdcorrect.models.accounts import account_for, account_for_header, ignorable, notices
+from sdcorrect.settings import ModelSettings
+
+Where = Callable[[Family, str], Path]
+Job = dict[str, str]
+#: Makes a good file of a kind in a folder: the file whose tensors are spoilt, and the job that uses it.
+Good = Callable[[Where, Path], tuple[Path, Job]]
+
+
+def load_job(job: Job) -> Model:
+    return load(ModelSettings.model_validate({"device": "cpu", **job}))
+
+
+def single_file(family: Family) -> Good:
+    def good(checkpoint: Where, folder: Path) -> tuple[Path, Job]:
+        file = folder / "model.safetensors"
+        save_file(original_names(tiny(family)), file)
+        return file, {"model": str(file), "base_config": str(checkpoint(family, "folder"))}
+
+    return good
+
+
+def folder_part(family: Family, weights: str) -> Good:
+    def good(checkpoint: Where, folder: Path) -> tuple[Path, Job]:
+        copy = shutil.copytree(checkpoint(family, "folder"), folder / "model")
+        return copy / weights, {"model": str(copy)}
+
+    return good
+
+
+def vae_folder(checkpoint: Where, folder: Path) -> tuple[Path, Job]:
+    vae().save_pretrained(folder / "vae")
+    job = {"model": str(checkpoint("sd1", "folder")), "vae": str(folder / "vae")}
+    return folder / "vae" / "diffusion_pytorch_model.safetensors", job
+
+
+def vae_file(checkpoint: Where, folder: Path) -> tuple[Path, Job]:
+    prefix, file = "first_stage_model.", folder / "vae.safetensors"
+    tensors = original_names(tiny("sd1")).items()
+    save_file({k.removeprefix(prefix): v for k, v in tensors if k.startswith(prefix)}, file)
+    return file, {"model": str(checkpoint("sd1", "folder")), "vae": str(file)}
+
+
+GOOD: dict[str, Good] = {
+    "sd1 file": single_file("sd1"),
+    "sd2 file": single_file("sd2"),
+    "sdxl file": single_file("sdxl"),
+    "unet folder": folder_part("sd1", "unet/diffusion_pytorch_model.safetensors"),
+    "text encoder folder": folder_part("sd1", "text_encoder/model.safetensors"),
+    "second text encoder folder": folder_part("sdxl", "text_encoder_2/model.safetensors"),
+    "vae of a folder": folder_part("sd1", "vae/diffusion_pytorch_model.safetensors"),
+    "vae folder": vae_folder,
+    "vae file": vae_file,
+}
+
+
+def with_one_more(tensors: Tensors, number: int) -> str:
+    name = list(tensors)[number].rpartition(".")[0] + ".novelty"
+    tensors[name] = torch.ones(2)
+    return name
+
+
+def with_one_renamed(tensors: Tensors, number: int) -> str:
+    name = list(tensors)[number]
+    tensors[f"{name}_"] = tensors.pop(name)
+    return name
+
+
+@pytest.mark.parametrize("spoil", [with_one_more, with_one_renamed])
+@pytest.mark.parametrize("kind", GOOD)
+def test_a_tensor_that_is_not_known_or_not_there_is_refused(
+    checkpoint: Where, tmp_path: Path, kind: str, spoil: Callable[[Tensors, int], str]
+) -> None:
+    file, job = GOOD[kind](checkpoint, tmp_path)
+    load_job(job)
+    good = load_file(file)
+    for number in (0, len(good) // 2, len(good) - 1):
+        tensors = dict(good)
+        name = spoil(tensors, number)
+        save_file(tensors, file, {"format": "pt"})
+        with pytest.raises(UsageError) as error:
+            load_job(job)
+        told = str(error.value)
+        assert "\n" not in told
+        assert str(tmp_path) in told
+        assert spoil is with_one_renamed or name in told
+
+
+@pytest.mark.parametrize("kind", ["sd1 file", "sd2 file", "sdxl file", "vae file"])
+def test_what_training_leaves_in_published_files_is_no_matter(
+    checkpoint: Where, tmp_path: Path, kind: str
+) -> None:
+    file, job = GOOD[kind](checkpoint, tmp_path)
+    names = ["model_ema.decay", "betas", "alphas_cumprod", "sqrt_one_minus_alphas_cumprod", "logvar"]
+    names += [f"model_ema.diffusion_modelinput_blocks{i}" for i in range(101)]
+    names += ["posterior_mean_coef1", "denoiser.sigmas"]
+    names += {
+        "vae file": ["loss.logvar", "loss.discriminator.main.0.weight"],
+        "sd1 file": ["cond_stage_model.transformer.text_model.embeddings.position_ids"],
+        "sd2 file": [
+            "cond_stage_model.model.logit_scale",
+            "cond_stage_model.model.transformer.resblocks.23.ln_1.bias",
+        ],
+        "sdxl file": [
+            "conditioner.embedders.0.transformer.text_model.embeddings.position_ids",
+            "conditioner.embedders.1.model.logit_scale",
+            "first_stage_model.loss.logvar",
+        ],
+    }[kind]
+    save_file(load_file(file) | {name: torch.ones(2) for name in names}, file)
+    load_job(job)
+
+
+def test_what_a_stranger_is_and_what_would_work_is_told() -> None:
+    with pytest.raises(UsageError) as error:
+        account_for("model", "m.ckpt", ["a", "control_model.zero_convs.0.0.bias", "betas"], {"a"})
+    assert str(error.value) == (
+        "model m.ckpt: 1 tensor in it would not be used, such as control_model.zero_convs.0.0.bias: "
+        "a ControlNet; give it under controlnets"
+    )
+    assert not ignorable("model.betas.weight")
+
+
+def test_a_header_that_bears_on_the_result_and_is_not_read_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    header = {"lora_alpha": "4", "network_rank": "8", "ss_network_alpha": "1", "author": "alphabet"}
+    account_for_header("lora", "ink", header, {"network_rank"})
+    assert [record.getMessage() for record in caplog.records] == [
+        "lora ink: its header says lora_alpha: 4, which is not known here and is not used"
+    ]
+
+
+def test_what_libraries_tell_while_they_load_becomes_our_own_warning(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    library = logging.getLogger("diffusers.some.module")
+    with notices("model", "m"):
+        library.warning("The config attributes {'x': 1} were passed,\n but are not expected")
+        library.warning("Some weights of the model were not used")  # accounted for by tensor
+    assert [record.getMessage() for record in caplog.records] == [
+        "model m: The config attributes {'x': 1} were passed, but are not expected"
+    ]
+    assert capfd.readouterr() == ("", "")
