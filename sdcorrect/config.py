@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails
 from typing_extensions import Self
 
 from sdcorrect.core.plan import SchedulerName, check_word_for_word, effective_steps
+from sdcorrect.core.syntax import check_networks
 from sdcorrect.errors import UsageError
 from sdcorrect.recipes import Inject, Recipe, RecipeField, built_in
 from sdcorrect.settings import (
@@ -63,6 +64,7 @@ def placeholders(template: str) -> set[str]:
 
 def _check_template(template: str) -> str:
     placeholders(template)
+    check_networks(template)
     return template
 
 

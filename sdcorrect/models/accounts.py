@@ -78,7 +78,8 @@ UNKNOWN = ("nothing that is known here", "give the file without it, or converted
 #: What libraries tell while they load that changes no picture, or that is accounted for by tensor.
 HARMLESS = re.compile(
     r"torchvision|safety.checker|kept in float32|LOAD REPORT|^Some weights of|EMA weights|deprecat"
-    r"|Fetching|device_map|fast processor|fast image processor",
+    r"|Fetching|device_map|fast processor|fast image processor|unsafe serialization"
+    r"|no file named diffusion_pytorch_model\.safetensors",
     re.I,
 )
 #: The words in a header's keys that tell how a file is to be used.

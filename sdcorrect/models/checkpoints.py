@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypeAlias
 
 import diffusers
@@ -35,10 +36,11 @@ from sdcorrect.models.accounts import (
 )
 from sdcorrect.models.architecture import check_folder, read_config, refuse_other_inputs
 from sdcorrect.models.original import taken, usual_name
+from sdcorrect.models.reasons import reason_of
 from sdcorrect.models.sources import Finder, Found, local
 from sdcorrect.models.tensors import read_header, read_shapes, read_some
 from sdcorrect.models.training import MARKS, Marks, read_marks
-from sdcorrect.models.variants import check_variant, listing, weights_in
+from sdcorrect.models.variants import check_variant, listing, refuse_unreadable, weights_in
 from sdcorrect.settings import ModelSettings
 
 MINI = Path(__file__).parents[1] / "assets" / "mini"
@@ -140,10 +142,14 @@ def load_pipeline(
         KeyError,
         RuntimeError,
         AttributeError,
+        EOFError,
+        UnpicklingError,
         SafetensorError,
         SingleFileComponentError,
     ) as error:
-        reason = " ".join(str(error).split()).partition(" Please load")[0]  # advice for programmers
+        for path in [checkpoint.path] if checkpoint.path.is_file() else _parts_of(checkpoint.path):
+            refuse_unreadable("model", path, variant)
+        reason = reason_of(error)
         raise UsageError(f"model {name}: not a whole Stable Diffusion checkpoint: {reason}") from None
     _refuse_gaps(name, pipe)
     if checkpoint.path.is_file():
@@ -163,6 +169,11 @@ def _read_at_the_end(pipe: Pipeline) -> None:
             end = pipe.components[tokenizer].eos_token_id
             encoder.config.eos_token_id = end
             getattr(encoder, "text_model", encoder).eos_token_id = end
+
+
+def _parts_of(folder: Path) -> list[Path]:
+    """The folders of the models in a pipeline's folder."""
+    return [folder / part for part in MODELS if (folder / part).is_dir()]
 
 
 def _load(
@@ -282,18 +293,27 @@ def _find(settings: ModelSettings, finder: Finder) -> Found:
     name = settings.model
     found = local("model", str(MINI) if name == "mini" else name, ("model_index.json", *PART_FILES))
     return found or finder.from_hub(
-        "model",
-        name,
-        lambda: DiffusionPipeline.download(
-            name,
+        "model", name, lambda: _download(settings, finder), settings.revision
+    )
+
+
+def _download(settings: ModelSettings, finder: Finder) -> str | Path:
+    try:
+        folder: str | Path = DiffusionPipeline.download(
+            settings.model,
             revision=settings.revision,
             variant=settings.variant,
             local_files_only=finder.cached_only,
             image_encoder=None,
             **({} if settings.safety_checker else SAFETY_CHECKER),
-        ),
-        settings.revision,
-    )
+        )
+    except ValueError as error:
+        if "variant=" not in str(error):
+            raise
+        raise UsageError(
+            f"model {settings.model}: has no variant {settings.variant}; leave it out, or name another"
+        ) from None
+    return folder
 
 
 def _single_file(settings: ModelSettings, finder: Finder, found: Found) -> Checkpoint:

@@ -5,6 +5,7 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -17,14 +18,23 @@ from sdcorrect.errors import UsageError, printable
 from sdcorrect.models.accounts import account_for, account_for_header, account_for_loading, notices
 from sdcorrect.models.checkpoints import Pipeline
 from sdcorrect.models.original import taken
-from sdcorrect.models.reasons import reason_of, refuse_unreadable
+from sdcorrect.models.reasons import reason_of
 from sdcorrect.models.sources import Finder, Found
 from sdcorrect.models.tensors import read_header, read_shapes
-from sdcorrect.models.variants import check_variant, listing, weights_in
+from sdcorrect.models.variants import check_variant, listing, refuse_unreadable, weights_in
 from sdcorrect.settings import ControlNet
 
 #: What libraries raise for files that do not fit a model.
-MISFITS = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)
+MISFITS = (
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    EOFError,
+    UnpicklingError,
+)
 #: A single file has no word for it but its name: these residuals are pooled (Zhang's shuffle).
 _POOLED = re.compile(r"shuffle(_fp16)?$", re.I)
 #: What a ControlNet has in common with the U-Net that it mirrors.

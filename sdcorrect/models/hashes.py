@@ -21,28 +21,25 @@ def hash_folder(folder: Path, patterns: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """All files below `folder`, in linked folders too, but for hidden ones.
+def files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """All files below `folder`, but for hidden ones; in linked folders too, unless they lead back.
+
+    Args:
+        above: where the folders on the way to it really are.
 
     Raises:
         OSError: a folder cannot be listed.
     """
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    for path, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        here = os.path.realpath(path)
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and not _leads_back(os.path.join(path, name), here)
-        ]
-        yield from (Path(path, name) for name in files if not name.startswith("."))
-
-
-def _leads_back(folder: str, here: str) -> bool:
-    return Path(here).is_relative_to(os.path.realpath(folder))
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from files_below(path, (*above, here))
+        else:
+            yield path
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

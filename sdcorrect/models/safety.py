@@ -1,6 +1,7 @@
 """The safety checker that comes with a checkpoint: it tells, and what comes of it is the caller's."""
 
 from collections.abc import Sequence
+from pickle import UnpicklingError
 
 import numpy as np
 from diffusers import StableDiffusionPipeline
@@ -10,6 +11,8 @@ from transformers import CLIPImageProcessor
 
 from sdcorrect.errors import UsageError
 from sdcorrect.models.checkpoints import Checkpoint, Pipeline
+from sdcorrect.models.reasons import reason_of
+from sdcorrect.models.variants import refuse_unreadable
 
 
 def add_safety_checker(pipe: Pipeline, checkpoint: Checkpoint) -> None:
@@ -27,10 +30,10 @@ def add_safety_checker(pipe: Pipeline, checkpoint: Checkpoint) -> None:
         extractor = CLIPImageProcessor.from_pretrained(
             checkpoint.config / "feature_extractor", local_files_only=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except (OSError, ValueError, RuntimeError, EOFError, UnpicklingError) as error:
+        refuse_unreadable("safety_checker", checkpoint.config / "safety_checker", None)
         raise UsageError(
-            f"safety_checker: {checkpoint.config} holds none that loads: {reason}"
+            f"safety_checker: {checkpoint.config} holds none that loads: {reason_of(error)}"
         ) from None
     pipe.register_modules(safety_checker=checker.eval(), feature_extractor=extractor)
 

@@ -17,6 +17,7 @@ from huggingface_hub import (
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
+    HfHubHTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -26,6 +27,7 @@ from huggingface_hub.utils import httpx
 
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.models.hashes import NOT_LOADED, files_below, hash_file, hash_folder, matches
+from sdcorrect.models.reasons import reason_of
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 HUB_FILE = re.compile(rf"(?P<repository>{HUB_ID.pattern})/(?P<file>.+)")
@@ -155,7 +157,8 @@ class Finder:
                 f"not on this machine, and {self._why_not_asked}; "
                 "run `sdcorrect prefetch` with the network first"
             )
-        match error:
+        # diffusers wraps what the hub answered in advice of its own
+        match error.__cause__ if isinstance(error.__cause__, HfHubHTTPError) else error:
             case GatedRepoError():
                 return "its owner gives it to those who ask: do so on its page, then run `hf auth login`"
             case RepositoryNotFoundError():
@@ -165,10 +168,10 @@ class Finder:
             case RevisionNotFoundError() | RevisionResolutionError():
                 return f"{hub} has no revision {revision} of it"
             case LocalEntryNotFoundError():
-                return f"{hub} stopped answering: {_first_line(error.__cause__ or error)}"
+                return f"{hub} stopped answering: {reason_of(error.__cause__ or error)}"
             case EntryNotFoundError():
                 return f"{hub} has no such file in that repository"
-        return f"no such file or folder, nor to be had from {hub}: {_first_line(error)}"
+        return f"no such file or folder, nor to be had from {hub}: {reason_of(error)}"
 
     @property
     def _why_not_asked(self) -> str:
@@ -187,7 +190,7 @@ def _reach(address: str) -> str | None:
         except httpx.TimeoutException:
             return f"no answer in {PATIENCE:g} s"
         except httpx.TransportError as error:
-            reason = _first_line(error)
+            reason = reason_of(error)
             continue
         if status < 500:
             return None
@@ -209,7 +212,3 @@ def local(what: str, name: str, patterns: Sequence[str]) -> Found | None:
     except OSError as error:
         where = f": {printable(error.filename)}" if error.filename else ""
         raise UsageError(f"{what} {name}: cannot be read: {error.strerror}{where}") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -13,10 +13,10 @@ from sdcorrect.models.accounts import account_for, account_for_loading, notices
 from sdcorrect.models.architecture import check_latents
 from sdcorrect.models.controlnets import MISFITS
 from sdcorrect.models.original import taken
-from sdcorrect.models.reasons import reason_of, refuse_unreadable
+from sdcorrect.models.reasons import reason_of
 from sdcorrect.models.sources import Finder, Found
 from sdcorrect.models.tensors import read_shapes
-from sdcorrect.models.variants import listing, weights_in
+from sdcorrect.models.variants import listing, refuse_unreadable, weights_in
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Which variants of its weights a folder of diffusers' format has, and which of them a job must name."""
+"""The files of weights in a folder of diffusers' format: their variants, and which cannot be read."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -11,6 +11,7 @@ from huggingface_hub.errors import CachedRepoTreeNotFoundError
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.models.hashes import files_below
 from sdcorrect.models.sources import HUB_ID, Found
+from sdcorrect.models.tensors import SUFFIXES, read_shapes
 
 _WEIGHTS = re.compile(
     r"(diffusion_pytorch_model|pytorch_model|model)(\.(?P<variant>[\w-]+?))?(-\d+-of-\d+)?"
@@ -75,3 +76,22 @@ def check_variant(
 def _named(variants: set[str]) -> str:
     names = sorted(variants)
     return f"the variant{'s' * (len(names) > 1)} {', '.join(names)}; set variant: {names[0]}"
+
+
+def refuse_unreadable(what: str, path: Path, variant: str | None) -> None:
+    """Of weights that could not be loaded, name the file that is cut short or holds code, if one is.
+
+    The libraries say only that they failed, and how to load unsafely.
+
+    Args:
+        what: the weights are to the job; begins the message.
+        path: a file, or a folder of diffusers' format.
+        variant: of the folder's files, which was loaded.
+
+    Raises:
+        UsageError: there is such a file.
+    """
+    files = [path] if path.is_file() else sorted(files_below(path))
+    for file in files:
+        if file.suffix in SUFFIXES and (path.is_file() or variant_of(file.name) in ("", variant)):
+            read_shapes(what, file)
