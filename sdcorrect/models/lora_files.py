@@ -66,6 +66,8 @@ _OF_TRAINING = {
     "exclude_modules",
     "inference_mode",
     "init_weights",
+    "layers_pattern",
+    "layers_to_transform",
     "lora_dropout",
     "module_dropout",
     "peft_type",
