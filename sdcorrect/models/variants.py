@@ -92,7 +92,7 @@ def refuse_unreadable(what: str, path: Path, variant: str | None) -> None:
     Raises:
         UsageError: there is such a file.
     """
-    files = [path] if path.is_file() else sorted(files_below(path))
+    files = sorted(files_below(path)) if path.is_dir() else [path]
     for file in files:
         if file.suffix in SUFFIXES and (path.is_file() or variant_of(file.name) in ("", variant)):
             read_shapes(what, file)
