@@ -65,7 +65,8 @@ class Method:
         """What two methods have in common that can share one inversion."""
         plan = self.plan
         kind = plan.inversion, plan.inversion_steps, plan.inversion_guidance
-        return *kind, self.recipe.inversion_prompt, self.recipe.posterior
+        read = plan.timestep, plan.scale_input, self.recipe.inversion_prompt, self.recipe.posterior
+        return *kind, *read
 
     def negative_prompt_for(self, of_the_picture: str) -> str:
         own = self.recipe.negative_prompt

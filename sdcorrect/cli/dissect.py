@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from sdcorrect.dissect.about import Means, Setup
     from sdcorrect.dissect.session import Session
 
+#: What stands behind a score, by what `Setup.told_of` says.
+MARKS = {"put back": "*", "put back with own statistics": "~"}
+
 
 @app.command()
 def dissect(
@@ -228,9 +231,9 @@ def _table(settings: "Setup", means: "Mapping[Block, Means]") -> Table:
     for block, of_block in means.items():
         cells = []
         for tensor, condition in columns:
-            put_back = condition == "correction" and tensor in settings.put_back.get(block, ())
             score = f"{of_block[tensor][condition]:.3f}"
-            cells.append(Text(f"{score} *", "bold") if put_back else Text(score))
+            put_back = condition == "correction" and settings.told_of(block, tensor)
+            cells.append(Text(f"{score} {MARKS[put_back]}", "bold") if put_back else Text(score))
         table.add_row(str(block), *cells)
     return table
 
@@ -239,4 +242,6 @@ def _explain(settings: "Setup", over: str) -> None:
     out.print(f"discrepancy from the inversion, mean over {over}:")
     out.print("Jensen-Shannon divergence of attention in bits, cosine distance of features")
     if settings.put_back:
-        out.print(f"* put back by {settings.method}")
+        used = {settings.told_of(b, tensor) for b, of in settings.put_back.items() for tensor in of}
+        marks = ", ".join(f"{mark} {words}" for words, mark in MARKS.items() if words in used)
+        out.print(f"{marks} by {settings.method}")

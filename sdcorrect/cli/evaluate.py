@@ -1,6 +1,8 @@
 """`sdcorrect evaluate`: measure what a job made."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from sdcorrect.cli.console import Debug, app, err, errors_for_people, out, tell, working
+from sdcorrect.cli.frontier import show_frontier
 from sdcorrect.cli.options import path, source
 from sdcorrect.cli.progress import progress_bar
 from sdcorrect.errors import UsageError, printable
@@ -21,7 +24,9 @@ if TYPE_CHECKING:
 
 @app.command()
 def evaluate(
-    folder: Annotated[Path, typer.Argument(metavar="OUT", parser=path, help="An output folder.")],
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="OUT...", parser=path, help="An output folder.")
+    ],
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -98,6 +103,14 @@ def evaluate(
         Path | None,
         typer.Option("--json", parser=path, help="Means and tests.", show_default="OUT/evaluation.json"),
     ] = None,
+    frontier: Annotated[
+        bool,
+        typer.Option(
+            "--frontier",
+            help="Of several folders of one job, each of its own strength: curves of what is kept over "
+            "style, and the areas under them, as frontier.json and frontier.png beside the folders.",
+        ),
+    ] = False,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Pictures at a time in a network.")
     ] = 16,
@@ -109,14 +122,14 @@ def evaluate(
 ) -> None:
     """Measure what a job made, against its sources, its prompts and the truth."""
     with errors_for_people(debug):
-        _check_extra()
+        _check_extra(plotted=frontier)
+        _check_folders(folders, frontier=frontier, one_file=bool(csv or json))
         from sdcorrect.evaluate.evaluator import Evaluator, Request
-        from sdcorrect.evaluate.results import CSV_NAME, JSON_NAME, write_csv, write_json
         from sdcorrect.models import quiet_libraries
 
         quiet_libraries()
         request = Request(
-            folder,
+            folders[0],
             profile,
             [name.strip() for name in metrics.split(",")] if metrics else None,
             base,
@@ -132,26 +145,56 @@ def evaluate(
             offline,
         )
         with working("looking at what there is"):
-            run = Evaluator(request)
-        rows = _follow(run)
-        with working("reckoning up"):
-            evaluation = run.evaluation(rows)
-        csv_file, json_file = csv or folder / CSV_NAME, json or folder / JSON_NAME
-        write_csv(rows, list(evaluation.metrics), csv_file)
-        write_json(evaluation, json_file)
-        _show(evaluation)
-        out.print(f"each picture: {printable(csv_file)}  means and tests: {printable(json_file)}")
+            runs = {folder: Evaluator(replace(request, out=folder)) for folder in folders}
+            if frontier:
+                from sdcorrect.evaluate.frontier import check_alike
+
+                check_alike(runs)
+        rows = {folder: _measure(folder, run, csv, json) for folder, run in runs.items()}
+        if frontier:
+            show_frontier(runs, rows)
 
 
-def _check_extra() -> None:
+def _check_extra(*, plotted: bool) -> None:
     """Raises UsageError where what only this command needs is not installed."""
     from importlib.util import find_spec
 
-    missing = [name for name in ("scipy", "skimage", "torchmetrics") if find_spec(name) is None]
-    if missing:
+    extras = {"evaluate": ["scipy", "skimage", "torchmetrics"], "view": ["matplotlib"] * plotted}
+    for extra, names in extras.items():
+        missing = [name for name in names if find_spec(name) is None]
+        if missing:
+            raise UsageError(
+                f"evaluate needs {', '.join(missing)}; get it with `pip install 'sdcorrect[{extra}]'`"
+            )
+
+
+def _check_folders(folders: Sequence[Path], *, frontier: bool, one_file: bool) -> None:
+    """Raises UsageError where there are as many as cannot be."""
+    if frontier and len({folder.resolve() for folder in folders}) < 2:
+        raise UsageError("--frontier: give two output folders or more, each of its own strength")
+    if not frontier and len(folders) > 1:
         raise UsageError(
-            f"evaluate needs {', '.join(missing)}; get it with `pip install 'sdcorrect[evaluate]'`"
+            f"{len(folders)} output folders: give one, or --frontier for curves over their strengths"
         )
+    if frontier and one_file:
+        raise UsageError("--csv and --json are of one folder; with --frontier each has its own")
+
+
+def _measure(
+    folder: Path, run: "Evaluator", csv: Path | None, json: Path | None
+) -> "Sequence[Measured]":
+    """Measure one output folder; write and show what comes of it."""
+    from sdcorrect.evaluate.results import CSV_NAME, JSON_NAME, write_csv, write_json
+
+    rows = _follow(run)
+    with working("reckoning up"):
+        evaluation = run.evaluation(rows)
+    csv_file, json_file = csv or folder / CSV_NAME, json or folder / JSON_NAME
+    write_csv(rows, list(evaluation.metrics), csv_file)
+    write_json(evaluation, json_file)
+    _show(evaluation)
+    out.print(f"each picture: {printable(csv_file)}  means and tests: {printable(json_file)}")
+    return rows
 
 
 def _follow(run: "Evaluator") -> "list[Measured]":

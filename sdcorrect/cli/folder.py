@@ -64,6 +64,7 @@ class Schema(str, Enum):
     job = "job"
     record = "record"
     evaluation = "evaluation"
+    frontier = "frontier"
 
 
 @app.command()
@@ -71,20 +72,22 @@ def schema(
     of: Annotated[
         Schema,
         typer.Argument(
-            metavar="[job|record|evaluation]", help="job.json, a record, or evaluation.json."
+            metavar="[job|record|evaluation|frontier]",
+            help="job.json, a record, evaluation.json, or frontier.json.",
         ),
     ] = Schema.job,
 ) -> None:
-    """Print the JSON Schema of job.json, of a line of records/*.jsonl, or of evaluation.json."""
+    """Print the JSON Schema of job.json, a line of records/*.jsonl, evaluation.json or frontier.json."""
     from pydantic import TypeAdapter
 
-    from sdcorrect.evaluate.results import Evaluation
+    from sdcorrect.evaluate.results import Evaluation, Frontier
     from sdcorrect.output.records import RECORD, JobFile
 
     models: dict[Schema, TypeAdapter[Any]] = {
         Schema.job: TypeAdapter(JobFile),
         Schema.record: RECORD,
         Schema.evaluation: TypeAdapter(Evaluation),
+        Schema.frontier: TypeAdapter(Frontier),
     }
     content = models[of].json_schema(mode="serialization")
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}

@@ -44,7 +44,9 @@ class Session:
             method.steps,
             method.guidance_scale,
             method.scheduler,
-            put_back_by(method.plan),
+            method.plan.timestep,
+            put_back_by(method.plan.injections),
+            put_back_by(i for i in method.plan.injections if i.statistics == "own"),
         )
 
     def read(self, item: Item) -> Picture:

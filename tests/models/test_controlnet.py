@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sdcorrect.core.capture import capture
 from sdcorrect.core.inject import Branches, inject
+from sdcorrect.core.observe import Observation, observe
 from sdcorrect.core.plan import Injection
 from sdcorrect.core.sites import block_at
 from sdcorrect.errors import UsageError
@@ -204,6 +205,65 @@ def test_a_controlnet_with_a_name_that_bears_on_it_is_another(checkpoint: Where,
         identities.append(model.decisive["controlnets"][0][0])
         assert model.controlnets.nets[0].config.global_pool_conditions == ("shuffle" in name)
     assert identities[0] != identities[1]
+
+
+@pytest.mark.parametrize("statistics", ["source", "own"])
+@pytest.mark.parametrize("weight", [1.0, 0.4])
+@pytest.mark.parametrize("which", ["both", "cond"])
+@pytest.mark.parametrize("beside", ["captured", "inverted", "sampled"])
+def test_the_residual_stays_whatever_becomes_of_the_skip_below_it(
+    checkpoint: Where,
+    network: Callable[[Family], Path],
+    icon: Image.Image,
+    beside: Any,
+    which: Any,
+    weight: float,
+    statistics: Any,
+) -> None:
+    """(1 - w) S_own + w S + residual, in the branches that are meant, S with own statistics or not."""
+    model = load_with(checkpoint, "sd1", str(network("sd1")))
+    unet, block = model.pipe.unet, 4
+    branches = Branches.of(beside, guided=True)
+    count = len(branches.donors)
+    latents = torch.randn(count + 1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    texts = model.text(["a", "b", "c", "d"][:count], icon.size)
+    control = model.control([[canny(icon, (50, 100))]])
+    skip = Injection("skip", (block,), weight=weight, branches=which, statistics=statistics)
+    with capture(unet, [skip]) as captured:
+        unet(latents[count:], 1, **texts[:1].arguments)
+    rows, t = latents[:count], torch.tensor(301)
+    residuals = control.evaluate(rows, t, texts, free=int(beside == "inverted"))
+    seen: list[Observation] = []
+    with observe(unet, (block,), seen.append, pictures=count):
+        unet(rows, t, **texts.arguments)
+        unet(rows, t, **texts.arguments, **residuals)
+        known = captured if beside == "captured" else None
+        with inject(unet, [skip], captured=known, branches=branches, control=control):
+            unet(rows, t, **texts.arguments, **residuals)
+    bare, plain, used = (observation.skip[block] for observation in seen)
+    residual = residuals["down_block_additional_residuals"][-(block + 1)]
+    changed = [False, *([True] * (count - 1))] if known is None else [True] * count
+    if beside == "sampled":
+        changed[2] = False  # the source's own branch of the prompt
+    for branch, donor in enumerate(branches.donors):
+        if not changed[branch] or (which == "cond" and not branches.conditional[branch]):
+            assert torch.equal(used[branch], plain[branch])
+            continue
+        own = bare[branch : branch + 1]
+        source = captured.skip[block] if known else bare[donor : donor + 1]
+        if statistics == "own":
+            source = (source - mean(source)) / deviation(source) * deviation(own) + mean(own)
+        expected = (1 - weight) * own + weight * source + residual[branch]
+        torch.testing.assert_close(used[branch : branch + 1], expected, rtol=1e-4, atol=1e-4)
+        assert relative(used[branch], plain[branch]) > 1e-2
+
+
+def mean(features: Tensor) -> Tensor:
+    return features.mean(dim=(-2, -1), keepdim=True)
+
+
+def deviation(features: Tensor) -> Tensor:
+    return features.std(dim=(-2, -1), keepdim=True, correction=0)
 
 
 def test_the_inversion_runs_without_it(
