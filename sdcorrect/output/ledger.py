@@ -136,11 +136,11 @@ def refuse_other_job(out: Path, before: Fingerprint, now: Fingerprint) -> None:
         for key in dict.fromkeys([*now.settings, *before.settings])
         if before.settings.get(key) != now.settings.get(key)
     ]
-    differing += [
-        f"variant {name} had another recipe"
-        for name, recipe in now.variants.items()
-        if before.variants.get(name, recipe) != recipe
-    ]
+    for name, recipe in now.variants.items():
+        earlier = before.variants.get(name, recipe)
+        keys = [key for key in {**recipe, **earlier} if earlier.get(key) != recipe.get(key)]
+        if keys:
+            differing.append(f"variant {name} had another recipe ({', '.join(keys)})")
     if differing:
         raise UsageError(
             f"output {printable(out)} holds another job's pictures: {'; '.join(differing)}. "
