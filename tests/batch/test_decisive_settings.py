@@ -188,6 +188,8 @@ HARMLESS: dict[str, tuple[str, Settings, Settings]] = {
 }
 #: It moves parts between devices and computes the same; where there is no other device it is refused.
 REFUSED_ON_THE_CPU = {"cpu_offload"}
+#: Of the harmless ones, those that are proven each time.
+OFTEN = {"batch_size", "limit", "spill"}
 
 
 def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -276,7 +278,9 @@ def test_a_job_is_read_as_it_was_written(files: Path, key: str) -> None:
     assert Job.model_validate(json.loads(json.dumps(job.model_dump(mode="json")))) == job
 
 
-@pytest.mark.parametrize("key", HARMLESS)
+@pytest.mark.parametrize(
+    "key", [key if key in OFTEN else pytest.param(key, marks=pytest.mark.slow) for key in HARMLESS]
+)
 def test_what_a_harmless_key_leaves_is_what_a_new_run_makes(
     files: Path, model: Model, tmp_path: Path, key: str
 ) -> None:
