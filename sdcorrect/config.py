@@ -11,11 +11,13 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -23,12 +25,18 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 from typing_extensions import Self
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sdcorrect.core.plan import SchedulerName, check_word_for_word, effective_steps
-from sdcorrect.errors import UsageError
+from sdcorrect.errors import UsageError, printable
+from sdcorrect.paths import expand
+from sdcorrect.plainyaml import LONGEST, MOST_BYTES, NotPlain, read_yaml
+from sdcorrect.reading import decode, read_bytes
 from sdcorrect.recipes import Inject, Recipe, RecipeField, built_in
 from sdcorrect.settings import (
+    WRITTEN,
     ControlNet,
+    FilledIn,
     Lora,
     ModelSettings,
     Settings,
@@ -41,6 +49,7 @@ PATHS = (("input", "path"), ("input", "captions"), ("input", "classes"), ("outpu
 #: What may stand in braces in a prompt.
 PLACEHOLDERS = ("caption", "class", "stem")
 LIST_SUFFIXES = {".txt", ".csv", ".jsonl"}
+MOST_PIXELS = 178_956_970  #: of a picture: what Pillow itself agrees to open
 
 
 def placeholders(template: str) -> set[str]:
@@ -67,29 +76,30 @@ def _check_template(template: str) -> str:
 
 
 Template = Annotated[str, AfterValidator(_check_template)]
+FilePath = Annotated[Path, FilledIn]
 
 
 class Input(Settings):
     """Which pictures: a folder, one file, a glob pattern, or a list (.txt, .csv, .jsonl)."""
 
-    path: Path
-    recursive: bool = True
+    path: FilePath
+    recursive: StrictBool = True
     #: COCO captions (.json) for {caption}; without them, the .txt of the same stem beside a picture
-    captions: Path | None = None
+    captions: FilePath | None = None
     #: names for {class} by folder: `n01440764 tench, Tinca tinca` lines, .csv, .json or .yaml
-    classes: Path | None = None
+    classes: FilePath | None = None
     #: pictures with a shorter or longer side, px, or more elongated (longer / shorter), are left out
-    min_side: Annotated[int, Field(ge=1)] | None = None
-    max_side: Annotated[int, Field(ge=1)] | None = None
-    max_aspect: Annotated[float, Field(ge=1)] | None = None
-    #: larger pictures fail; at most what Pillow itself agrees to open
-    max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = 64_000_000
+    min_side: Annotated[StrictInt, Field(ge=1)] | None = None
+    max_side: Annotated[StrictInt, Field(ge=1)] | None = None
+    max_aspect: Annotated[StrictFloat, Field(ge=1)] | None = None
+    #: larger pictures fail
+    max_pixels: Annotated[StrictInt, Field(ge=1, le=MOST_PIXELS)] = 64_000_000
 
 
 class Output(Settings):
-    path: Path
+    path: FilePath
     format: Literal["png", "jpg", "webp"] = "png"
-    embed_metadata: bool = True  #: the web UIs' `parameters` inside each picture
+    embed_metadata: StrictBool = True  #: the web UIs' `parameters` inside each picture
 
 
 class Job(ModelSettings):
@@ -100,20 +110,20 @@ class Job(ModelSettings):
     prompt: Template = Field("", validate_default=True)
     negative_prompt: Template = ""
     source_prompt: Template | None = None
-    equalizer: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    equalizer: dict[str, Annotated[StrictFloat, Field(ge=0)]] = Field(default_factory=dict)
     method: RecipeField = Field(default_factory=lambda: built_in("correct"))
     variants: tuple[RecipeField, ...] = ()
-    strength: Annotated[float, Field(gt=0, le=1)] = 0.8
-    steps: Annotated[int, Field(ge=1, le=999)] = 20
-    guidance_scale: Annotated[float, Field(ge=0)] = 7.5
+    strength: Annotated[StrictFloat, Field(gt=0, le=1)] = 0.8
+    steps: Annotated[StrictInt, Field(ge=1, le=999)] = 20
+    guidance_scale: Annotated[StrictFloat, Field(ge=0)] = 7.5
     scheduler: SchedulerName = "ddim"
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    size: Annotated[int, Field(ge=8)] | None = None
+    seed: Annotated[StrictInt, Field(ge=0, lt=2**63)] = 0
+    size: Annotated[StrictInt, Field(ge=8)] | None = None
     resize: Literal["fit", "crop", "none"] = "fit"
-    batch_size: Annotated[int, Field(ge=1)] = 1
-    limit: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[StrictInt, Field(ge=1)] = 1
+    limit: Annotated[StrictInt, Field(ge=1)] | None = None
     #: a folder for the latents of full inversions, which are kept in memory without it
-    spill: Path | None = None
+    spill: FilePath | None = None
 
     @field_validator("prompt")
     @classmethod
@@ -179,25 +189,18 @@ def load_job(file: Path | None, overrides: Mapping[str, Any]) -> Job:
     Raises:
         UsageError: it cannot be read or is not a valid job; a line for each thing that is wrong.
     """
-    text = _read(file) if file else ""
-    try:
-        raw = yaml.safe_load(text) or {}
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UsageError(f"{file}:{line}: not YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
-    _refuse_second_keys(file, tree)
+    raw, tree = _read(file) if file else ({}, None)
     if not isinstance(raw, dict):
-        raise UsageError(f"{file}: expected settings such as `prompt: ...`, found {_kind(raw)}")
+        raise UsageError(
+            f"{printable(file)}: expected settings such as `prompt: ...`, found {_kind(raw)}"
+        )
     if file:
         anchor_paths(raw, file.parent)
     settings = raw
     for key, value in overrides.items():
         settings = _overlay(settings, key, value)
     try:
-        return Job.model_validate(settings)
+        return Job.model_validate(settings, context=WRITTEN)
     except ValidationError as errors:
         lines = [_explain(error, file, tree, overrides) for error in errors.errors()]
         raise UsageError("\n".join(lines)) from None
@@ -213,11 +216,13 @@ def parse_set(assignments: Sequence[str]) -> dict[str, Any]:
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key:
-            raise UsageError(f"--set {assignment}: expected key=value, such as --set output.format=jpg")
+            raise UsageError(
+                f"--set {_shown(assignment)}: expected key=value, such as --set output.format=jpg"
+            )
         try:
-            parsed[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UsageError(f"--set {assignment}: the value is not YAML; quote it") from None
+            parsed[key], _ = read_yaml(value)
+        except NotPlain as error:
+            raise UsageError(f"--set {printable(key)}: {error}") from None
     return parsed
 
 
@@ -228,39 +233,36 @@ def absolute_paths(job: Job) -> Job:
     return Job.model_validate(raw)
 
 
-def _read(file: Path) -> str:
+def _read(file: Path) -> tuple[Any, Node | None]:
     try:
-        return file.read_text(encoding="utf-8")
+        raw, tree = read_yaml(decode(read_bytes(file, MOST_BYTES)))
     except OSError as error:
-        raise UsageError(f"{file}: cannot read the job: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{file}: cannot read the job: it is not UTF-8 text") from None
+        raise UsageError(f"{printable(file)}: cannot read the job: {error.strerror}") from None
+    except NotPlain as error:
+        raise UsageError(f"{printable(file)}:{error.line}: {error}") from None
+    except ValueError as error:
+        raise UsageError(f"{printable(file)}: cannot read the job: {error}") from None
+    return ({} if raw is None else raw), tree
 
 
 def anchor_paths(raw: dict[str, Any], folder: Path) -> None:
     """Make paths that are relative to `folder` relative to the working directory, in place."""
     for section, key in PATHS:
         inner = raw.get(section)
-        if isinstance(inner, dict) and isinstance(inner.get(key), str):
-            inner[key] = os.path.normpath(folder / Path(inner[key]).expanduser())
-    if isinstance(raw.get("spill"), str):
-        raw["spill"] = os.path.normpath(folder / Path(raw["spill"]).expanduser())
+        if isinstance(inner, dict) and key in inner:
+            inner[key] = _anchored(inner[key], folder)
+    if "spill" in raw:
+        raw["spill"] = _anchored(raw["spill"], folder)
     anchor_sources(raw, folder)
 
 
-def _refuse_second_keys(file: Path | None, node: yaml.Node | None) -> None:
-    """YAML lets the last of two equal keys win in silence."""
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_second_keys(file, item)
-    elif isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                raise UsageError(f"{file}:{line}: {key.value}: stands here a second time; keep one")
-            seen.add(key.value)
-            _refuse_second_keys(file, value)
+def _anchored(path: Any, folder: Path) -> Any:
+    if not isinstance(path, str) or not path.strip():
+        return path
+    try:
+        return os.path.normpath(folder / expand(path, folder))
+    except ValueError:
+        return path  # validation tells of it, with its line
 
 
 def _overlay(settings: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
@@ -272,12 +274,14 @@ def _overlay(settings: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 
 def _explain(
-    error: ErrorDetails, file: Path | None, tree: yaml.Node | None, overrides: Mapping[str, Any]
+    error: ErrorDetails, file: Path | None, tree: Node | None, overrides: Mapping[str, Any]
 ) -> str:
     location = error["loc"]
     key = ".".join(map(str, location))
     overridden = any(key == name or key.startswith(f"{name}.") for name in overrides)
-    where = "" if overridden or not file else f"{file}:{_line_of(tree, location)}: "
+    line, node = _find(None if overridden else tree, location)
+    where = "" if overridden or not file else f"{printable(file)}:{line}: "
+    key = printable(key)
     match error["type"]:
         case "extra_forbidden":
             known = _known_keys(location[:-1])
@@ -289,9 +293,11 @@ def _explain(
         case "value_error":
             message = error["msg"].removeprefix("Value error, ")
             return f"{where}{key}: {message}" if key else f"{where}{message}"
+        case "path_type":
+            return f"{where}{key}: should be a path; found {_found(error['input'], node)}"
         case _:
-            expected = error["msg"].replace("Input should", "should", 1)
-            return f"{where}{key}: {expected}; found {_shown(error['input'])}"
+            expected = error["msg"].removeprefix("Input ")
+            return f"{where}{key}: {expected}; found {_found(error['input'], node)}"
 
 
 _HOW_TO_GIVE = {
@@ -315,27 +321,35 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
     return list(innermost.model_fields)
 
 
-def _line_of(node: yaml.Node | None, location: Sequence[int | str]) -> int:
-    """The line, counted from 1, of the deepest part of `location` that the file has."""
+def _find(node: Node | None, location: Sequence[int | str]) -> tuple[int, Node | None]:
+    """The line, from 1, of the deepest part of `location` that the file has, and the whole's node."""
     line = 1
     for part in location:
-        if isinstance(node, yaml.MappingNode):
+        if isinstance(node, MappingNode):
             pair = next((pair for pair in node.value if pair[0].value == part), None)
             if pair is None:
-                break
+                return line, None
             line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+        elif isinstance(node, SequenceNode) and isinstance(part, int):
             node = node.value[part]
             line = node.start_mark.line + 1
         else:
-            break
-    return line
+            return line, None
+    return line, node
 
 
 def _kind(value: object) -> str:
     return {list: "a list", str: "text", int: "a number", float: "a number"}.get(type(value), "a value")
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _found(value: object, node: Node | None) -> str:
+    """`value` as YAML has it; and as it is written, where that is another word."""
+    words = {True: "true", False: "false", None: "null"}
+    shown = words[value] if value is None or isinstance(value, bool) else _shown(repr(value))
+    if isinstance(node, ScalarNode) and shown in words.values() and node.value.lower() != shown:
+        return f"{node.value or 'nothing'}, which YAML takes for {shown}"
+    return shown
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."

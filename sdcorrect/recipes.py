@@ -7,7 +7,16 @@ import re
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictFloat,
+    StrictInt,
+    model_validator,
+)
 from typing_extensions import Self
 
 from sdcorrect.core.layout import UNetLayout
@@ -55,14 +64,14 @@ class _Frozen(BaseModel):
 #: Decoder blocks by number or by level, so that one recipe serves every family of U-Nets.
 BlockSpec = Annotated[
     str,
-    BeforeValidator(lambda value: str(value) if isinstance(value, int) else value),
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
     AfterValidator(_check_blocks),
 ]
 
 
 #: A part of the steps taken, as fractions.
-WindowField = Annotated[Window, AfterValidator(_check_window)]
-Timestep = Annotated[int, Field(ge=0, le=999)]
+WindowField = Annotated[tuple[StrictFloat, StrictFloat], AfterValidator(_check_window)]
+Timestep = Annotated[StrictInt, Field(ge=0, le=999)]
 
 
 class Inject(_Frozen):
@@ -72,8 +81,8 @@ class Inject(_Frozen):
     blocks: tuple[BlockSpec, ...] = Field(min_length=1)
     window: WindowField = ALWAYS
     timesteps: tuple[Timestep, Timestep] | None = None
-    weight: Annotated[float, Field(gt=0, le=1)] = 1.0
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    weight: Annotated[StrictFloat, Field(gt=0, le=1)] = 1.0
+    max_tokens: Annotated[StrictInt, Field(ge=1)] | None = None
     branches: Literal["both", "cond"] = "both"
 
     @model_validator(mode="after")
@@ -125,21 +134,21 @@ class Recipe(_Frozen):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     summary: str = ""
     inversion: Literal["none", "one-step", "full"] = "none"
-    inversion_steps: Annotated[int, Field(ge=1, le=999)] | None = None
+    inversion_steps: Annotated[StrictInt, Field(ge=1, le=999)] | None = None
     inversion_prompt: Literal["empty", "source"] = "empty"
-    inversion_guidance: Annotated[float, Field(ge=0)] = 1.0
+    inversion_guidance: Annotated[StrictFloat, Field(ge=0)] = 1.0
     start: Literal["noise", "inverted"] = "noise"
     source: Literal["inverted", "sampled"] = "inverted"
     inject: tuple[Inject, ...] = ()
     words: Words | None = None
     posterior: Literal["sample", "mean"] = "sample"
     guidance_window: WindowField = ALWAYS
-    reuse_every: Annotated[int, Field(ge=2)] | None = None
-    steps: Annotated[int, Field(ge=1, le=999)] | None = None
-    guidance_scale: Annotated[float, Field(ge=0)] | None = None
+    reuse_every: Annotated[StrictInt, Field(ge=2)] | None = None
+    steps: Annotated[StrictInt, Field(ge=1, le=999)] | None = None
+    guidance_scale: Annotated[StrictFloat, Field(ge=0)] | None = None
     negative_prompt: str | None = None
     scheduler: SchedulerName | None = None
-    solver_steps: Annotated[int, Field(ge=1, le=999)] | None = None
+    solver_steps: Annotated[StrictInt, Field(ge=1, le=999)] | None = None
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:

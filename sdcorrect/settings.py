@@ -7,7 +7,18 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    ValidationInfo,
+)
+
+from sdcorrect.paths import expand
 
 #: The hints that are made from the pictures themselves.
 CANNY = "canny"
@@ -17,7 +28,25 @@ DType = Literal["auto", "float32", "float16", "bfloat16"]
 class Settings(BaseModel):
     """Settings that refuse keys they do not know, and never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+#: Context of a validation in which paths are as people wrote them: not those of a job that was resolved.
+WRITTEN = {"written": True}
+
+
+def _filled_in(path: Any, info: ValidationInfo) -> Any:
+    if not isinstance(path, str):
+        return path
+    if not path.strip():
+        raise ValueError("is empty; is a variable of the shell not set?")
+    return expand(path) if info.context == WRITTEN else path
+
+
+#: Of a path, `~` and `$VAR` are filled in where a job is read.
+FilledIn = BeforeValidator(_filled_in)
+#: A file, a folder, a hub id (owner/name) or a file in a hub repository (owner/name/file).
+Source = Annotated[str, FilledIn]
 
 
 def _path_alone(value: Any) -> Any:
@@ -27,29 +56,25 @@ def _path_alone(value: Any) -> Any:
 class Lora(Settings):
     """A LoRA and how strongly it is laid over the model."""
 
-    path: str = Field(min_length=1)
-    weight: float = 1.0
+    path: Source
+    weight: StrictFloat = 1.0
 
 
 class TextualInversion(Settings):
     """An embedding learned for a new word, and the word: the file's own, else the file's name."""
 
-    path: str = Field(min_length=1)
+    path: Source
     token: str | None = Field(None, min_length=1)
 
 
 class ControlNet(Settings):
     """A ControlNet, the hints that it is shown and how strongly it acts."""
 
-    path: str = Field(min_length=1)
+    path: Source
     #: canny, or a folder of ready-made hints: for each picture one at the same relative path
-    hint: str = Field(CANNY, min_length=1)
-    thresholds: tuple[int, int] = (50, 100)  #: of canny
-    scale: Annotated[float, Field(ge=0)] = 1.0
-
-
-#: A file, a folder, a hub id (owner/name) or a file in a hub repository (owner/name/file).
-Source = Annotated[str, Field(min_length=1)]
+    hint: Source = CANNY
+    thresholds: tuple[StrictInt, StrictInt] = (50, 100)  #: of canny
+    scale: Annotated[StrictFloat, Field(ge=0)] = 1.0
 
 
 class ModelSettings(Settings):
@@ -66,16 +91,16 @@ class ModelSettings(Settings):
     textual_inversions: tuple[Annotated[TextualInversion, BeforeValidator(_path_alone)], ...] = ()
     controlnets: tuple[Annotated[ControlNet, BeforeValidator(_path_alone)], ...] = ()
     prompt_syntax: Literal["plain", "weighted"] = "plain"
-    safety_checker: bool = False  #: the checkpoint's own; what it flags fails, and is not saved
+    safety_checker: StrictBool = False  #: the checkpoint's own; what it flags fails, and is not saved
     device: str = "auto"
     dtype: DType = "auto"
     vae_dtype: DType = "auto"
-    vae_slicing: bool = False
-    vae_tiling: bool = False
-    cpu_offload: bool = False
-    channels_last: bool = False
-    compile: bool = False
-    offline: bool = False
+    vae_slicing: StrictBool = False
+    vae_tiling: StrictBool = False
+    cpu_offload: StrictBool = False
+    channels_last: StrictBool = False
+    compile: StrictBool = False
+    offline: StrictBool = False
 
 
 def anchor_sources(raw: dict[str, Any], folder: Path) -> None:
@@ -97,6 +122,10 @@ def _anchored_entry(entry: Any, folder: Path) -> Any:
 
 
 def _anchored(value: Any, folder: Path) -> Any:
-    if isinstance(value, str) and (folder / Path(value).expanduser()).exists():
-        return os.path.normpath(folder / Path(value).expanduser())
-    return value
+    if not isinstance(value, str):
+        return value
+    try:
+        filled = expand(value, folder)
+    except ValueError:
+        return value  # validation tells of it, with its line
+    return os.path.normpath(folder / filled) if filled and (folder / filled).exists() else value

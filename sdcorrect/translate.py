@@ -36,6 +36,7 @@ class Translation:
     pictures: list[Image.Image | None]  #: None where the result was not finite
     evaluations: int  #: U-Net evaluations a picture, the inversion included
     flagged: list[bool]  #: what the safety checker holds to be unsafe
+    seconds: float  #: of the batch: the recipe's own, an inversion that it shares included
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,14 @@ class Translator:
                 raise UsageError(f"recipe {method.recipe.name} needs a source prompt")
             self._alignment(method, [source_prompt], [prompt])
 
-    @torch.inference_mode()
     def __call__(
+        self, images: Sequence[Image.Image], *, variants: Sequence[str], **asked: Any
+    ) -> dict[str, Translation]:
+        """All of `translate`, by recipe."""
+        return dict(self.translate(images, variants=variants, **asked))
+
+    @torch.inference_mode()
+    def translate(
         self,
         images: Sequence[Image.Image],
         *,
@@ -140,8 +147,8 @@ class Translator:
         negative_prompts: Sequence[str],
         source_prompts: Sequence[str | None] = (),
         hints: Sequence[Sequence[Image.Image]] = (),
-    ) -> dict[str, Translation]:
-        """Translate RGB images of one size, each with its own seed and prompts, by these recipes.
+    ) -> Iterator[tuple[str, Translation]]:
+        """Translate RGB images of one size, each with its own seed and prompts, by one recipe at a time.
 
         `source_prompts` may be left out where no recipe needs them; `hints`, of each picture one for
         each ControlNet, where the model has none.
@@ -164,15 +171,14 @@ class Translator:
             }
             control = model.control(hints)
         sources = _Sources(self, x0, null, source_text)
-        translations = {}
         for name in variants:
-            method = self.methods[name]
+            method, began = self.methods[name], self._apart_from_inversion()
             with self._phase("text"):
                 cond = read(prompts, guidance_scale=method.guidance_scale)
                 uncond = read([method.negative_prompt_for(p) for p in negative_prompts])
                 alignment = self._alignment(method, source_prompts, prompts)
             with self._phase("invert"):
-                source, inversion_rows = sources.of(method)
+                found = sources.of(method)
             before = model.evaluations
             with self._phase("denoise"):
                 scheduler, timesteps = method.solver(model.scheduler)
@@ -183,7 +189,7 @@ class Translator:
                         scheduler,
                         x0[method.recipe.posterior],
                         noise,
-                        source,
+                        found.source,
                         method.plan,
                         timesteps,
                     ),
@@ -191,7 +197,7 @@ class Translator:
                     cond=cond,
                     uncond=uncond,
                     guidance_scale=1.0 if model.follows_guidance else method.guidance_scale,
-                    source=source,
+                    source=found.source,
                     plan=method.plan,
                     alignment=alignment,
                     control=control,
@@ -199,11 +205,12 @@ class Translator:
                     if method.scheduler == "lcm"
                     else (),
                 )
-            rows = inversion_rows + model.evaluations - before
+            rows = found.rows + model.evaluations - before
             with self._phase("decode"):
                 pictures = model.decode(latents)
-            translations[name] = Translation(pictures, rows // len(images), model.flagged(pictures))
-        return translations
+            seconds = self._apart_from_inversion() - began + found.seconds
+            flagged = model.flagged(pictures)
+            yield name, Translation(pictures, rows // len(images), flagged, seconds)
 
     def count_chunks(self, prompt: str, negative_prompt: str, source_prompt: str | None) -> int:
         """How many times the text encoder reads a picture's texts: a batch is of pictures alike."""
@@ -235,9 +242,16 @@ class Translator:
     def _phase(self, name: str) -> Iterator[None]:
         began = time.perf_counter()
         yield
+        self.synchronize()
+        self.seconds[name] += time.perf_counter() - began
+
+    def _apart_from_inversion(self) -> float:
+        return sum(seconds for phase, seconds in self.seconds.items() if phase != "invert")
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all that it was asked to."""
         if self.model.device.type == "cuda":
             torch.cuda.synchronize(self.model.device)
-        self.seconds[name] += time.perf_counter() - began
 
 
 def _resolve(recipe: Recipe, model: Model, strength: float, job: Mapping[str, Any]) -> Method:
@@ -286,6 +300,15 @@ def _resolve(recipe: Recipe, model: Model, strength: float, job: Mapping[str, An
     return method
 
 
+@dataclass(frozen=True)
+class _Found:
+    """The source of a batch, and what it took to find it."""
+
+    source: Source
+    rows: int  #: that the U-Net evaluated
+    seconds: float
+
+
 class _Sources:
     """The sources of one batch, each inverted once, however many recipes share it."""
 
@@ -296,15 +319,15 @@ class _Sources:
         self._x0 = x0
         self._null = null
         self._text = text
-        self._found: dict[Hashable, tuple[Source, int]] = {}
+        self._found: dict[Hashable, _Found] = {}
 
-    def of(self, method: Method) -> tuple[Source, int]:
-        """The source that `method` needs, and the rows that the U-Net evaluated to find it."""
+    def of(self, method: Method) -> _Found:
+        """The source that `method` needs."""
         key = method.inversion
         if key not in self._found:
             model, spill = self._translator.model, self._translator.spill
             alike = [m for m in self._translator.methods.values() if m.inversion == key]
-            before = model.evaluations
+            before, began = model.evaluations, time.perf_counter()
             source = invert(
                 model.pipe.unet,
                 model.scheduler,
@@ -315,5 +338,7 @@ class _Sources:
                 prompt=self._text if method.recipe.inversion_prompt == "source" else None,
                 trajectory=SpilledTrajectory(spill) if spill else None,
             )
-            self._found[key] = source, model.evaluations - before
+            self._translator.synchronize()
+            seconds = time.perf_counter() - began
+            self._found[key] = _Found(source, model.evaluations - before, seconds)
         return self._found[key]

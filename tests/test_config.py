@@ -1,7 +1,9 @@
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sdcorrect.config import Job, load_job, parse_set
 from sdcorrect.errors import UsageError
@@ -101,6 +103,40 @@ def test_prompts_that_cannot_be_aligned_are_told_before_a_model_is_loaded(tmp_pa
         ("prompt: ''", "/job.yaml:4: prompt: is missing; give -p"),
         ("steps: 20\nsteps: 30", "/job.yaml:5: steps: stands here a second time"),
         ("steps: [1", "/job.yaml:4: not YAML"),
+        ("seed: 010", "/job.yaml:4: 010 is octal to YAML, 8"),
+        ("seed: 2001-01-01", "/job.yaml:4: 2001-01-01 is a date to YAML"),
+        ("seed: !!int abc", "/job.yaml:4: abc is no int"),
+        ("seed: &a [*a]", "/job.yaml:4: holds itself"),
+        ("steps: true", "/job.yaml:4: steps: should be a valid integer; found true"),
+        (
+            "batch_size: yes",
+            "batch_size: should be a valid integer; found yes, which YAML takes for true",
+        ),
+        ("seed: ~", "seed: should be a valid integer; found ~, which YAML takes for null"),
+        ("seed:", "seed: should be a valid integer; found nothing, which YAML takes for null"),
+        ("seed: '8'", "seed: should be a valid integer; found '8'"),
+        ("seed: 08", "seed: should be a valid integer; found '08'"),
+        ("steps: 20.0", "steps: should be a valid integer; found 20.0"),
+        ("strength: on", "strength: should be a valid number; found on, which YAML takes for true"),
+        ("compile: 1", "compile: should be a valid boolean; found 1"),
+        ("compile: 'no'", "compile: should be a valid boolean; found 'no'"),
+        ("prompt: yes", "prompt: should be a valid string; found yes, which YAML takes for true"),
+        ("loras: [{path: x, weight: true}]", "loras.0.weight: should be a valid number; found true"),
+        ("controlnets: [{path: x, thresholds: [1, no]}]", "should be a valid integer; found no, which"),
+        ("equalizer: {on: yes}", "equalizer.on: should be a valid number; found yes, which YAML takes"),
+        ("method: {name: m, steps: true}", "method.steps: should be a valid integer; found true"),
+        (
+            "method: {name: m, inversion: one-step, inject: [{tensor: skip, blocks: [3], weight: yes}]}",
+            "method.inject.0.weight: should be a valid number; found yes",
+        ),
+        ("input: {path: ''}", "/job.yaml:4: input.path: is empty"),
+        ("input: {path: a, captions: ' '}", "/job.yaml:4: input.captions: is empty"),
+        (
+            "output: {path: $UNSET_9/x}",
+            "/job.yaml:4: output.path: $UNSET_9/x: the variable $UNSET_9 is not",
+        ),
+        ("output: {path: '${UNSET_9}'}", "the variable ${UNSET_9} is not set"),
+        ("model: ~nobody9/x", "/job.yaml:4: model: ~nobody9/x: there is no user ~nobody9"),
     ],
 )
 def test_what_is_wrong_is_told_with_file_line_key_and_what_was_expected(
@@ -109,6 +145,107 @@ def test_what_is_wrong_is_told_with_file_line_key_and_what_was_expected(
     kept = [line for line in WHOLE.splitlines() if line.split(":")[0] != text.split(":")[0]]
     padding = ["#"] * (3 - len(kept))
     assert expected in complaint(tmp_path, "\n".join([*kept, *padding, text]))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("seed=010", "--set seed: 010 is octal"),
+        ("seed=2001-99-99", "--set seed: 2001-99-99 is a date"),
+        ("steps=true", "steps: should be a valid integer; found true"),
+        ("batch_size=yes", "batch_size: should be a valid integer; found true"),
+        ("seed=" + "9" * 5000, "--set seed: 999"),
+        ("seed=" + "[" * 100_000, "--set seed: lists and mappings are more than 100 levels deep"),
+        ("input.path=", "input.path: should be a path; found null"),
+        ("input.path=''", "input.path: is empty"),
+        ("output.path=$UNSET_9", "output.path: $UNSET_9: the variable $UNSET_9 is not set"),
+    ],
+)
+def test_set_refuses_what_a_file_may_not_say(assignment: str, expected: str) -> None:
+    with pytest.raises(UsageError) as error:
+        load_job(None, FLAGS | parse_set([assignment]))
+    assert expected in str(error.value)
+    assert len(str(error.value)) < 250
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with a model in it, and a working directory elsewhere."""
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    (home / "model").mkdir(parents=True)
+    elsewhere.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("SCRATCH", str(home))
+    monkeypatch.chdir(elsewhere)
+    return home
+
+
+@pytest.mark.parametrize("place", ["~", "$SCRATCH", "${SCRATCH}"])
+def test_homes_and_variables_are_filled_in_wherever_a_path_stands(
+    tmp_path: Path, home: Path, place: str
+) -> None:
+    settings = {
+        "input": {"path": "in", "captions": "c.json", "classes": "s.txt"},
+        "output": {"path": "out"},
+        "spill": "spill",
+        "model": "model",
+        "vae": "vae",
+        "base_config": "model",
+        "loras": ["a.safetensors", {"path": "b.safetensors"}],
+        "textual_inversions": ["c.pt"],
+        "controlnets": [{"path": "d", "hint": "hints"}],
+    }
+
+    def below(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: below(inner) for key, inner in value.items()}
+        return [below(inner) for inner in value] if isinstance(value, list) else f"{place}/{value}"
+
+    written = below(settings) | {"prompt": "p"}
+    job = load(tmp_path, yaml.safe_dump(written))
+    assert job == load_job(None, parse_set([f"{k}={yaml.safe_dump(v)}" for k, v in written.items()]))
+    assert job.input.path == home / "in" and job.output.path == home / "out"
+    told = yaml.safe_dump(job.model_dump(mode="json"))
+    assert told.count(f"{home}/") == 13 and "~/" not in told and "$" not in told
+
+
+def test_what_has_a_variables_name_is_taken_literally_where_it_exists(
+    tmp_path: Path, home: Path
+) -> None:
+    for folder in (tmp_path, home.parent / "elsewhere"):
+        (folder / "$RECYCLE.BIN").mkdir()
+    assert load(tmp_path, WHOLE.replace("in}", "$RECYCLE.BIN}")).input.path == tmp_path / "$RECYCLE.BIN"
+    assert load_job(None, FLAGS | {"input.path": "$RECYCLE.BIN"}).input.path == Path("$RECYCLE.BIN")
+
+
+def test_a_resolved_job_is_read_as_it_is(tmp_path: Path, home: Path) -> None:
+    (tmp_path / "$SCRATCH").mkdir()
+    job = load(tmp_path, WHOLE.replace("in}", "$SCRATCH}"))
+    (tmp_path / "$SCRATCH").rmdir()
+    assert Job.model_validate_json(job.model_dump_json()).input.path == tmp_path / "$SCRATCH"
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder", "huge"])
+def test_a_job_that_is_no_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "job.yaml"
+    match kind:
+        case "fifo":
+            os.mkfifo(file)
+        case "device":
+            file.symlink_to("/dev/zero")
+        case "folder":
+            file.mkdir()
+        case "huge":
+            with file.open("wb") as stream:
+                stream.truncate(1 << 40)
+    with pytest.raises(UsageError, match=r"job\.yaml: cannot read the job: "):
+        load_job(file, {})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_is_heeded(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "job.yaml").write_text(WHOLE.replace("prompt: p", "prompt: größer"), encoding=encoding)
+    assert load_job(tmp_path / "job.yaml", {}).prompt == "größer"
 
 
 def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:

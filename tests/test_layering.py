@@ -10,8 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "sdcorrect"
 #: From the bottom up: a module imports from its own layer and those below.
 LAYERS = [
-    {"errors", "pages"},
-    {"core"},
+    {"errors", "pages", "paths", "reading"},
+    {"core", "plainyaml"},
     {"recipes", "settings"},
     {"config", "models"},
     {"inputs", "translate"},

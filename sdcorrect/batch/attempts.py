@@ -1,7 +1,6 @@
 """Batches through the model, whatever it takes: less at a time, or once more in float32."""
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -49,63 +48,62 @@ class Attempts:
     def __call__(
         self, pictures: Sequence[Picture], variants: tuple[str, ...]
     ) -> Iterator[list[tuple[Picture, str, Result]]]:
-        """Every picture's result by every variant, in as many parts as memory asks for."""
-        while pictures:
-            part = pictures[: self.batch_size]
-            results = self._attempt(part, variants, self.batch_size)
-            if results is None and self.batch_size > 1:
+        """Every picture's result by every variant, one variant at a time, in as many parts as memory
+        asks for."""
+        waiting = [(pictures, variants)]
+        while waiting:
+            pictures, variants = waiting.pop()
+            part, rest = pictures[: self.batch_size], pictures[self.batch_size :]
+            if rest:
+                waiting.append((rest, variants))
+            spoiled: list[tuple[Picture, str, Result]] = []
+            left = variants
+            for variant, results in self._attempt(part, variants, self.batch_size):
+                told = [(picture, variant, r) for picture, r in zip(part, results, strict=True)]
+                spoiled += [one for one in told if one[-1].problem]
+                left = left[1:]
+                yield [(p, v, _unless_flagged(r)) for p, v, r in told if not r.problem]
+            # when nothing else of the batch is in memory any more
+            yield [(p, v, _unless_flagged(self._retry_in_float32(p, v, r))) for p, v, r in spoiled]
+            if left and self.batch_size > 1:
                 self._halve_batches()
-                continue
-            yield [
-                (
-                    picture,
-                    variant,
-                    self._kept(picture, variant, results[variant][row] if results else None),
-                )
-                for variant in variants
-                for row, picture in enumerate(part)
-            ]
-            pictures = pictures[len(part) :]
-
-    def _kept(self, picture: Picture, variant: str, result: Result | None) -> Result:
-        if result is None:
-            return Result(problem=OUT_OF_MEMORY)
-        if result.problem:
-            result = self._retry_in_float32(picture, variant, result)
-        return replace(result, problem=FLAGGED) if result.flagged else result
+                waiting.append((part, left))
+            elif left:
+                starved, *others = left
+                yield [(picture, starved, Result(problem=OUT_OF_MEMORY)) for picture in part]
+                waiting += [(part, tuple(others))] if others else []
 
     def _attempt(
         self, pictures: Sequence[Picture], variants: tuple[str, ...], batch_size: int
-    ) -> dict[str, list[Result]] | None:
-        """The results by variant, in the order of `pictures`; None where memory does not suffice."""
+    ) -> Iterator[tuple[str, list[Result]]]:
+        """Of each variant the results, in the order of `pictures`; it ends where memory does."""
         # A batch is always full: kernels differ by its size, and a picture's bytes must not
         # depend on how many others happened to be left over with it.
         rows = [*pictures, *[pictures[-1]] * (batch_size - len(pictures))]
-        began = time.perf_counter()
+        translations = self.translator.translate(
+            [picture.image for picture in rows],
+            variants=variants,
+            seeds=[seed_of(picture.item, picture.sha256, self.job_seed) for picture in rows],
+            prompts=[picture.item.prompt for picture in rows],
+            negative_prompts=[picture.item.negative_prompt for picture in rows],
+            source_prompts=[picture.item.source_prompt for picture in rows],
+            hints=[picture.hints for picture in rows],
+        )
         try:
-            translations = self.translator(
-                [picture.image for picture in rows],
-                variants=variants,
-                seeds=[seed_of(picture.item, picture.sha256, self.job_seed) for picture in rows],
-                prompts=[picture.item.prompt for picture in rows],
-                negative_prompts=[picture.item.negative_prompt for picture in rows],
-                source_prompts=[picture.item.source_prompt for picture in rows],
-                hints=[picture.hints for picture in rows],
-            )
+            for variant, made in translations:
+                seconds = made.seconds / len(pictures)
+                yield (
+                    variant,
+                    [
+                        Result(image, _problem(picture, image), made.evaluations, seconds, flag)
+                        for picture, image, flag in zip(
+                            pictures, made.pictures, made.flagged, strict=False
+                        )
+                    ],
+                )
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            return None
-        seconds = (time.perf_counter() - began) / len(pictures) / len(variants)
-        return {
-            variant: [
-                Result(image, _problem(picture, image), translation.evaluations, seconds, flag)
-                for picture, image, flag in zip(
-                    pictures, translation.pictures, translation.flagged, strict=False
-                )
-            ]
-            for variant, translation in translations.items()
-        }
 
     def _halve_batches(self) -> None:
         before, self.batch_size = self.batch_size, self.batch_size // 2
@@ -123,8 +121,8 @@ class Attempts:
             "%s (%s): %s; once more in float32", printable(picture.item.key), variant, result.problem
         )
         with model.in_float32():
-            again = self._attempt([picture], (variant,), 1)
-        if again is None:
+            again = dict(self._attempt([picture], (variant,), 1))
+        if not again:
             return replace(result, problem=f"{result.problem}, and memory does not suffice for float32")
         (second,) = again[variant]
         return replace(
@@ -132,6 +130,10 @@ class Attempts:
             evaluations=(result.evaluations or 0) + (second.evaluations or 0),
             seconds=result.seconds + second.seconds,
         )
+
+
+def _unless_flagged(result: Result) -> Result:
+    return replace(result, problem=FLAGGED) if result.flagged else result
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -1,6 +1,5 @@
 """The loop: read ahead, batch by size, translate, save and record behind, survive."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from sdcorrect.config import Job
 from sdcorrect.errors import PictureError, SdcorrectError, printable
 from sdcorrect.inputs.hints import check_folders, hints_of
 from sdcorrect.inputs.items import Item, find_items
-from sdcorrect.inputs.pictures import Picture, Sizing, read_picture
+from sdcorrect.inputs.pictures import Picture, Sizing, read_picture, sha256_of
 from sdcorrect.models import Model
 from sdcorrect.output.files import locked
 from sdcorrect.output.folder import state_of
@@ -166,7 +165,7 @@ class ShardRun:
         known = {v: k for v in self.tally if (k := self.ledger.known(item.key, v))}
         settled = {}
         if any(self._settles(item, variant, k) for variant, k in known.items()):
-            sha256 = _sha256(item)
+            sha256 = self._sha256(item)
             settled = {
                 variant: k
                 for variant, k in known.items()
@@ -176,10 +175,16 @@ class ShardRun:
             return _Prepared(item, settled)
         try:
             picture = read_picture(item, self.sizing, self.job.input)
-            hints = hints_of(picture, self.job.controlnets, self.sizing)
+            hints = hints_of(picture, self.job.controlnets, self.sizing, self.job.input.max_pixels)
             return _Prepared(item, settled, replace(picture, hints=hints))
         except PictureError as error:
             return _Prepared(item, settled, error=error)
+
+    def _sha256(self, item: Item) -> str | None:
+        try:
+            return sha256_of(item.source, self.job.input)
+        except PictureError:
+            return None
 
     def _settles(self, item: Item, variant: str, known: Known) -> bool:
         """Whether nothing is left to do, if the picture's content is still what it was."""
@@ -215,10 +220,3 @@ class ShardRun:
         setattr(tally, record.status, getattr(tally, record.status) + 1)
         tally.evaluations = record.unet_evaluations or tally.evaluations
         return record
-
-
-def _sha256(item: Item) -> str | None:
-    try:
-        return hashlib.sha256(item.source.read_bytes()).hexdigest()
-    except OSError:
-        return None

@@ -88,6 +88,7 @@ def main(
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     # on damaged files Pillow warns without naming them; those that fail are recorded with the reason
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # likewise
     logging.basicConfig(
         format="%(message)s",
         handlers=[RichHandler(console=err, show_time=False, show_path=False)],

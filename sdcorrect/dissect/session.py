@@ -69,7 +69,7 @@ class Session:
             seed,
             item.prompt,
             item.negative_prompt,
-            hints_of(picture, self.job.controlnets, self.sizing),
+            hints_of(picture, self.job.controlnets, self.sizing, self.job.input.max_pixels),
         )
         negative = self.translator.methods[self.settings.method].negative_prompt_for(
             item.negative_prompt

@@ -1,6 +1,5 @@
 """What lies beside a job for each of its pictures: the truth, the edit mask, the caption."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from posixpath import splitext
@@ -13,7 +12,7 @@ from sdcorrect.config import Input
 from sdcorrect.errors import PictureError, UsageError, listed, printable
 from sdcorrect.evaluate.translated import Translated
 from sdcorrect.inputs.captions import PromptFiller
-from sdcorrect.inputs.items import Item
+from sdcorrect.inputs.companions import companion_path
 from sdcorrect.inputs.names import SUFFIXES
 from sdcorrect.inputs.walk import ANYWHERE, walk
 
@@ -36,7 +35,7 @@ def find_pictures(option: str, folder: Path, translated: Translated) -> dict[str
     found: dict[str, Path] = {}
     missing = []
     for entry in translated.entries:
-        own = _relative_path(entry.item)
+        own = companion_path(entry.item)
         there = by_stem.get(splitext(own)[0], [])
         if len(there) > 1 and own not in there:
             raise UsageError(
@@ -62,7 +61,7 @@ def find_masks(given: Path, translated: Translated) -> dict[str, Image.Image | P
     if given.suffix.lower() != ".json":
         return dict(find_pictures("--masks", given, translated))
     masks = _read_mapping(given)
-    paths = {entry.item.key: splitext(_relative_path(entry.item))[0] for entry in translated.entries}
+    paths = {entry.item.key: splitext(companion_path(entry.item))[0] for entry in translated.entries}
     missing = [key for key, path in paths.items() if path not in masks]
     _refuse_missing(f"--masks {printable(given)}", "mask", missing, translated, "add what is missing")
     return {key: masks[path] for key, path in paths.items()}
@@ -118,13 +117,6 @@ def find_captions(file: Path | None, translated: Translated) -> dict[str, str]:
     advice = "add them, give a COCO file with --captions, or let BLIP write them, --captions blip"
     _refuse_missing(f"captions, {place}", "caption", reasons, translated, advice)
     return captions
-
-
-def _relative_path(item: Item) -> str:
-    """Where a picture is below the input folder; of one that is not below it, where its output is."""
-    if os.path.isabs(item.key) or ".." in Path(item.key).parts:
-        return item.output.as_posix()
-    return Path(item.key).with_name(item.source.name).as_posix()  # the key of a second one ends in #2
 
 
 def _refuse_missing(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sdcorrect.config import Input
+from sdcorrect.config import MOST_PIXELS, Input
 from sdcorrect.errors import PictureError, UsageError, printable
 from sdcorrect.evaluate.translated import Translated, TranslatedPicture
 from sdcorrect.inputs.pictures import Resize, fitted, read_image
@@ -96,9 +96,9 @@ class SampleReader:
         return abs(width * source_height - height * source_width) <= max(source)
 
     def _read(self, what: str, path: Path) -> tuple[Image.Image, str]:
-        limits = Input(path=path, max_pixels=self.translated.job.input.max_pixels)
+        # the job's own limits have let the source in, and say nothing of what is compared with it
         try:
-            return read_image(path, limits)
+            return read_image(path, Input(path=path, max_pixels=MOST_PIXELS))
         except PictureError as error:
             raise UsageError(f"{what} {printable(path)}: {error}") from None
 

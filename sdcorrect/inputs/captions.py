@@ -1,17 +1,21 @@
 """What stands in a prompt for {caption}, {class} and {stem}."""
 
 import csv
-import json
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from posixpath import basename
+import os
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from sdcorrect.config import Input, placeholders
-from sdcorrect.errors import PictureError, UsageError, printable
+from sdcorrect.errors import PictureError, UsageError, listed, printable
+from sdcorrect.inputs.tables import csv_rows, read_json
+from sdcorrect.plainyaml import MOST_BYTES, NotPlain, read_yaml
+from sdcorrect.reading import decode, read_bytes
+
+MOST_CAPTION_BYTES = 1 << 16
 
 
 class PromptFiller:
@@ -24,7 +28,7 @@ class PromptFiller:
     def __init__(self, settings: Input) -> None:
         self._captions_file = settings.captions
         self._classes_file = settings.classes
-        self._captions = read_coco(settings.captions) if settings.captions else {}
+        self._captions = read_coco(settings.captions) if settings.captions else Captions({})
         self._classes = read_classes(settings.classes) if settings.classes else {}
         self._finders: dict[str, Callable[[Path, str], str]] = {
             "caption": self._caption,
@@ -46,7 +50,7 @@ class PromptFiller:
 
     def _caption(self, source: Path, key: str) -> str:
         if self._captions_file:
-            caption = self._captions.get(key) or self._captions.get(basename(key))
+            caption = self._captions.of(source, key)
             place = f"in {printable(self._captions_file)}"
         else:
             caption = _caption_beside(source)
@@ -59,24 +63,74 @@ class PromptFiller:
         folder = source.absolute().parent.name
         if not self._classes_file:
             return folder
-        if folder not in self._classes:
+        name = self._classes.get(composed(folder))
+        if name is None:
             file = printable(self._classes_file)
             raise PictureError(f"its folder {printable(folder)} has no name for {{class}} in {file}")
-        return self._classes[folder]
+        return name
 
 
 def _caption_beside(source: Path) -> str | None:
     file = source.with_suffix(".txt")
     try:
-        return " ".join(file.read_text(encoding="utf-8-sig").split())
+        return " ".join(decode(read_bytes(file, MOST_CAPTION_BYTES)).split())
     except FileNotFoundError:
         return None
-    except UnicodeDecodeError:
-        raise PictureError(f"its caption {printable(file.name)} is not UTF-8 text") from None
     except OSError as error:
         raise PictureError(
             f"its caption {printable(file.name)} cannot be read: {error.strerror}"
         ) from None
+    except ValueError:
+        raise PictureError(f"its caption {printable(file.name)} is not UTF-8 text") from None
+
+
+def composed(name: str) -> str:
+    """`name` in the one Unicode form (NFC), whichever the file system or the table has it in."""
+    return unicodedata.normalize("NFC", name)
+
+
+class Captions:
+    """Captions by the paths that their file gives to the pictures."""
+
+    def __init__(self, captions: dict[str, str]) -> None:
+        self._by_name: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+        for path, caption in captions.items():
+            if parts := _parts(path):
+                self._by_name.setdefault(parts[-1], []).append((parts, caption))
+
+    def of(self, source: Path, key: str) -> str | None:
+        """The caption of the path that agrees with the picture's in the most folders.
+
+        Either may have folders before it that the other, below the input folder, has not; no folder
+        may differ.
+
+        Raises:
+            PictureError: two paths agree as well, and their captions differ.
+        """
+        own, below = _parts(os.path.abspath(source)), len(_parts(key))
+        found: dict[int, dict[str, str]] = {}
+        for parts, caption in self._by_name.get(own[-1], ()):
+            common = _common_end(parts, own)
+            if common == len(parts) or common >= below:
+                found.setdefault(common, {})[caption] = "/".join(parts)
+        if not found:
+            return None
+        best = found[max(found)]
+        if len(best) > 1:
+            raise PictureError(f"there are several captions for its name: {listed([*best.values()])}")
+        return next(iter(best))
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return PurePosixPath(composed(os.path.normpath(path))).parts
+
+
+def _common_end(first: tuple[str, ...], second: tuple[str, ...]) -> int:
+    """How many last parts two paths have in common."""
+    pairs = zip(reversed(first), reversed(second), strict=False)
+    return next(
+        (n for n, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second))
+    )
 
 
 class _CocoImage(BaseModel):
@@ -94,22 +148,31 @@ class _Coco(BaseModel):
     annotations: list[_CocoAnnotation]
 
 
-def read_coco(file: Path) -> dict[str, str]:
-    """The first caption of each picture, by its `file_name`, from a COCO captions file.
+def read_coco(file: Path) -> Captions:
+    """The first caption of each picture from a COCO captions file.
 
     Raises:
-        UsageError: it cannot be read or is no such file.
+        UsageError: it cannot be read, is no such file, or has two captions for one `file_name`.
     """
     try:
-        coco = _Coco.model_validate_json(_read(file))
+        coco = _Coco.model_validate(read_json(_read(file)))
     except ValidationError as errors:
         error = errors.errors()[0]
         where = ".".join(map(str, error["loc"])) or "as a whole"
         raise UsageError(f"{printable(file)}: not COCO captions: {where}: {error['msg']}") from None
-    first: dict[int | str, str] = {}
+    except ValueError as error:
+        raise UsageError(f"{printable(file)}: not COCO captions: {error}") from None
+    # one program writes ids as numbers, another as text
+    first: dict[str, str] = {}
     for annotation in coco.annotations:
-        first.setdefault(annotation.image_id, " ".join(annotation.caption.split()))
-    return {image.file_name: first[image.id] for image in coco.images if image.id in first}
+        first.setdefault(str(annotation.image_id), " ".join(annotation.caption.split()))
+    captions: dict[str, str] = {}
+    for image in coco.images:
+        caption = first.get(str(image.id))
+        if caption is not None and captions.setdefault(image.file_name, caption) != caption:
+            name = printable(image.file_name)
+            raise UsageError(f"{printable(file)}: {name} stands there twice, with other captions")
+    return Captions(captions)
 
 
 def read_classes(file: Path) -> dict[str, str]:
@@ -120,35 +183,42 @@ def read_classes(file: Path) -> dict[str, str]:
     Raises:
         UsageError: it cannot be read or is no such table; the message names the line.
     """
-    text = _read(file)
     suffix = file.suffix.lower()
+    text = _read(file, MOST_BYTES if suffix in {".yaml", ".yml"} else None)
     try:
         if suffix == ".json":
-            names = json.loads(text)
+            names = read_json(text)
         elif suffix in {".yaml", ".yml"}:
             # all of it text: folders are called 001 or no
-            names = yaml.load(text, Loader=yaml.BaseLoader)
+            names, _ = read_yaml(text, typed=False)
         else:
-            rows = csv.reader(text.splitlines()) if suffix == ".csv" else _words(text)
-            names = dict(_pairs(file, rows))
-    except (ValueError, yaml.YAMLError, csv.Error) as error:
+            names = _table(file, csv_rows(text) if suffix == ".csv" else _words(text))
+    except NotPlain as error:
+        raise UsageError(f"{printable(file)}:{error.line}: {error}") from None
+    except (ValueError, csv.Error) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{printable(file)}: cannot read the class names: {reason}") from None
     if not isinstance(names, dict) or not names:
         raise UsageError(f"{printable(file)}: no class names; expected lines such as `n01440764 tench`")
-    return {folder: _first_name(file, folder, name) for folder, name in names.items()}
+    return {composed(folder): _first_name(file, folder, name) for folder, name in names.items()}
 
 
-def _words(text: str) -> Iterable[list[str]]:
-    return (line.split(maxsplit=1) for line in text.splitlines())
+def _words(text: str) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if words := line.split(maxsplit=1):
+            yield number, words
 
 
-def _pairs(file: Path, rows: Iterable[list[str]]) -> Iterable[tuple[str, str]]:
-    for number, row in enumerate(rows, 1):
+def _table(file: Path, rows: Iterable[tuple[int, list[str]]]) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for number, row in rows:
         if len(row) == 1:
             raise UsageError(f"{printable(file)}:{number}: expected folder and name, found {row[0]!r}")
-        if row:
-            yield row[0], row[1]
+        if names.setdefault(row[0], row[1]) != row[1]:
+            raise UsageError(
+                f"{printable(file)}:{number}: {printable(row[0])} stands there twice, with other names"
+            )
+    return names
 
 
 def _first_name(file: Path, folder: str, names: Any) -> str:
@@ -158,10 +228,10 @@ def _first_name(file: Path, folder: str, names: Any) -> str:
     return first.split(",")[0].strip()
 
 
-def _read(file: Path) -> str:
+def _read(file: Path, most: int | None = None) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return decode(read_bytes(file, most))
     except OSError as error:
         raise UsageError(f"{printable(file)}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{printable(file)}: cannot be read: it is not UTF-8 text") from None
+    except ValueError as error:
+        raise UsageError(f"{printable(file)}: cannot be read: {error}") from None

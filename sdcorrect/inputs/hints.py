@@ -1,16 +1,21 @@
 """The hints of a picture: made from it, or found ready-made."""
 
 from collections.abc import Sequence
+from os.path import lexists
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from sdcorrect.errors import PictureError, UsageError
+from sdcorrect.config import Input
+from sdcorrect.errors import PictureError, UsageError, listed, printable
+from sdcorrect.inputs.companions import companion_path
 from sdcorrect.inputs.names import SUFFIXES
-from sdcorrect.inputs.pictures import Picture, Sizing
+from sdcorrect.inputs.pictures import Picture, Sizing, read_image
 from sdcorrect.settings import CANNY, ControlNet
+
+MAX_PIXELS: int = Input.model_fields["max_pixels"].default
 
 
 def check_folders(controlnets: Sequence[ControlNet]) -> None:
@@ -28,9 +33,9 @@ def check_folders(controlnets: Sequence[ControlNet]) -> None:
 
 
 def hints_of(
-    picture: Picture, controlnets: Sequence[ControlNet], sizing: Sizing
+    picture: Picture, controlnets: Sequence[ControlNet], sizing: Sizing, max_pixels: int = MAX_PIXELS
 ) -> tuple[Image.Image, ...]:
-    """A hint for each ControlNet, as large as the picture.
+    """A hint for each ControlNet, as large as the picture; read as pictures are.
 
     Raises:
         PictureError: a ready-made one is not there, cannot be read or has another shape.
@@ -38,25 +43,41 @@ def hints_of(
     return tuple(
         canny(picture.image, network.thresholds)
         if network.hint == CANNY
-        else _ready_made(picture, Path(network.hint), sizing)
+        else _ready_made(picture, Path(network.hint), sizing, max_pixels)
         for network in controlnets
     )
 
 
-def _ready_made(picture: Picture, folder: Path, sizing: Sizing) -> Image.Image:
-    stem = folder / Path(picture.item.key).with_suffix("")
-    beside = (stem.with_name(f"{stem.name}{suffix}") for suffix in sorted(SUFFIXES))
-    file = next((file for file in beside if file.is_file()), None)
-    if file is None:
-        raise PictureError(f"has no hint: there is no {stem}.png (or .jpg, ...)", picture.sha256)
+def _ready_made(
+    picture: Picture, folder: Path, sizing: Sizing, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    file = _find(folder, picture)
     try:
-        with Image.open(file) as image:
-            hint = sizing.apply(image.convert("RGB"))
-    except (OSError, ValueError, PictureError) as error:
-        raise PictureError(f"hint {file}: cannot be used: {error}", picture.sha256) from None
+        image, _ = read_image(file, Input(path=file, max_pixels=max_pixels))
+        hint = sizing.apply(image)
+    except PictureError as error:
+        raise PictureError(f"hint {printable(file)}: cannot be used: {error}", picture.sha256) from None
     if hint.size != picture.image.size:
-        raise PictureError(f"hint {file}: has another shape than the picture", picture.sha256)
+        raise PictureError(f"hint {printable(file)}: has another shape than the picture", picture.sha256)
     return hint
+
+
+def _find(folder: Path, picture: Picture) -> Path:
+    """The file at the picture's relative path in `folder`, by any suffix; its own where it is there."""
+    own = folder / companion_path(picture.item)
+    stem = own.with_suffix("")
+    suffixes = sorted({*SUFFIXES, *map(str.upper, SUFFIXES)} - {own.suffix})
+    # not whether it is a file: what else stands there is refused when it is read
+    there = [file for file in (own, *(stem.with_name(stem.name + s) for s in suffixes)) if lexists(file)]
+    if not there:
+        raise PictureError(
+            f"has no hint: there is no {printable(stem)}.png (or .jpg, ...)", picture.sha256
+        )
+    if len(there) > 1 and own not in there:
+        raise PictureError(
+            f"has several hints, {listed([str(file) for file in there])}; keep one", picture.sha256
+        )
+    return there[0]
 
 
 def canny(image: Image.Image, thresholds: tuple[int, int]) -> Image.Image:

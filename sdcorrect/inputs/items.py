@@ -3,17 +3,20 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from posixpath import splitext
 
-from sdcorrect.config import LIST_SUFFIXES, Job
+from sdcorrect.config import LIST_SUFFIXES, Job, placeholders
 from sdcorrect.errors import PictureError, UsageError, printable
 from sdcorrect.inputs.captions import PromptFiller
+from sdcorrect.inputs.left_out import LeftOut
 from sdcorrect.inputs.lists import ListRow, read_list
 from sdcorrect.inputs.names import SUFFIXES, output_names
+from sdcorrect.inputs.sniff import is_picture
 from sdcorrect.inputs.walk import ANYWHERE, HERE, is_within, split_pattern, walk
+from sdcorrect.settings import CANNY
 
 #: The row of a picture that no list names: its key is its path, and all else is the job's.
 NOTHING_ASKED = ListRow.model_construct(path="")
@@ -41,7 +44,20 @@ def seed_of(item: Item, sha256: str, job_seed: int) -> int:
     return int.from_bytes(digest[:4], "big")
 
 
+@dataclass(frozen=True)
+class Found:
+    """The pictures of a job, and what is to be told of what lies among them."""
+
+    items: list[Item]
+    notices: tuple[str, ...]
+
+
 def find_items(job: Job) -> list[Item]:
+    """The items of `find`, where nobody is to be told of the rest."""
+    return find(job).items
+
+
+def find(job: Job) -> Found:
     """The pictures that `job` covers: those of a list in its order, all others sorted by path.
 
     What a picture is called depends neither on `limit` nor on the shard.
@@ -50,14 +66,17 @@ def find_items(job: Job) -> list[Item]:
         UsageError: there is no such input, no picture in it, a list, caption or class file that
             cannot be read, or an output that would leave the output folder or replace an input.
     """
-    folder, rows = _rows(job)
+    left_out = LeftOut()
+    folder, rows = _rows(job, left_out)
     given = {key: _as_format(row.output, job) for key, row in rows.items() if row.output}
     outputs = output_names(rows, job.output.format, given)
     _check_places(
         job, outputs.values(), (os.path.join(folder, row.path or key) for key, row in rows.items())
     )
     filler = PromptFiller(job.input)
-    return [_item(job, filler, folder, key, rows[key], outputs[key]) for key in list(rows)[: job.limit]]
+    keys = list(rows)[: job.limit]
+    items = [_item(job, filler, folder, key, rows[key], outputs[key]) for key in keys]
+    return Found(items, left_out.told())
 
 
 def _as_format(output: str, job: Job) -> str:
@@ -87,35 +106,43 @@ def _item(job: Job, filler: PromptFiller, folder: Path, key: str, row: ListRow, 
     return Item(source, key, Path(output), prompt, negative_prompt, source_prompt, row.seed, problem)
 
 
-def _rows(job: Job) -> tuple[Path, dict[str, ListRow]]:
+def _rows(job: Job, left_out: LeftOut) -> tuple[Path, dict[str, ListRow]]:
     """The folder that paths are relative to, and by key what is asked of each picture."""
-    path, shown = job.input.path, printable(job.input.path)
+    path = job.input.path
     if os.path.isdir(path):
-        below = ANYWHERE if job.input.recursive else HERE
-        return path, _pictures(walk(path, below, job.output.path), f"input {shown}")
+        return path, _walked(job, path, ANYWHERE if job.input.recursive else HERE, left_out)
     if os.path.lexists(path):
         if path.suffix.lower() in LIST_SUFFIXES:
             return path.parent, _by_key(path, read_list(path))
         return path.parent, {path.name: NOTHING_ASKED}
     if found := split_pattern(path):
         folder, pattern = found
-        return folder, _pictures(walk(folder, pattern, job.output.path), f"input {shown}")
+        return folder, _walked(job, folder, pattern, left_out)
     raise UsageError(
-        f"input {shown}: there is no such folder or file; give a folder of pictures, a picture, "
-        "a pattern such as 'pictures/**/*.jpg', or a list (.txt, .csv, .jsonl)"
+        f"input {printable(path)}: there is no such folder or file; give a folder of pictures, a "
+        "picture, a pattern such as 'pictures/**/*.jpg', or a list (.txt, .csv, .jsonl)"
     )
 
 
-def _pictures(paths: Iterable[str], shown: str) -> dict[str, ListRow]:
-    files = sorted(paths)
-    if not files:
-        raise UsageError(f"{shown}: there is no file; give a folder of pictures")
-    rows = dict.fromkeys((f for f in files if splitext(f)[1].lower() in SUFFIXES), NOTHING_ASKED)
+def _walked(job: Job, folder: Path, pattern: tuple[str, ...], left_out: LeftOut) -> dict[str, ListRow]:
+    hints = [Path(network.hint) for network in job.controlnets if network.hint != CANNY]
+    files = sorted(walk(folder, pattern, job.output.path, hints, left_out))
+    rows = dict.fromkeys((f for f in files if is_picture(os.path.join(folder, f))), NOTHING_ASKED)
+    left_out.files = _unread(job, folder, (file for file in files if file not in rows), rows)
     if not rows:
-        raise UsageError(
-            f"{shown}: none of its {len(files)} files is a picture ({' '.join(sorted(SUFFIXES))})"
-        )
+        why = f"none of its {len(files)} files is a picture" if files else "there is no file"
+        told = "".join(f"; {line}" for line in left_out.told())
+        raise UsageError(f"input {printable(job.input.path)}: {why}; give a folder of pictures{told}")
     return rows
+
+
+def _unread(job: Job, folder: Path, files: Iterable[str], rows: Collection[str]) -> list[str]:
+    """Those of `files`, no pictures, that the job does not read as captions or names of classes."""
+    given = {os.path.abspath(path) for path in (job.input.captions, job.input.classes) if path}
+    templates = (job.prompt, job.negative_prompt, job.source_prompt or "")
+    beside = not job.input.captions and any("caption" in placeholders(text) for text in templates)
+    captions = {f"{splitext(key)[0]}.txt" for key in rows} if beside else set()
+    return [f for f in files if f not in captions and os.path.abspath(folder / f) not in given]
 
 
 def _by_key(file: Path, rows: list[ListRow]) -> dict[str, ListRow]:

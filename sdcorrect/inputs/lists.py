@@ -1,8 +1,6 @@
 """List files: one picture a line, with what is asked of it alone."""
 
 import csv
-import io
-import json
 import os
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -13,6 +11,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from sdcorrect.config import Template
 from sdcorrect.errors import UsageError, printable
+from sdcorrect.inputs.tables import csv_rows, read_json, second
+from sdcorrect.paths import VARIABLE, expand
+from sdcorrect.reading import decode, read_bytes
 
 
 def _check_path(path: str) -> str:
@@ -28,6 +29,8 @@ def _check_path(path: str) -> str:
 def _check_output(path: str) -> str:
     if os.path.isabs(path) or ".." in Path(path).parts:
         raise ValueError("leaves the output folder; give a path relative to it")
+    if path.startswith("~") or VARIABLE.match(path):
+        raise ValueError("is below the output folder, where no ~ and $ are filled in; leave them out")
     return os.path.normpath(path)
 
 
@@ -55,11 +58,16 @@ def read_list(file: Path) -> list[ListRow]:
     """
     try:
         # names that are not UTF-8 keep their bytes
-        text = file.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+        text = decode(read_bytes(file), errors="surrogateescape")
     except OSError as error:
         raise UsageError(f"{printable(file)}: cannot read the list: {error.strerror}") from None
-    parse = {".csv": _parse_csv, ".jsonl": _parse_jsonl}.get(file.suffix.lower(), _parse_txt)
-    return [_row(file, line, content) for line, content in parse(file, text)]
+    except ValueError as error:
+        raise UsageError(f"{printable(file)}: cannot read the list: {error}") from None
+    suffix = file.suffix.lower()
+    parse = {".csv": _parse_csv, ".jsonl": _parse_jsonl}.get(suffix, _parse_txt)
+    # cells are text, be they numbers or not; a value of JSON is what it is
+    strict = suffix == ".jsonl"
+    return [_row(file, line, content, strict) for line, content in parse(file, text)]
 
 
 def _parse_txt(_file: Path, text: str) -> Iterator[tuple[int, Any]]:
@@ -69,28 +77,40 @@ def _parse_txt(_file: Path, text: str) -> Iterator[tuple[int, Any]]:
 
 
 def _parse_csv(file: Path, text: str) -> Iterator[tuple[int, Any]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), restkey="(too many cells)", strict=True)
+    columns: list[str] = []
+    line = 1
     try:
-        for row in reader:
-            yield reader.line_num, {column: cell for column, cell in row.items() if cell}
+        for line, row in csv_rows(text):
+            if not columns:
+                columns = [name.strip() for name in row]
+                if twice := second(name for name in columns if name):
+                    raise _bad_line(file, line, f"the column {twice!r} stands there twice")
+                continue
+            cells = dict(zip(columns, row, strict=False))
+            cells["(too many cells)"] = "".join(row[len(columns) :])
+            yield line, {column: cell for column, cell in cells.items() if cell}
     except csv.Error as error:
-        raise _bad_line(file, reader.line_num, f"not CSV: {error}") from None
+        raise _bad_line(file, line, f"not CSV: {error}") from None
 
 
 def _parse_jsonl(file: Path, text: str) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                yield number, json.loads(line)
+                yield number, read_json(line)
             except ValueError as error:
-                raise _bad_line(file, number, f"not JSON: {error}") from None
+                raise _bad_line(file, number, str(error)) from None
 
 
-def _row(file: Path, line: int, content: Any) -> ListRow:
+def _row(file: Path, line: int, content: Any, strict: bool) -> ListRow:
     try:
-        return ListRow.model_validate(content)
+        row = ListRow.model_validate(content, strict=strict)
     except ValidationError as errors:
         raise _bad_line(file, line, _explain(errors)) from None
+    try:
+        return row.model_copy(update={"path": expand(row.path, file.parent)})
+    except ValueError:
+        return row  # this picture will fail, not the list
 
 
 def _bad_line(file: Path, line: int, reason: str) -> UsageError:
@@ -110,4 +130,4 @@ def _explain(errors: ValidationError) -> str:
         case "value_error":
             return f"{column}: {error['msg'].removeprefix('Value error, ')}"
         case _:
-            return f"{column}: {error['msg'].replace('Input should', 'should', 1)}"
+            return f"{column}: {error['msg'].removeprefix('Input ')}"

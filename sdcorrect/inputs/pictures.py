@@ -1,30 +1,27 @@
 """One picture: decoded, upright, in sRGB, opaque and of a size that the model takes."""
 
+import errno
 import hashlib
-import io
-import stat
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from sdcorrect.config import Input
-from sdcorrect.errors import FilteredOut, PictureError
+from sdcorrect.errors import PictureError, printable
+from sdcorrect.inputs.decode import decode
 from sdcorrect.inputs.items import Item
+from sdcorrect.inputs.samples import METADATA_BYTES, SAMPLE_BYTES
+from sdcorrect.reading import read_bytes
+
+logger = logging.getLogger(__name__)
 
 Resize = Literal["fit", "crop", "none"]
 
-#: What is opened, by content and whatever the file's name: the decoders that are well tried.
-FORMATS: tuple[str, ...] = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"}
-SAMPLE_BYTES = 8  #: of a pixel, at most: four samples of 16 bits
-METADATA_BYTES = 1 << 24  #: of a file, beside its samples
 #: A side that is rounded up to the multiple may grow by this factor: more would not be the picture.
 MAX_STRETCH = 4
-#: The colour space of a profile -> the mode that its transform reads.
-PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 
 @dataclass(frozen=True)
@@ -113,12 +110,10 @@ def read_picture(item: Item, sizing: Sizing, limits: Input) -> Picture:
         PictureError: it cannot be read as a picture, is larger than `limits` allow, or its size does
             not fit.
     """
-    data = _read(item.source, limits)
-    sha256 = hashlib.sha256(data).hexdigest()
+    if item.problem:
+        raise PictureError(item.problem, sha256_of(item.source, limits))
+    image, sha256 = read_image(item.source, limits)
     try:
-        if item.problem:
-            raise PictureError(item.problem)
-        image = _decode(data, limits)
         return Picture(item, sha256, sizing.apply(image), image.size)
     except PictureError as error:
         error.sha256 = sha256
@@ -128,114 +123,47 @@ def read_picture(item: Item, sizing: Sizing, limits: Input) -> Picture:
 def read_image(file: Path, limits: Input) -> tuple[Image.Image, str]:
     """The picture of a file as `read_picture` decodes it, at its own size, and the file's SHA-256.
 
+    What the file says and is not heeded, such as a colour profile for other samples, is warned about.
+
     Raises:
-        PictureError: it cannot be read as a picture, or `limits` do not let it in.
+        PictureError: it cannot be read as a picture, or `limits` do not let it in; with the SHA-256
+            where the file could be read.
     """
-    data = _read(file, limits)
-    return _decode(data, limits), hashlib.sha256(data).hexdigest()
+    data = read_encoded(file, limits)
+    sha256 = hashlib.sha256(data).hexdigest()
+    try:
+        image, notices = decode(data, limits)
+    except PictureError as error:
+        error.sha256 = sha256
+        raise
+    for notice in notices:
+        logger.warning("%s: %s", printable(file), notice)
+    return image, sha256
 
 
-def _read(file: Path, limits: Input) -> bytes:
+def sha256_of(file: Path, limits: Input) -> str:
+    """The SHA-256 of a picture's file, which is not decoded.
+
+    Raises:
+        PictureError: it cannot be read, or is larger than any picture that `limits` let in.
+    """
+    return hashlib.sha256(read_encoded(file, limits)).hexdigest()
+
+
+def read_encoded(file: Path, limits: Input) -> bytes:
+    """The bytes of a picture's file.
+
+    Raises:
+        PictureError: it cannot be read, is no regular file, or larger than any picture that `limits`
+            let in.
+    """
     most = limits.max_pixels * SAMPLE_BYTES + METADATA_BYTES
     try:
-        about = file.stat()
-        if not stat.S_ISREG(about.st_mode):
-            raise PictureError("cannot be read: it is not a file")
-        if about.st_size > most:
-            raise PictureError(
-                f"its file has {about.st_size:,} bytes, more than a picture of "
-                f"{limits.max_pixels:,} px; raise input.max_pixels"
-            )
-        return file.read_bytes()
+        return read_bytes(file, most)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise PictureError(
+                f"cannot be read: {error.strerror} that a picture of {limits.max_pixels:,} px takes; "
+                "raise input.max_pixels"
+            ) from None
         raise PictureError(f"cannot be read: {error.strerror}") from None
-
-
-def _decode(data: bytes, limits: Input) -> Image.Image:
-    try:
-        with _open(data) as image:
-            _check_size(image.size, limits)
-            upright = ImageOps.exif_transpose(image)
-            return _flatten(upright)
-    except PictureError:
-        raise
-    except Image.DecompressionBombError:
-        raise PictureError(f"has more than the {limits.max_pixels:,} px of input.max_pixels") from None
-    # on damaged bytes, Pillow's decoders raise whatever the reading of nonsense leads to
-    except Exception as error:
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise PictureError(f"damaged or not decodable: {reason}") from None
-
-
-def _open(data: bytes) -> Image.Image:
-    formats = FORMATS
-    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
-        try:
-            from pillow_heif import register_heif_opener
-        except ImportError:
-            raise PictureError("a HEIC picture: install what reads it, sdcorrect[heif]") from None
-        register_heif_opener()
-        formats = ("HEIF",)
-    try:
-        return Image.open(io.BytesIO(data), formats=formats)
-    except UnidentifiedImageError:
-        what = "not a picture that can be read" if data else "the file is empty"
-        raise PictureError(what) from None
-
-
-def _check_size(size: tuple[int, int], limits: Input) -> None:
-    width, height = size
-    shorter, longer = sorted(size)
-    if width * height > limits.max_pixels:
-        raise PictureError(
-            f"{width}x{height} px: more than the {limits.max_pixels:,} px of input.max_pixels"
-        )
-    if limits.min_side and shorter < limits.min_side:
-        raise FilteredOut(f"{width}x{height} px: a side is under input.min_side, {limits.min_side} px")
-    if limits.max_side and longer > limits.max_side:
-        raise FilteredOut(f"{width}x{height} px: a side is over input.max_side, {limits.max_side} px")
-    if limits.max_aspect and longer > limits.max_aspect * shorter:
-        raise FilteredOut(
-            f"{width}x{height} px: more elongated than input.max_aspect, {limits.max_aspect:g}"
-        )
-
-
-def _flatten(image: Image.Image) -> Image.Image:
-    """`image` in RGB, its colours in sRGB, and white where it is transparent."""
-    profile = image.info.get("icc_profile")
-    if image.mode in {"I", "F"}:
-        raise PictureError("its samples have 32 bits and no set range; save it with 8 or 16")
-    if image.mode.startswith("I;16"):
-        image = _eight_bits(image)
-    alpha = None
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        alpha = image.getchannel("A")
-    opaque = _to_srgb(image, profile) if profile else image.convert("RGB")
-    if alpha is None:
-        return opaque
-    white = Image.new("RGB", opaque.size, "white")
-    return Image.composite(opaque, white, alpha)
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey scaled to 8 bits: Pillow's own conversion clips it."""
-    samples = np.asarray(image).astype(np.uint32)
-    grey = Image.fromarray(((samples + 128) // 257).astype(np.uint8))
-    transparent = image.info.get("transparency")
-    if transparent is not None:
-        grey.putalpha(Image.fromarray(np.where(samples == transparent, 0, 255).astype(np.uint8)))
-    return grey
-
-
-def _to_srgb(image: Image.Image, icc: bytes) -> Image.Image:
-    profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-    space = profile.profile.xcolor_space.strip()
-    mode = PROFILE_MODES.get(space)
-    if mode is None or (image.mode == "CMYK") != (mode == "CMYK"):
-        raise PictureError(f"its colour profile is for {space}, its samples are {image.mode}; strip it")
-    converted = ImageCms.profileToProfile(
-        image.convert(mode), profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
-    )
-    assert converted is not None  # it converts in place only when told to
-    return converted

@@ -1,17 +1,28 @@
 """The files below a folder, by glob pattern where one is given."""
 
+import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from sdcorrect.errors import UsageError, printable
+from sdcorrect.inputs.left_out import LeftOut
+from sdcorrect.reading import read_bytes
 
 logger = logging.getLogger(__name__)
 
 ANYWHERE = ("**", "*")  #: every file below
 HERE = ("*",)  #: the files of the folder itself
+#: Folders that network storage, systems and archives keep: thumbnails, bins, snapshots, resource forks.
+OF_SYSTEMS = {
+    *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "~snapshot"),
+    *("$recycle.bin", "system volume information", "lost+found", "__macosx", "network trash folder"),
+}
+#: What a run leaves in its folder, and the keys that tell it from others' files of that name.
+LEFT_BY_RUNS = {"job.json": {"sdcorrect", "fingerprint"}, "dissect.json": {"settings", "units"}}
+MOST_BYTES = 1 << 24  #: of such a file
 
 
 def split_pattern(path: Path) -> tuple[Path, tuple[str, ...]] | None:
@@ -26,12 +37,19 @@ def split_pattern(path: Path) -> tuple[Path, tuple[str, ...]] | None:
     return (Path(*parts[:literal]), pattern) if is_pattern else None
 
 
-def walk(folder: Path, pattern: Sequence[str], exclude: Path) -> Iterator[str]:
+def walk(
+    folder: Path,
+    pattern: Sequence[str],
+    exclude: Path,
+    hints: Collection[Path] = (),
+    left_out: LeftOut | None = None,
+) -> Iterator[str]:
     """The paths, relative to `folder`, of the files there that match `pattern`, in no order.
 
-    Links to folders are followed, but not back to a folder on the way, which is warned about. Hidden
-    files and folders, and the folder `exclude`, are not entered. No file is looked at, so that a
-    hundred thousand take a second.
+    Links to folders are followed, but not back to a folder on the way, which is warned about. No file
+    is looked at, so that a hundred thousand take a second. Not entered are the folders `exclude` and
+    `hints`, and, where `pattern` does not name them, hidden ones, those that systems keep, and outputs
+    of earlier runs; hidden files are passed over too. But for `exclude`, `left_out` tells of them.
 
     Args:
         pattern: one glob pattern for each part of the path; `**` is any number of folders.
@@ -40,30 +58,54 @@ def walk(folder: Path, pattern: Sequence[str], exclude: Path) -> Iterator[str]:
         UsageError: a folder cannot be listed, or `folder` is the one excluded.
     """
     root = os.path.realpath(folder)
-    excluded = os.path.realpath(exclude)
+    excluded, of_hints = os.path.realpath(exclude), {os.path.realpath(hint) for hint in hints}
+    left_out = left_out or LeftOut()
     if root == excluded:
         raise UsageError(f"input {printable(folder)} is the output folder too; choose another for one")
     # a folder's relative path, and where it and those on the way to it really are
     waiting: list[tuple[tuple[str, ...], tuple[str, ...]]] = [((), (root,))]
     while waiting:
         parts, real = waiting.pop()
-        for entry in _list(os.path.join(folder, *parts)):
-            if entry.name.startswith("."):
-                continue
-            path = (*parts, entry.name)
+        entries = _list(os.path.join(folder, *parts))
+        if parts and _is_left_by_run(entries):
+            left_out.outputs.append("/".join(parts))
+            continue
+        for entry in entries:
+            path, name = (*parts, entry.name), entry.name
+            hidden = name.startswith(".") and name not in pattern
             if not _is_folder(entry):
-                if _matches(path, pattern):
+                if hidden and _matches(path, pattern):
+                    left_out.hidden += 1
+                elif _matches(path, pattern):
                     yield "/".join(path)
-            elif _leads_on(path, pattern):
-                here = (
-                    os.path.realpath(entry.path)
-                    if entry.is_symlink()
-                    else os.path.join(real[-1], entry.name)
-                )
+            elif not _leads_on(path, pattern):
+                continue
+            elif hidden or (name.casefold() in OF_SYSTEMS and name not in pattern):
+                left_out.folders.append("/".join(path))
+            else:
+                link = entry.is_symlink()
+                here = os.path.realpath(entry.path) if link else os.path.join(real[-1], name)
                 if any(is_within(above, here) for above in real):
                     logger.warning("%s leads back to %s; not entered", printable(entry.path), here)
+                elif here in of_hints:
+                    left_out.hints.append("/".join(path))
                 elif here != excluded:
                     waiting.append((path, (*real, here)))
+
+
+def _is_left_by_run(entries: Sequence[os.DirEntry[str]]) -> bool:
+    """Whether a run of this tool wrote the folder of these `entries`."""
+    return any(
+        _keys(entry.path) >= LEFT_BY_RUNS[entry.name] for entry in entries if entry.name in LEFT_BY_RUNS
+    )
+
+
+def _keys(file: str) -> set[str]:
+    try:
+        content = json.loads(read_bytes(Path(file), MOST_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return set()
+    return set(content) if isinstance(content, dict) else set()
 
 
 def _list(folder: str) -> list[os.DirEntry[str]]:

@@ -102,7 +102,9 @@ class Done(_Record):
     seed: Count
     size: Size = Field(description="width and height, px, as translated")
     unet_evaluations: Count
-    seconds: Seconds = Field(description="the picture's share of its batch")
+    seconds: Seconds = Field(
+        description="this variant's own, the inversion included, the encoding not: its share of a batch"
+    )
 
     @model_validator(mode="after")
     def _is_below_its_variant(self) -> Self:

@@ -13,9 +13,9 @@ from uuid import uuid4
 
 from PIL import Image
 
-from sdcorrect.config import Job
+from sdcorrect.config import MOST_PIXELS, Input, Job
 from sdcorrect.errors import PictureError
-from sdcorrect.inputs.pictures import fitted, read_image
+from sdcorrect.inputs.pictures import fitted, read_encoded, read_image
 from sdcorrect.output.files import write_atomically
 from sdcorrect.output.folder import OutputFolder
 from sdcorrect.output.records import Done, Failed
@@ -33,11 +33,16 @@ class Copy:
     thumbnail: Path
 
     def embedded(self) -> str:
-        """The picture at full size as a `data:` address; a large PNG as WebP, at a tenth of its size."""
-        data, suffix = self.full.read_bytes(), self.full.suffix
+        """The picture at full size as a `data:` address; a large PNG as WebP, at a tenth of its size.
+
+        Raises:
+            PictureError: it cannot be read, or is damaged.
+        """
+        suffix = self.full.suffix
         if suffix == ".png" and self.full != self.thumbnail:
-            with Image.open(io.BytesIO(data)) as image:
-                data, suffix = _webp(image), ".webp"
+            data, suffix = _webp(read_image(self.full, any_size(self.full))[0]), ".webp"
+        else:
+            data = read_encoded(self.full, any_size(self.full))
         return f"data:{MEDIA_TYPES[suffix]};base64,{base64.b64encode(data).decode()}"
 
 
@@ -82,11 +87,10 @@ class Copies:
         thumbnail = self._file(full.relative_to(self.folder.path), record.finished)
         if not thumbnail.is_file():
             try:
-                with Image.open(full) as image:
-                    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-            # on damaged bytes, Pillow's decoders raise whatever the reading of nonsense leads to
-            except Exception:
+                image, _ = read_image(full, any_size(full))
+            except PictureError:
                 raise PictureError("is damaged") from None
+            image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
             self._write(thumbnail, image)
         return Copy(full, thumbnail)
 
@@ -101,7 +105,12 @@ class Copies:
         write_atomically(file, content, temporary=temporary)
 
 
+def any_size(file: Path) -> Input:
+    """The limits for a picture of the output folder: the job's are for what is put in."""
+    return Input(path=file, max_pixels=MOST_PIXELS)
+
+
 def _webp(image: Image.Image) -> bytes:
     stream = io.BytesIO()
-    image.convert("RGB").save(stream, "WEBP", lossless=max(image.size) <= THUMBNAIL, quality=90)
+    image.save(stream, "WEBP", lossless=max(image.size) <= THUMBNAIL, quality=90)
     return stream.getvalue()

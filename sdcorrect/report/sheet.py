@@ -8,9 +8,10 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from sdcorrect.errors import PictureError, UsageError, printable
+from sdcorrect.inputs.pictures import read_image
 from sdcorrect.output.files import write_atomically
 from sdcorrect.output.records import Done
-from sdcorrect.report.copies import Copies, Copy
+from sdcorrect.report.copies import Copies, Copy, any_size
 from sdcorrect.report.gallery import STATES, Gallery, GalleryPicture
 
 TILE, GAP, MARGIN, LINE = 160, 6, 20, 24  #: px; LINE is that of a text
@@ -63,23 +64,23 @@ def draw_sheet(gallery: Gallery, columns: int | None = None) -> Image.Image:
             if isinstance(picture, str):
                 pen.note(place, picture)
             else:
-                sheet.paste(_tile(picture), place)
+                sheet.paste(picture, place)
         pen.write((left, top + TILE + 2), printable(entry.key), INK, width - MARGIN)
     return sheet
 
 
-def _pictures(entry: GalleryPicture, copies: Copies) -> list[Copy | str]:
-    """The source and each variant, or a word for why it is not there."""
-    found: list[Copy | str] = []
+def _pictures(entry: GalleryPicture, copies: Copies) -> list[Image.Image | str]:
+    """Tiles of the source and of each variant, or a word for why there is none."""
+    found: list[Image.Image | str] = []
     try:
         known = copies.of_source(entry.source, entry.sized) if entry.sized else None
-        found.append(known or "no source")
+        found.append(_tile(known) if known else "no source")
     except PictureError:
         found.append("no source")
     for output in entry.outputs.values():
         try:
             if isinstance(output.record, Done) and output.state == "done":
-                found.append(copies.of_output(output.record))
+                found.append(_tile(copies.of_output(output.record)))
             else:
                 found.append(STATES[output.state])
         except PictureError:
@@ -88,8 +89,8 @@ def _pictures(entry: GalleryPicture, copies: Copies) -> list[Copy | str]:
 
 
 def _tile(copy: Copy) -> Image.Image:
-    with Image.open(copy.thumbnail) as image:
-        return ImageOps.pad(image.convert("RGB"), (TILE, TILE), Image.Resampling.LANCZOS, color=PAPER)
+    image, _ = read_image(copy.thumbnail, any_size(copy.thumbnail))
+    return ImageOps.pad(image, (TILE, TILE), Image.Resampling.LANCZOS, color=PAPER)
 
 
 class _Pen:

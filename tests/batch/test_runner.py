@@ -312,3 +312,28 @@ def test_a_prompt_that_changes_in_a_list_redoes_its_picture_alone(
     assert result.exit_code == 0, result.stderr
     after = files_of(out)
     assert [name for name in before if before[name] != after[name]] == ["correct/pictures/church.png"]
+
+
+def test_each_variant_is_saved_when_it_is_finished_and_tells_its_own_seconds(
+    model: Model, pictures: Path, tmp_path: Path
+) -> None:
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 150:
+            raise ZeroDivisionError
+
+    out = tmp_path / "out"
+    paths = {"input.path": str(pictures), "output.path": str(out), "batch_size": 3}
+    job = load_job(None, {**QUICK, **paths, "variants": ["sdedit", "correct", "pnp"]})
+    with pytest.raises(ZeroDivisionError):  # within the 999 steps of pnp's inversion
+        list(ShardRun(job, model, Shard(), check=check).records())
+    assert {line["variant"] for line in lines_of(out)} == {"sdedit", "correct"}
+
+    ddim = {"name": "ddim", "inversion": "full", "start": "inverted", "steps": 40}
+    whole = load_job(None, {**QUICK, **paths, "variants": ["sdedit", ddim]})
+    list(ShardRun(whole, model, Shard(), overwrite=True).records())
+    seconds = {line["variant"]: line["seconds"] for line in lines_of(out)}
+    assert seconds["ddim"] > 4 * seconds["sdedit"]  # 120 evaluations to 4

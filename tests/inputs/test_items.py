@@ -5,45 +5,14 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sdcorrect.config import load_job
 from sdcorrect.errors import UsageError
-from sdcorrect.inputs.items import Item, find_items
+from sdcorrect.inputs.items import Item
 
 Find = Callable[..., list[Item]]
-
-
-@pytest.fixture
-def find(tmp_path: Path) -> Find:
-    def find(path: Any, **settings: Any) -> list[Item]:
-        defaults = {"prompt": "in oil", "output.path": str(tmp_path / "out"), "input.path": str(path)}
-        return find_items(
-            load_job(None, defaults | {k.replace("__", "."): v for k, v in settings.items()})
-        )
-
-    return find
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """ImageNet's layout, with what else lies about in real folders."""
-    folder = tmp_path / "tree"
-    for path in (
-        "root.png",
-        "notes.md",
-        ".DS_Store",
-        "n01440764/a.JPEG",
-        "n01440764/._a.JPEG",
-        "n02085620/b.jpg",
-        "n02085620/deep/c.webp",
-        ".cache/d.png",
-    ):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(b"")
-    return folder
 
 
 def keys(items: list[Item]) -> list[str]:

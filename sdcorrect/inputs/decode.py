@@ -1,0 +1,163 @@
+"""A file's bytes made a picture: upright, in sRGB, opaque."""
+
+import io
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from PIL import AvifImagePlugin, Image, UnidentifiedImageError
+
+from sdcorrect.config import Input
+from sdcorrect.errors import FilteredOut, PictureError
+from sdcorrect.inputs.formats import FIRST_BYTES, format_of
+from sdcorrect.inputs.jpeg import checked_jpeg
+from sdcorrect.inputs.png import decode_deep, lean_png, profile_of_png
+from sdcorrect.inputs.samples import Decoded, Samples, on_white, to_eight_bits
+from sdcorrect.inputs.tiff import decode_tiff, is_read_by_pillow
+
+PNG_DEPTH = 24  #: where a PNG tells the bits of a sample
+ORIENTATION = 0x0112  #: EXIF's tag
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Shown(NamedTuple):
+    """A picture as it is shown, and what its file says that was not heeded."""
+
+    image: Image.Image  #: RGB
+    notices: list[str]
+
+
+def decode(data: bytes, limits: Input) -> Shown:
+    """The picture in `data`; of several, the first.
+
+    Raises:
+        FilteredOut: it is smaller or more elongated than `limits` let in.
+        PictureError: it is no picture, damaged, or larger than `limits` allow.
+    """
+    try:
+        notices: list[str] = []
+        decoded = _decode(data, partial(_check_size, limits=limits), notices.append)
+        image, reason = on_white(decoded)
+        if reason:
+            notices.append(f"{reason}: ignored")
+        turn = UPRIGHT.get(decoded.orientation)
+        return Shown(image if turn is None else image.transpose(turn), notices)
+    except PictureError:
+        raise
+    except Image.DecompressionBombError:
+        raise PictureError(f"has more than the {limits.max_pixels:,} px of input.max_pixels") from None
+    # on damaged bytes, the decoders raise whatever the reading of nonsense leads to
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise PictureError(f"damaged or not decodable: {reason}") from None
+
+
+def _decode(
+    data: bytes, check_size: Callable[[tuple[int, int]], None], notice: Callable[[str], None]
+) -> Decoded:
+    format = format_of(data[:FIRST_BYTES])
+    if format == "JPEG":
+        data = checked_jpeg(data)
+    elif format == "PNG":
+        data = lean_png(data)
+    try:
+        image = _open(data, format)
+    except UnidentifiedImageError:
+        if format == "TIFF":
+            return decode_tiff(data, check_size)
+        raise PictureError("not a picture that can be read" if data else "the file is empty") from None
+    with image:
+        check_size(image.size)
+        if format == "TIFF" and not is_read_by_pillow(image):
+            return decode_tiff(data, check_size)
+        if format == "PNG":
+            return _of_png(image, data, notice)
+        image.load()
+        colours, alpha = _parted(image)
+        return Decoded(colours, alpha, image.info.get("icc_profile"), _orientation(image, notice))
+
+
+def _open(data: bytes, format: str | None) -> Image.Image:
+    stream = io.BytesIO(data)
+    if format == "AVIF":
+        return AvifImagePlugin.AvifImageFile(stream)  # whatever its major brand
+    if format == "HEIF":
+        try:
+            from pillow_heif import HeifImageFile
+        except ImportError:
+            raise PictureError("a HEIC picture: install what reads it, sdcorrect[heif]") from None
+        return HeifImageFile(stream)
+    return Image.open(stream, formats=[format] if format else [])
+
+
+def _of_png(image: Image.Image, data: bytes, notice: Callable[[str], None]) -> Decoded:
+    colours: Image.Image | Samples
+    if data[PNG_DEPTH] == 16:
+        samples = decode_deep(data)
+        has_alpha = samples.shape[-1] in {2, 4}
+        colours = samples[..., :-1] if has_alpha else samples
+        alpha = Image.fromarray(to_eight_bits(samples[..., -1])) if has_alpha else None
+    else:
+        transparent = image.info.get("transparency")
+        if image.mode == "L" and isinstance(transparent, int):
+            # Pillow scales the samples of 2 and 4 bits, and not the one that is transparent
+            image.info["transparency"] = transparent * 255 // (2 ** data[PNG_DEPTH] - 1)
+        image.load()
+        colours, alpha = _parted(image)
+    grey = colours.mode == "L" if isinstance(colours, Image.Image) else colours.shape[-1] == 1
+    profile, reason = profile_of_png(data, image.info, grey)
+    if reason:
+        notice(f"{reason}: ignored")
+    return Decoded(colours, alpha, profile, _orientation(image, notice))
+
+
+def _parted(image: Image.Image) -> tuple[Image.Image | Samples, Image.Image | None]:
+    """The colours, L, RGB or CMYK or 16-bit grey, and the alpha if there is one."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        return np.asarray(image).astype(np.uint16)[..., None], None
+    if image.mode in {"I", "F"}:
+        raise PictureError("its samples have 32 bits and no set range; save it with 8 or 16")
+    if image.mode == "1":
+        image = image.convert("L")
+    if image.has_transparency_data:
+        grey = image.mode in {"L", "LA", "La"}
+        image = image.convert("LA" if grey else "RGBA")
+        return image.convert("L" if grey else "RGB"), image.getchannel("A")
+    return image if image.mode in {"L", "CMYK"} else image.convert("RGB"), None
+
+
+def _orientation(image: Image.Image, notice: Callable[[str], None]) -> int:
+    try:
+        # not the format's own: PNG's would decode the pixels once more to look behind them
+        orientation = Image.Image.getexif(image).get(ORIENTATION, 1)
+    # damaged EXIF raises whatever the reading of nonsense leads to
+    except Exception:
+        notice("its EXIF is damaged: ignored, and taken as upright")
+        return 1
+    return orientation if isinstance(orientation, int) else 1
+
+
+def _check_size(size: tuple[int, int], limits: Input) -> None:
+    width, height = size
+    shorter, longer = sorted(size)
+    if width * height > limits.max_pixels:
+        raise PictureError(
+            f"{width}x{height} px: more than the {limits.max_pixels:,} px of input.max_pixels"
+        )
+    if limits.min_side and shorter < limits.min_side:
+        raise FilteredOut(f"{width}x{height} px: a side is under input.min_side, {limits.min_side} px")
+    if limits.max_side and longer > limits.max_side:
+        raise FilteredOut(f"{width}x{height} px: a side is over input.max_side, {limits.max_side} px")
+    if limits.max_aspect and longer > limits.max_aspect * shorter:
+        raise FilteredOut(
+            f"{width}x{height} px: more elongated than input.max_aspect, {limits.max_aspect:g}"
+        )

@@ -1,0 +1,123 @@
+"""What Pillow does not do with a PNG: long texts, colours told by numbers, samples of 16 bits."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from PIL import PngImagePlugin
+
+from sdcorrect.errors import PictureError
+from sdcorrect.inputs.samples import METADATA_BYTES, Samples
+
+SIGNATURE = 8  #: bytes
+MOST_CHUNKS = 100_000
+TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+#: The texts that tell the picture's orientation.
+ORIENTING = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
+
+SRGB_GAMMA = 1 / 2.2
+GAMMA_TOLERANCE = 0.05  #: libpng's own, below which a difference is not corrected
+PRIMARIES = {"sRGB": (0.64, 0.33, 0.30, 0.60, 0.15, 0.06), "P3": (0.68, 0.32, 0.265, 0.69, 0.15, 0.06)}
+D65 = (0.3127, 0.3290)
+#: The codes of a cICP chunk (ITU-T H.273): primaries and transfer function.
+SRGB_CODES, P3_CODES = (1, 13), (12, 13)
+HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
+
+# profiles of printers have megabytes; texts, that Pillow would unpack with the same limit, are left out
+PngImagePlugin.MAX_TEXT_CHUNK = METADATA_BYTES
+
+
+def lean_png(data: bytes) -> bytes:
+    """`data` without the texts in it, and with all that tells how it is shown before its pixels.
+
+    Raises:
+        PictureError: it is in more pieces than any encoder makes.
+    """
+    before: list[bytes] = []
+    rest: list[bytes] = []
+    end, seen_pixels = SIGNATURE, False
+    for kind, start, end in _chunks(data):
+        seen_pixels = seen_pixels or kind == b"IDAT"
+        if kind in TEXTS and not data.startswith(ORIENTING, start + 8):
+            continue
+        late = seen_pixels and (kind in TEXTS or kind == b"eXIf")
+        (before if late or not seen_pixels else rest).append(data[start:end])
+    return b"".join((data[:SIGNATURE], *before, *rest, data[end:]))
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """The kind of each chunk that is whole, where it starts and where it ends."""
+    start = SIGNATURE
+    for _ in range(MOST_CHUNKS):
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        if end > len(data):
+            return
+        yield data[start + 4 : start + 8], start, end
+        start = end
+    raise PictureError(f"has more than {MOST_CHUNKS:,} chunks")
+
+
+def decode_deep(data: bytes) -> Samples:
+    """A PNG of 16 bits: samples (height, width, 1 to 4), the last of 2 and 4 its alpha."""
+    samples = np.asarray(imagecodecs.png_decode(data))
+    return samples[..., None] if samples.ndim == 2 else samples
+
+
+def profile_of_png(
+    data: bytes, info: Mapping[str | tuple[int, int], Any], grey: bool
+) -> tuple[bytes | None, str | None]:
+    """A colour profile for what the PNG says of its colours, and what of that is not heeded.
+
+    cICP comes before a profile, sRGB before gAMA and cHRM (PNG, third edition, 4.3).
+
+    Raises:
+        PictureError: it is HDR.
+    """
+    told = _cicp(data)
+    icc = info.get("icc_profile")
+    if told is not None:
+        primaries, transfer = told
+        if transfer in HDR_TRANSFERS:
+            raise PictureError(f"an HDR picture ({HDR_TRANSFERS[transfer]}); save it in sRGB")
+        if told == P3_CODES:
+            return _rgb_profile(D65, PRIMARIES["P3"], None), None
+        if told == SRGB_CODES:
+            return None, None
+        return icc, f"its cICP colours, primaries {primaries} and transfer {transfer}, are not known"
+    gamma = info.get("gamma")
+    if icc or "srgb" in info or not gamma:
+        return icc, None
+    if not 0.1 <= gamma <= 10:
+        return None, f"its gAMA, {gamma:g}, is impossible"
+    colours: tuple[float, ...] = info.get("chromaticity", (*D65, *PRIMARIES["sRGB"]))
+    is_srgb_gamma = abs(gamma / SRGB_GAMMA - 1) < GAMMA_TOLERANCE
+    if grey:
+        return None if is_srgb_gamma else imagecodecs.cms_profile("gray", gamma=1 / gamma), None
+    if is_srgb_gamma and np.allclose(colours, (*D65, *PRIMARIES["sRGB"]), atol=0.002):
+        return None, None
+    return _rgb_profile(colours[:2], colours[2:], 1 / gamma), None
+
+
+def _cicp(data: bytes) -> tuple[int, int] | None:
+    for kind, start, _ in _chunks(data):
+        if kind == b"IDAT":
+            break
+        if kind == b"cICP":
+            return data[start + 8], data[start + 9]
+    return None
+
+
+def _rgb_profile(white: tuple[float, ...], primaries: tuple[float, ...], gamma: float | None) -> bytes:
+    """Of a display with these chromaticities, x and y each; without `gamma` its curve is sRGB's."""
+    curve = None
+    if gamma is None:
+        value = np.linspace(0, 1, 4096)
+        linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+        curve = np.round(linear * 65535).astype(np.uint16)
+    points = [part for x, y in np.reshape(primaries, (3, 2)) for part in (x, y, 1.0)]
+    return bytes(
+        imagecodecs.cms_profile(
+            "rgb", whitepoint=[*white, 1.0], primaries=points, transferfunction=curve, gamma=gamma
+        )
+    )

@@ -1,0 +1,92 @@
+"""Samples as a decoder gives them, and what they are in 8 bits, in sRGB and on white."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+SAMPLE_BYTES = 8  #: of a pixel, at most: four samples of 16 bits
+METADATA_BYTES = 1 << 24  #: of a file, beside its samples
+MODES = {1: "L", 3: "RGB", 4: "CMYK"}  #: by the number of channels
+#: The modes of colours without alpha -> the space of a profile that fits them, as its header names it.
+SPACES = {"L": b"GRAY", "RGB": b"RGB ", "CMYK": b"CMYK"}
+#: A mode -> the colour space as the transform names it.
+TRANSFORMED = {"L": "gray", "RGB": "rgb", "CMYK": "cmyk"}
+PROFILE_HEADER = 128  #: bytes
+
+Samples = NDArray[np.unsignedinteger[Any]]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture's samples, not upright yet."""
+
+    #: L, RGB or CMYK; of more than 8 bits (height, width, 1, 3 or 4 channels), 0 to 65535
+    colours: Image.Image | Samples
+    alpha: Image.Image | None  #: L, white where the picture is opaque
+    profile: bytes | None = None  #: ICC
+    orientation: int = 1  #: as EXIF numbers them
+
+    @property
+    def mode(self) -> str:
+        if isinstance(self.colours, Image.Image):
+            return self.colours.mode
+        return MODES[self.colours.shape[-1]]
+
+
+def on_white(decoded: Decoded) -> tuple[Image.Image, str | None]:
+    """The picture in sRGB, on white where it is transparent, and why its profile was not heeded."""
+    opaque, reason = None, None
+    if decoded.profile is not None:
+        reason = _misfit(decoded.profile, decoded.mode)
+        if reason is None:
+            try:
+                opaque = _transformed(decoded.colours, decoded.mode, decoded.profile)
+            except imagecodecs.CmsError:
+                reason = "its colour profile is damaged"
+    if opaque is None:
+        opaque = _as_image(decoded.colours).convert("RGB")
+    if decoded.alpha is not None:
+        white = Image.new("RGB", opaque.size, "white")
+        opaque = Image.composite(opaque, white, decoded.alpha)
+    return opaque, reason
+
+
+def _misfit(profile: bytes, mode: str) -> str | None:
+    if len(profile) < PROFILE_HEADER or profile[36:40] != b"acsp":
+        return "its colour profile is damaged"
+    space = profile[16:20]
+    if space != SPACES[mode]:
+        return f"its colour profile is for {space.decode('latin-1').strip()}, its samples are {mode}"
+    return None
+
+
+def _transformed(colours: Image.Image | Samples, mode: str, profile: bytes) -> Image.Image:
+    samples = np.asarray(colours)
+    if mode == "L":
+        samples = samples.reshape(samples.shape[:2])
+    srgb = imagecodecs.cms_transform(
+        samples,
+        profile,
+        imagecodecs.cms_profile("srgb"),
+        colorspace=TRANSFORMED[mode],
+        outcolorspace="rgb",
+        outdtype="uint8",
+    )
+    return Image.fromarray(srgb)
+
+
+def _as_image(colours: Image.Image | Samples) -> Image.Image:
+    if isinstance(colours, Image.Image):
+        return colours
+    eight = to_eight_bits(colours)
+    mode = MODES[eight.shape[-1]]
+    return Image.frombytes(mode, (eight.shape[1], eight.shape[0]), eight.tobytes())
+
+
+def to_eight_bits(samples: Samples) -> NDArray[np.uint8]:
+    """Samples from 0 to 65535 as 0 to 255, rounded: Pillow's own conversion clips them."""
+    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)

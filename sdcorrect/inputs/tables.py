@@ -1,0 +1,54 @@
+"""Lists and tables as spreadsheets and scripts write them: CSV in its dialects, and JSON."""
+
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+QUOTED = re.compile(r'"[^"]*"')
+DELIMITER = re.compile("[,;\t]")  #: spreadsheets write `;` where numbers have a comma
+
+
+def csv_rows(text: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of CSV that hold anything, each with its last line's number, from 1.
+
+    The delimiter is the first that stands outside of quotes in the first line.
+
+    Raises:
+        csv.Error: it is not CSV.
+    """
+    found = DELIMITER.search(QUOTED.sub("", text.split("\n", 1)[0]))
+    delimiter = found[0] if found else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    for row in reader:
+        if any(row):
+            yield reader.line_num, row
+
+
+def read_json(text: str | bytes) -> Any:
+    """The value of a JSON text, in which every key of an object stands once.
+
+    Raises:
+        ValueError: it is not JSON, or a key stands there twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from None
+    except RecursionError:
+        raise ValueError("lists and objects are nested too deep") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError(f"the key {second((key for key, _ in pairs))!r} stands there twice")
+    return content
+
+
+def second(names: Iterator[str]) -> str | None:
+    """The first of `names` that stands there twice."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)

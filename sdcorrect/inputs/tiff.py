@@ -1,0 +1,111 @@
+"""TIFFs that Pillow refuses or misreads: over 8 bits, of rare depths, and with a plane a channel."""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, SAMPLEFORMAT, TiffFile, TiffPage
+
+from sdcorrect.errors import PictureError
+from sdcorrect.inputs.samples import Decoded, Samples, to_eight_bits
+
+BITS_PER_SAMPLE, PLANAR_CONFIGURATION, ORIENTATION, ICC_PROFILE = 258, 284, 274, 34675
+CHANNELS: dict[int, int] = {
+    PHOTOMETRIC.MINISWHITE: 1,
+    PHOTOMETRIC.MINISBLACK: 1,
+    PHOTOMETRIC.RGB: 3,
+    PHOTOMETRIC.SEPARATED: 4,
+}
+#: Those whose output has a size known before: no strip can unpack to more.
+COMPRESSIONS = {
+    COMPRESSION.NONE,
+    COMPRESSION.LZW,
+    COMPRESSION.ADOBE_DEFLATE,
+    COMPRESSION.DEFLATE,
+    COMPRESSION.PACKBITS,
+}
+PREMULTIPLIED = 1  #: of ExtraSamples
+
+
+def is_read_by_pillow(image: Image.Image) -> bool:
+    """Whether Pillow decodes this TIFF, which it has opened, to what it shows."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(BITS_PER_SAMPLE, (1,))
+    return max(bits) <= 8 and tags.get(PLANAR_CONFIGURATION, 1) == 1
+
+
+def decode_tiff(data: bytes, check_size: Callable[[tuple[int, int]], None]) -> Decoded:
+    """The first picture of a TIFF.
+
+    Args:
+        check_size: called with width and height, px, before anything is decoded; may raise.
+
+    Raises:
+        PictureError: its samples are of a kind that is not read, or parts of them are missing.
+    """
+    with TiffFile(io.BytesIO(data)) as file:
+        page = file.pages.first
+        assert isinstance(page, TiffPage)
+        check_size((page.imagewidth, page.imagelength))
+        _check_kind(page, len(data))
+        samples = page.asarray()
+    if samples.ndim == 2:
+        samples = samples[..., None]
+    elif page.planarconfig == PLANARCONFIG.SEPARATE:
+        samples = np.moveaxis(samples, 0, -1)
+    colours, alpha = _parted(_over_full_range(samples, page.bitspersample), page)
+    profile, orientation = page.tags.get(ICC_PROFILE), page.tags.get(ORIENTATION)
+    return Decoded(
+        colours,
+        None if alpha is None else Image.fromarray(to_eight_bits(alpha)),
+        profile.value if profile else None,
+        orientation.value if orientation else 1,
+    )
+
+
+def _check_kind(page: TiffPage, size: int) -> None:
+    bits, kind = page.bitspersample, page.sampleformat
+    if kind != SAMPLEFORMAT.UINT or bits > 16:
+        name = "floating-point" if kind == SAMPLEFORMAT.IEEEFP else "integer"
+        raise PictureError(
+            f"its samples have {bits} bits ({name}) and no set range; save it with 8 or 16"
+        )
+    channels = CHANNELS.get(page.photometric)
+    if channels is None or not channels <= page.samplesperpixel <= channels + 1 or page.imagedepth > 1:
+        raise PictureError(
+            f"a TIFF of a kind that is not read: photometric {int(page.photometric)}, "
+            f"{page.samplesperpixel} samples of {bits} bits; save it as RGB"
+        )
+    if page.compression not in COMPRESSIONS:
+        raise PictureError(
+            f"a TIFF of {bits} bits with a compression that is not read, {int(page.compression)}; "
+            "save it with LZW or none"
+        )
+    parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    # tifffile would leave what is missing black
+    if not parts or any(not count or not 0 < offset <= size - count for offset, count in parts):
+        raise PictureError("damaged or not decodable: parts of its samples are missing")
+
+
+def _over_full_range(samples: Samples, bits: int) -> Samples:
+    """Samples of `bits` each from 0 to 65535."""
+    most = np.uint32(2**bits - 1)
+    return ((samples.astype(np.uint32) * 65535 + most // 2) // most).astype(np.uint16)
+
+
+def _parted(samples: Samples, page: TiffPage) -> tuple[Samples, Samples | None]:
+    """The colours, higher values lighter but in CMYK, and the alpha if there is one."""
+    channels = CHANNELS[page.photometric]
+    colours = samples[..., :channels]
+    if page.photometric == PHOTOMETRIC.MINISWHITE:
+        colours = 65535 - colours
+    # four samples of RGB that nothing is said about are RGBA, as in Pillow; 0 means: not alpha
+    kind = page.extrasamples[0] if page.extrasamples else 2
+    if page.samplesperpixel == channels or kind == 0:
+        return colours, None
+    alpha = samples[..., channels]
+    if kind == PREMULTIPLIED:
+        divisor = np.maximum(alpha, 1)[..., None].astype(np.uint32)
+        colours = np.minimum(colours.astype(np.uint32) * 65535 // divisor, 65535).astype(np.uint16)
+    return colours, alpha
