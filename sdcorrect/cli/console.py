@@ -58,7 +58,7 @@ def errors_for_people(debug: bool) -> Iterator[None]:
 
 def print_failures(records: Iterable["Record"]) -> None:
     for record in records:
-        path, reason = printable(record.input.path), record.error or ""
+        path, reason = printable(record.input.path), printable(record.error or "")
         err.print(f"[red]failed:[/] {escape(path)} ({record.variant}): {escape(reason)}")
 
 

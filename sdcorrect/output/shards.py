@@ -1,18 +1,21 @@
 """Which pictures are whose: a job divided over processes that share nothing but the output folder."""
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from pydantic import TypeAdapter
 from typing_extensions import Self
 
-from sdcorrect.errors import UsageError
-from sdcorrect.output.files import locked, write_atomically
+from sdcorrect.errors import UsageError, listed, printable
+from sdcorrect.output.files import locked, read_plain, write_atomically
+from sdcorrect.output.records import MAX_SHARDS, ArrayShards
+
+ARRAYS = TypeAdapter(list[ArrayShards])
+MAX_ARRAYS = 1 << 26  #: bytes
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Shard:
     count: int = 1
 
     def __post_init__(self) -> None:
+        if self.count > MAX_SHARDS:
+            raise UsageError(f"{self.count} shards: a job has at most {MAX_SHARDS}")
         if not 0 <= self.index < self.count:
             raise UsageError(
                 f"shard index {self.index} of {self.count} shards: they count from 0 to {self.count - 1}"
@@ -34,8 +39,10 @@ class Shard:
     @classmethod
     def parse(cls, name: str) -> Self | None:
         """The shard that `str` names so, if any."""
-        match = re.fullmatch(r"(\d+)-of-(\d+)", name)
-        return cls(int(match[1]), int(match[2])) if match else None
+        match = re.fullmatch(r"([0-9]+)-of-([0-9]+)", name)
+        if not match or not int(match[1]) < int(match[2]) <= MAX_SHARDS:
+            return None
+        return cls(int(match[1]), int(match[2]))
 
     @classmethod
     def of(cls, key: str, count: int) -> Self:
@@ -90,14 +97,14 @@ class ArrayTask:
 
         def number(name: str, default: str | None = None) -> int:
             text = environment.get(f"SLURM_ARRAY_TASK_{name}", default)
-            if text is None or not text.isdecimal():
+            if text is None or not text.isdecimal() or len(text) > 18:
                 raise UsageError(
                     f"SLURM_ARRAY_TASK_{name} is {text!r}, not a number; "
                     "give --num-shards and --shard-index"
                 )
             return int(text)
 
-        return cls(
+        task = cls(
             environment.get("SLURM_ARRAY_JOB_ID", ""),
             number("ID"),
             number("COUNT"),
@@ -105,6 +112,11 @@ class ArrayTask:
             number("MAX"),
             number("STEP", default="1"),
         )
+        if not 1 <= task.count <= MAX_SHARDS or task.step == 0:
+            raise UsageError(
+                f"an array of {task.count} tasks, step {task.step}: a job has 1 to {MAX_SHARDS} shards"
+            )
+        return task
 
     def claim(self, out: Path) -> Shard:
         """This task's shard: the one it had, or a free one.
@@ -115,35 +127,49 @@ class ArrayTask:
         """
         file = out / "records" / "arrays.json"
         with locked(file.with_suffix(".lock"), wait=True):
-            arrays: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
+            arrays = _read_arrays(file)
             array = next(filter(self._is_of, reversed(arrays)), None)
-            if array is None:
-                array = {"jobs": [], "count": self.count, "first": self.first, "last": self.last}
-                array |= {"step": self.step, "shards": {}}
-                arrays.append(array)
-            index = array["shards"].get(str(self.id))
+            others = [other for other in arrays if other is not array]
+            array = array or self._new()
+            index = array.shards.get(str(self.id))
             if index is None:
                 index = self._free(array)
-                array["shards"][str(self.id)] = index
-            if self.array not in array["jobs"]:
-                array["jobs"].append(self.array)
-            text = json.dumps(arrays, indent=2) + "\n"
-            write_atomically(file, text.encode(), temporary=file.with_suffix(".tmp"))
-        return Shard(index, array["count"])
+            jobs = dict.fromkeys([*array.jobs, self.array])
+            shards = {**array.shards, str(self.id): index}
+            own = array.model_copy(update={"jobs": tuple(jobs), "shards": shards})
+            text = ARRAYS.dump_json([*others, own], indent=2) + b"\n"
+            write_atomically(file, text, temporary=file.with_suffix(".tmp"))
+        return Shard(index, array.count)
 
-    def _is_of(self, array: Mapping[str, Any]) -> bool:
+    def _new(self) -> ArrayShards:
+        return ArrayShards(
+            jobs=(), count=self.count, first=self.first, last=self.last, step=self.step, shards={}
+        )
+
+    def _is_of(self, array: ArrayShards) -> bool:
         """Whether this is a task of `array`, or of a part of it that was submitted again."""
-        within = array["first"] <= self.first <= self.last <= array["last"]
-        known = self.array in array["jobs"] and self.count == array["count"]
-        return within and (known or self.count < array["count"])
+        within = array.first <= self.first <= self.last <= array.last
+        known = self.array in array.jobs and self.count == array.count
+        return within and (known or self.count < array.count)
 
-    def _free(self, array: Mapping[str, Any]) -> int:
-        free = sorted(set(range(array["count"])) - set(array["shards"].values()))
+    def _free(self, array: ArrayShards) -> int:
+        free = sorted(set(range(array.count)) - set(array.shards.values()))
         if not free:
-            tasks = ", ".join(array["shards"])
             raise UsageError(
-                f"array task {self.id} is none of the {array['count']} tasks that share this output "
-                f"folder ({tasks}); give --num-shards and --shard-index"
+                f"array task {self.id} is none of the {array.count} tasks that share this output "
+                f"folder ({listed(array.shards)}); give --num-shards and --shard-index"
             )
-        position = (self.id - array["first"]) // array["step"]
+        position = (self.id - array.first) // array.step
         return position if position in free else free[0]
+
+
+def _read_arrays(file: Path) -> list[ArrayShards]:
+    try:
+        return ARRAYS.validate_json(read_plain(file, MAX_ARRAYS))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError):
+        raise UsageError(
+            f"{printable(file)}: is no list of arrays that this version has written; "
+            "give --num-shards and --shard-index"
+        ) from None
