@@ -37,6 +37,10 @@ PLACES = (
     *("report", "report.html", "report.tmp", "sheet.png", "sheet.tmp", "report/*", "report/*/*"),
     *("evaluation.csv", "evaluation.json", ".evaluation.csv.tmp", ".evaluation.json.tmp"),
 )
+THINGS = (
+    *("nothing", "fifo", "folder", "loop", "moved", "lost", "device"),
+    *("", "secret.png", "secret.txt"),  # links to the secrets
+)
 Spoil = Callable[[Path, Path], None]  #: an output folder, given the folder of secrets
 
 
@@ -151,16 +155,15 @@ def bytes_of(place: str, what: str, share: float) -> Spoil:
 
 
 def spoiled() -> st.SearchStrategy[list[Spoil]]:
-    ways = st.lists(st.integers(0, 40), max_size=6)
+    ways = st.lists(st.integers(0, 40), min_size=1, max_size=5)
     values = st.sampled_from([*VALUES, "<gone>", "@secret.png", "@secret.txt"])
-    whats = ("nothing", "fifo", "folder", "loop", "moved", "lost", "device", "", "secret.png")
     kinds = ("cut", "sparse", "twice", "noise", "line", "ancient", "far")
     files = st.sampled_from([*JSON_FILES, "evaluation.csv", "correct/0000.png", "report.html"])
     return st.lists(
         st.one_of(
             st.builds(value_at, st.sampled_from(JSON_FILES), ways, values),
             st.builds(value_at, st.sampled_from(JSON_FILES), ways, values),
-            st.builds(standing_for, st.sampled_from(PLACES), st.sampled_from([*whats, "secret.txt"])),
+            st.builds(standing_for, st.sampled_from(PLACES), st.sampled_from(THINGS)),
             st.builds(bytes_of, files, st.sampled_from(kinds), st.floats(0, 1)),
         ),
         min_size=1,
