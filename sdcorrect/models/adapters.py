@@ -40,7 +40,9 @@ class Adapters:
             "vae": self.vae and self.vae.identity,
             "loras": [[found.identity, lora.weight] for lora, found in self.loras] or None,
             "textual_inversions": [
-                [found.identity, inversion.token] for inversion, found in self.textual_inversions
+                # without a token, the file's name may be the word
+                [found.identity, inversion.token or Path(inversion.path).stem]
+                for inversion, found in self.textual_inversions
             ]
             or None,
             "controlnets": [

@@ -1,5 +1,7 @@
 """Load all that a job says of its model, in the order in which the parts need each other."""
 
+from typing import Any
+
 from diffusers import StableDiffusionXLPipeline
 
 from sdcorrect.models.adapters import Adapters, find_adapters
@@ -24,6 +26,9 @@ COMPUTED = {
     "vae_tiling",
     "safety_checker",
 }
+#: Settings that leave the mathematics alone and choose other kernels, which round otherwise: a picture
+#: may differ by a level here and there.
+ROUNDED = {"vae_slicing", "channels_last", "compile"}
 
 
 def find(settings: ModelSettings) -> tuple[Checkpoint, Adapters]:
@@ -34,6 +39,21 @@ def find(settings: ModelSettings) -> tuple[Checkpoint, Adapters]:
     """
     finder = Finder(settings.offline)
     return find_checkpoint(settings, finder), find_adapters(settings, finder)
+
+
+def decisive_settings(
+    settings: ModelSettings, checkpoint: Checkpoint, adapters: Adapters
+) -> dict[str, Any]:
+    """What beside the checkpoint's identity decides what a model makes of a picture."""
+    scheduler = scheduler_for(checkpoint.name, checkpoint.config, checkpoint.marks, settings)
+    return {
+        "base_config": checkpoint.base_identity,
+        "timestep_spacing": scheduler.config.timestep_spacing,
+        **adapters.identity,
+        **settings.model_dump(mode="json", include=COMPUTED),
+        # without the defaults, so that folders of versions that knew nothing of these go on
+        **settings.model_dump(mode="json", include=ROUNDED, exclude_defaults=True),
+    }
 
 
 def load(settings: ModelSettings) -> Model:
@@ -54,16 +74,10 @@ def load(settings: ModelSettings) -> Model:
     lay_loras(pipe, adapters.loras)
     controlnets = load_controlnets(pipe, adapters.controlnets, dtype)
     settle(pipe, controlnets, settings, device)
-    decisive = {
-        "base_config": checkpoint.base_identity,
-        **adapters.identity,
-        **settings.model_dump(mode="json", include=COMPUTED),
-        "timestep_spacing": scheduler.config.timestep_spacing,
-    }
     return Model(
         checkpoint.name,
         checkpoint.identity,
-        decisive,
+        decisive_settings(settings, checkpoint, adapters),
         pipe,
         scheduler,
         device,

@@ -41,11 +41,12 @@ def translate(model: Model, image: Image.Image, *names: str) -> dict[str, np.nda
 
 
 @pytest.mark.parametrize("setting", ["vae_slicing", "channels_last"])
-def test_economy_leaves_the_picture_as_it_is(model: Model, icon: Image.Image, setting: str) -> None:
+def test_economy_rounds_otherwise_at_most(model: Model, icon: Image.Image, setting: str) -> None:
     thrifty = load_with(**{setting: True})
     plain, ours = (translate(each, icon, "correct")["correct"] for each in (model, thrifty))
     assert np.abs(ours - plain).max() <= 1  # one step of 8 bits
-    assert thrifty.decisive == model.decisive
+    # a folder's pictures are all of one rounding
+    assert thrifty.decisive == model.decisive | {setting: True}
 
 
 def test_settings_are_passed_to_the_pipeline() -> None:
