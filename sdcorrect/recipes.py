@@ -40,6 +40,10 @@ from sdcorrect.errors import UsageError
 
 LEVELS = ("first-attention", "second-attention", "third-attention")
 FIRST = LEVELS[0]
+#: What stands beside the recipes' folders in an output folder.
+OTHERS_IN_OUT = {
+    *("records", "job.json", "report", "report.html", "evaluation.csv", "evaluation.json"),
+}
 _BLOCKS = re.compile(
     rf"(?:(?P<level>{'|'.join(LEVELS)})(?:\.(?P<index>\d+))?|(?P<number>\d+))(?P<onward>\+)?"
     rf"|(?P<elsewhere>encoder(?:\.\d+)?|{MID})"
@@ -62,7 +66,7 @@ def _check_window(window: Window) -> Window:
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 #: Decoder blocks by number or by level, so that one recipe serves every family of U-Nets.
@@ -136,6 +140,18 @@ _OF_INVERSION = {
 }
 
 
+def _check_name(name: str) -> str:
+    if name.casefold() in OTHERS_IN_OUT:
+        raise ValueError(f"the output folder has another {name!r}; choose another name")
+    return name
+
+
+#: It names the folder of the recipe's pictures.
+RecipeName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200), AfterValidator(_check_name)
+]
+
+
 class Recipe(_Frozen):
     """A translation method.
 
@@ -153,7 +169,7 @@ class Recipe(_Frozen):
     and the strength say at which noise to start, and the solver goes from there in so many.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: RecipeName
     summary: str = ""
     inversion: Literal["none", "one-step", "full"] = "none"
     timestep: Timestep = ONE_STEP

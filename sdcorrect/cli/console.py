@@ -108,7 +108,7 @@ def errors_for_people(debug: bool) -> Iterator[None]:
 def print_failures(records: Iterable["Record"]) -> None:
     for record in records:
         path = printable(record.input.path)  # on one line, whatever its name holds
-        tell("failed", f"{path} ({record.variant}): {record.error or ''}", "red")
+        tell("failed", f"{path} ({record.variant}): {printable(record.error or '')}", "red")
 
 
 class _Lines(logging.Handler):

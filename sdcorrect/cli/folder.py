@@ -26,13 +26,15 @@ Out = Annotated[Path, typer.Argument(metavar="OUT", parser=path, help="An output
 @app.command()
 def status(folder: Out, debug: Debug = False) -> None:
     """Show what of a job is done, failed and remaining, by shard and in all."""
-    from sdcorrect.output.survey import survey
+    from sdcorrect.output.survey import Progress, survey
 
     with errors_for_people(debug):
         found = survey(folder)
         table = Table("shard", "done", "failed", "left out", "remaining")
-        rows = {**found.shards, "in all": found.total()}
-        for name, progress in rows.items() if len(found.shards) > 1 else [("in all", found.total())]:
+        several = found.shards if len(found.shards) > 1 else {}
+        # there may be more shards than pictures
+        rows = {name: progress for name, progress in several.items() if progress != Progress()}
+        for name, progress in [*rows.items(), ("in all", found.total())]:
             counts = (progress.done, progress.failed, progress.filtered, progress.remaining)
             table.add_row(name, *map(str, counts))
         out.print(table, soft_wrap=False)

@@ -41,6 +41,8 @@ def doctor(
 def _report(findings: "Iterator[Finding]") -> bool:
     """Print a line for each finding; whether all is well."""
     table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a path is told whole
     all_well = True
     for finding in findings:
         mark = "" if finding.ok else "! "

@@ -200,7 +200,8 @@ def denoise(
                 rows = [latents] * (2 if guided else 1)
                 if plan.beside == "inverted":
                     rows.insert(0, source.trajectory[int(t)])
-                *without, towards = evaluate_unet(unet, rows, t, texts, control, free)
+                unprompted = len(latents) if guided else 0
+                *without, towards = evaluate_unet(unet, rows, t, texts, control, free, unprompted)
                 prediction = guide(without[-1], towards, guidance_scale) if guided else towards
                 latents = step_on(scheduler, prediction, t, latents, generators)
     return latents[-batch:]
@@ -213,14 +214,16 @@ def evaluate_unet(
     texts: list[Text],
     control: Control | None = None,
     free: int = 0,
+    unprompted: int = 0,
 ) -> Sequence[Tensor]:
     """The U-Net's prediction for each of `rows` under its text, in one call, in float32.
 
-    With the residuals of `control` in all but the first `free` rows.
+    With the residuals of `control` in all but the first `free` rows; the next `unprompted` of them
+    are those of the unconditional branch.
     """
     # not unet.dtype, which walks through all parameters to tell
     latents, text = torch.cat(rows).to(unet.conv_in.weight.dtype), Text.cat(texts)
-    residuals = control.evaluate(latents, t, text, free) if control else {}
+    residuals = control.evaluate(latents, t, text, free, unprompted) if control else {}
     prediction = unet(latents, t, **text.arguments, **residuals).sample.float()
     return torch.split(prediction, [len(row) for row in rows])
 

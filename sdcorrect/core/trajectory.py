@@ -4,6 +4,7 @@ from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,25 +24,30 @@ class SpilledTrajectory(MutableMapping[int, Tensor]):
             self._own = TemporaryDirectory(prefix="trajectory-", dir=folder)
         except OSError as error:
             raise SdcorrectError(f"spill {folder}: cannot be written: {error.strerror}") from None
-        self._devices: dict[int, str] = {}
+        #: by timestep, where the latents were and in which layout: kernels round by it, and spilling
+        #: must not change a picture
+        self._places: dict[int, tuple[torch.device, tuple[int, ...]]] = {}
 
     def _file(self, t: int) -> Path:
         return Path(self._own.name, f"{t}.safetensors")
 
     def __setitem__(self, t: int, latents: Tensor) -> None:
         save_file({"latents": latents.contiguous()}, self._file(t))
-        self._devices[t] = str(latents.device)
+        self._places[t] = latents.device, latents.stride()
 
     def __getitem__(self, t: int) -> Tensor:
-        latents: Tensor = load_file(self._file(t), device=self._devices[t])["latents"]
-        return latents
+        device, strides = self._places[t]
+        latents: Tensor = load_file(self._file(t))["latents"]
+        return torch.empty_strided(latents.shape, strides, dtype=latents.dtype, device=device).copy_(
+            latents
+        )
 
     def __delitem__(self, t: int) -> None:
-        del self._devices[t]
+        del self._places[t]
         self._file(t).unlink()
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._devices)
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._devices)
+        return len(self._places)

@@ -1,6 +1,7 @@
 """What an output folder's records say of its pictures (imports no torch)."""
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,7 +9,6 @@ from sdcorrect.config import Job
 from sdcorrect.errors import PictureError, UsageError, listed, printable
 from sdcorrect.inputs.items import Item, find_items
 from sdcorrect.inputs.names import SUFFIXES
-from sdcorrect.inputs.walk import ANYWHERE, walk
 from sdcorrect.output.folder import OutputFolder
 from sdcorrect.output.records import Done, JobFile, Record
 from sdcorrect.output.survey import Progress
@@ -94,8 +94,7 @@ def _refuse_unrecorded(out: Path, variants: Iterable[str], records: Iterable[Rec
     unrecorded = [
         f"{variant}/{path}"
         for variant in variants
-        if (out / variant).is_dir()
-        for path in walk(out / variant, ANYWHERE, out / "records")
+        for path in _files_below(out / variant)
         if Path(path).suffix.lower() in SUFFIXES and f"{variant}/{path}" not in recorded
     ]
     if unrecorded:
@@ -103,6 +102,17 @@ def _refuse_unrecorded(out: Path, variants: Iterable[str], records: Iterable[Rec
             f"{printable(out)}: {_count(unrecorded)} in it {in_brackets(unrecorded)} without a record; "
             "take out what sdcorrect translate did not make, or run it again"
         )
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    """The relative paths of the files in `folder`; no link is followed, and nothing hidden entered."""
+    if folder.is_symlink():
+        return
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith("."):
+                yield os.path.relpath(os.path.join(place, name), folder)
 
 
 def _count(names: list[str]) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from sdcorrect.errors import SdcorrectError, printable
+from sdcorrect.errors import SdcorrectError, UsageError, printable
 
 #: What file systems answer that know no locks, such as Lustre mounted without them.
 WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -32,11 +32,24 @@ def plain(path: str, flags: int) -> int:
     return descriptor
 
 
+def read_plain(path: Path, limit: int) -> bytes:
+    """The content of a plain file of at most `limit` bytes.
+
+    Raises:
+        OSError: it is no plain file, is larger, or cannot be read.
+    """
+    with open(path, "rb", opener=plain) as stream:
+        content = stream.read(limit + 1) if os.fstat(stream.fileno()).st_size <= limit else None
+    if content is None or len(content) > limit:
+        raise OSError(errno.EFBIG, f"it has over {limit:,} bytes")
+    return content
+
+
 def is_plain(path: Path) -> bool:
     """Whether a file stands at `path` itself, not one that a link leads to."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
-    except OSError:
+    except (OSError, ValueError):  # the latter for what no file is called
         return False
 
 
@@ -81,6 +94,12 @@ def write_atomically(path: Path, content: bytes, *, temporary: Path) -> None:
         replace(path, content, temporary=temporary)
 
 
+def refuse_link(folder: Path) -> None:
+    """Raises UsageError where `folder` is a link."""
+    if folder.is_symlink():
+        raise UsageError(f"{printable(folder)}: is a link; put the folder itself there")
+
+
 @contextmanager
 def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock `path` alone among all processes; the kernel lets go of a killed one's.
@@ -88,7 +107,9 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     Raises:
         SdcorrectError: another process holds it and this one is not to `wait`, or the folder cannot
             be written.
+        UsageError: the folder is a link, which may lead anywhere.
     """
+    refuse_link(path.parent)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = _take(path, wait)

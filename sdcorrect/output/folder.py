@@ -1,19 +1,26 @@
 """An output folder as it stands: its job, its records, and what of them holds (imports no torch)."""
 
+import errno
 import json
 import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
+from pydantic import ValidationError
+
 from sdcorrect.errors import PictureError, UsageError, printable
 from sdcorrect.inputs.items import Item
-from sdcorrect.output.files import is_plain, plain
+from sdcorrect.output.files import is_plain, plain, read_plain, refuse_link
 from sdcorrect.output.records import RECORD, Done, Fingerprint, JobFile, Record, Status, Summary
 from sdcorrect.output.shards import Shard
+
+#: More than any job, any summary, or any record of a picture has, bytes.
+MAX_FILE, MAX_LINE = 1 << 26, 1 << 24
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +91,7 @@ class OutputFolder:
         """
         file = self.path / "job.json"
         try:
-            with open(file, "rb", opener=plain) as stream:
-                return JobFile.model_validate(json.load(stream))
+            return JobFile.model_validate(json.loads(read_plain(file, MAX_FILE)))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, RecursionError) as error:
@@ -117,7 +123,9 @@ class OutputFolder:
             damaged = []
             try:
                 with open(file, "rb", opener=plain) as stream:
-                    for number, line in enumerate(stream, 1):
+                    for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE), b""), 1):
+                        if len(line) == MAX_LINE:
+                            raise OSError(errno.EFBIG, f"line {number} has over {MAX_LINE:,} bytes")
                         if not line.endswith(b"\n"):
                             break
                         try:
@@ -178,19 +186,26 @@ class OutputFolder:
 
     def _files(self, pattern: str) -> list[Path]:
         folder = self.path / "records"
-        if folder.is_symlink():
-            raise UsageError(f"{printable(folder)}: is a link; put the folder itself there")
-        return sorted(folder.glob(pattern))
+        refuse_link(folder)
+        try:
+            return [folder / name for name in sorted(os.listdir(folder)) if fnmatch(name, pattern)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise _unreadable(folder, error) from None
 
 
 def _read_summary(file: Path) -> Summary:
     try:
-        with open(file, "rb", opener=plain) as stream:
-            return Summary.model_validate(json.load(stream))
+        return Summary.model_validate(json.loads(read_plain(file, MAX_FILE)))
     except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(file, error) from None
 
 
 def _unreadable(file: Path, error: Exception) -> UsageError:
-    reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0]
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        reason = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+    else:
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0]
     return UsageError(f"{printable(file)}: cannot be read: {printable(reason)}; choose another folder")

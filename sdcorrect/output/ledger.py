@@ -6,11 +6,13 @@ from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdcorrect.errors import UsageError, printable
+from sdcorrect.errors import UsageError, listed, printable
 from sdcorrect.output.files import is_plain, plain, write_atomically, writing
 from sdcorrect.output.folder import OutputFolder
 from sdcorrect.output.records import Fingerprint, JobFile, Record, Status, Summary
 from sdcorrect.output.shards import Shard
+
+BLOCK = 1 << 20  #: of a file that is read from its end, bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +119,15 @@ class Ledger:
 def _cut_torn_line(file: Path) -> None:
     """Cut off a last line that a kill left without its end."""
     with open(file, "a+b", opener=plain) as stream:
-        stream.seek(0)
-        content = stream.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
+        end = whole = stream.seek(0, os.SEEK_END)
+        while whole:
+            begin = max(0, whole - BLOCK)
+            stream.seek(begin)
+            newline = stream.read(whole - begin).rfind(b"\n")
+            whole = begin if newline < 0 else begin + newline + 1
+            if newline >= 0:
+                break
+        if whole < end:
             stream.truncate(whole)
 
 
@@ -129,18 +136,23 @@ def write_job(out: Path, content: JobFile, temporary: Path) -> None:
     write_atomically(out / "job.json", content.as_json(indent=2), temporary=temporary)
 
 
+def _shown(value: object) -> str:
+    text = printable(repr(value))
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def refuse_other_job(out: Path, before: Fingerprint, now: Fingerprint) -> None:
     """Raises UsageError, naming what differs, where the folder has pictures of other settings."""
     differing = [
-        f"{key} was {before.settings.get(key)!r} and is {now.settings.get(key)!r}"
+        f"{printable(key)} was {_shown(before.settings.get(key))} and is {_shown(now.settings.get(key))}"
         for key in dict.fromkeys([*now.settings, *before.settings])
         if before.settings.get(key) != now.settings.get(key)
     ]
-    differing += [
-        f"variant {name} had another recipe"
-        for name, recipe in now.variants.items()
-        if before.variants.get(name, recipe) != recipe
-    ]
+    for name, recipe in now.variants.items():
+        earlier = before.variants.get(name, recipe)
+        keys = [key for key in {**recipe, **earlier} if earlier.get(key) != recipe.get(key)]
+        if keys:
+            differing.append(f"variant {name} had another recipe ({listed(keys)})")
     if differing:
         raise UsageError(
             f"output {printable(out)} holds another job's pictures: {'; '.join(differing)}. "

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -26,17 +26,24 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from sdcorrect.config import Job
+from sdcorrect.config import Job, Output
 from sdcorrect.inputs.items import Item
+from sdcorrect.recipes import RecipeName
 
 #: What of an item does not decide what becomes of it; its content's hash is compared for itself.
 _NOT_DECISIVE = {"source", "key", "problem"}
 
 Status = Literal["done", "failed", "filtered"]
+OUTPUT_SUFFIXES = {f".{name}" for name in get_args(Output.model_fields["format"].annotation)}
 #: Of a picture as translated: larger ones are none that a U-Net has made.
 MAX_PIXELS = 1 << 26
 #: Of a job: every shard is counted for itself.
 MAX_SHARDS = 100_000
+ShardCount = Annotated[int, Field(ge=1, le=MAX_SHARDS)]
+
+
+#: How deep settings are nested, at most: a job's and a recipe's are four levels.
+MAX_DEPTH = 16
 
 
 class Written(BaseModel):
@@ -54,14 +61,16 @@ class InputFile(Written):
     sha256: str | None = Field(description="of the file's content; null where it cannot be read")
 
 
-def _check_relative(path: str) -> str:
+def _check_output(path: str) -> str:
     if os.path.isabs(path) or ".." in path.split("/") or "\0" in path:
         raise ValueError("leads out of the output folder")
+    if os.path.splitext(path)[1] not in OUTPUT_SUFFIXES:
+        raise ValueError(f"is none of {', '.join(sorted(OUTPUT_SUFFIXES))}")
     return path
 
 
 class OutputFile(Written):
-    path: Annotated[str, AfterValidator(_check_relative)] = Field(
+    path: Annotated[str, AfterValidator(_check_output)] = Field(
         description="relative to the output folder"
     )
 
@@ -74,18 +83,20 @@ def _check_area(size: tuple[int, int]) -> tuple[int, int]:
 
 Size = Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_check_area)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+#: Of one picture, so that sums over all pictures of a job are a `Count`.
+PictureCount = Annotated[int, Field(ge=0, lt=2**31)]
+Seconds = Annotated[float, Field(ge=0, lt=1e10, allow_inf_nan=False)]
 
 
 class _Record(Written):
     """What all records have: which picture, in which variant, and what was asked of it."""
 
     input: InputFile
-    variant: str
+    variant: RecipeName
     prompt: str
     negative_prompt: str
     source_prompt: str | None = None
-    effective_steps: Count
+    effective_steps: PictureCount
     fingerprint: str = Field(description="of all settings that decide what the picture becomes")
     finished: AwareDatetime
     attempt: Annotated[int, Field(ge=1, lt=2**63)] = Field(
@@ -101,7 +112,7 @@ class Done(_Record):
     error: None = None
     seed: Count
     size: Size = Field(description="width and height, px, as translated")
-    unet_evaluations: Count
+    unet_evaluations: PictureCount
     seconds: Seconds = Field(
         description="this variant's own, the inversion included, the encoding not: its share of a batch"
     )
@@ -121,7 +132,7 @@ class Failed(_Record):
     error: str = Field(description="why it failed")
     seed: Count
     size: Size = Field(description="width and height, px, as translated")
-    unet_evaluations: Count | None = Field(description="null where memory did not suffice")
+    unet_evaluations: PictureCount | None = Field(description="null where memory did not suffice")
     seconds: Seconds
 
 
@@ -160,14 +171,23 @@ RECORD: TypeAdapter[Record] = TypeAdapter(
 
 def _as_written(settings: Any) -> Any:
     """What is compared is what was written: JSON has no tuples, and no keys but text."""
-    return json.loads(json.dumps(settings))
+    _check_depth(settings, MAX_DEPTH)
+    return json.loads(json.dumps(settings, allow_nan=False))
+
+
+def _check_depth(value: Any, left: int) -> None:
+    if left == 0:
+        raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+    for inner in value.values() if isinstance(value, dict) else value:
+        if isinstance(inner, dict | list | tuple):
+            _check_depth(inner, left - 1)
 
 
 class Fingerprint(Written):
     """All settings that decide what pictures become: an output folder has pictures of one such set."""
 
     settings: Annotated[dict[str, Any], BeforeValidator(_as_written)]
-    variants: Annotated[dict[str, dict[str, Any]], BeforeValidator(_as_written)] = Field(
+    variants: Annotated[dict[RecipeName, dict[str, Any]], BeforeValidator(_as_written)] = Field(
         description="the recipes by name, written out"
     )
 
@@ -195,7 +215,7 @@ class ModelInfo(Written):
 
 
 class Evaluations(Written):
-    per_picture: Count
+    per_picture: PictureCount
     total: Count
 
 
@@ -208,6 +228,24 @@ class Summary(Written):
     device_name: str
     versions: dict[str, str]
     seconds: dict[str, Seconds] = Field(description="by phase, over all runs that ended in good order")
+
+
+class ArrayShards(Written):
+    """Which shards the tasks of a SLURM array have: an entry of `records/arrays.json`."""
+
+    jobs: tuple[str, ...] = Field(description="job ids of the array, and of parts submitted again")
+    count: ShardCount
+    first: Count
+    last: Count
+    step: Annotated[int, Field(ge=1, lt=2**63)]
+    shards: dict[str, Count] = Field(description="by task, the index of its shard")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        indices = list(self.shards.values())
+        if any(index >= self.count for index in indices) or len(set(indices)) < len(indices):
+            raise ValueError("tasks of one array have each a shard of their own, counted from 0")
+        return self
 
 
 class JobFile(Written):
@@ -224,7 +262,7 @@ class JobFile(Written):
     device: str
     device_name: str
     versions: dict[str, str]
-    num_shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)]
+    num_shards: ShardCount
     pictures: Count
     effective_steps: dict[str, Count] = Field(description="by variant")
     counts: dict[str, dict[Status, Count]] = Field({}, description="pictures by variant and status")

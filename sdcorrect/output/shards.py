@@ -1,18 +1,21 @@
 """Which pictures are whose: a job divided over processes that share nothing but the output folder."""
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from pydantic import TypeAdapter
 from typing_extensions import Self
 
-from sdcorrect.errors import UsageError
-from sdcorrect.output.files import locked, write_atomically
+from sdcorrect.errors import UsageError, listed, printable
+from sdcorrect.output.files import locked, read_plain, write_atomically
+from sdcorrect.output.records import MAX_SHARDS, ArrayShards
+
+ARRAYS = TypeAdapter(list[ArrayShards])
+MAX_ARRAYS = 1 << 26  #: bytes
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Shard:
     count: int = 1
 
     def __post_init__(self) -> None:
+        if self.count > MAX_SHARDS:
+            raise UsageError(f"{self.count} shards: a job has at most {MAX_SHARDS}")
         if not 0 <= self.index < self.count:
             raise UsageError(
                 f"shard index {self.index} of {self.count} shards: they count from 0 to {self.count - 1}"
@@ -34,8 +39,10 @@ class Shard:
     @classmethod
     def parse(cls, name: str) -> Self | None:
         """The shard that `str` names so, if any."""
-        match = re.fullmatch(r"(\d+)-of-(\d+)", name)
-        return cls(int(match[1]), int(match[2])) if match else None
+        match = re.fullmatch(r"([0-9]+)-of-([0-9]+)", name)
+        if not match or not int(match[1]) < int(match[2]) <= MAX_SHARDS:
+            return None
+        return cls(int(match[1]), int(match[2]))
 
     @classmethod
     def of(cls, key: str, count: int) -> Self:
@@ -78,11 +85,6 @@ def choose_shard(
     return task.claim(out) if claim else task.would_claim(out)
 
 
-def _read(file: Path) -> list[dict[str, Any]]:
-    arrays: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
-    return arrays
-
-
 _OVERRIDE = "give --num-shards 1 for all pictures, or --num-shards and --shard-index for a part"
 
 
@@ -108,7 +110,7 @@ class ArrayTask:
 
         def number(name: str, default: str | None = None) -> int:
             text = environment.get(f"SLURM_ARRAY_TASK_{name}", default)
-            if text is None or not text.isdecimal():
+            if text is None or not text.isdecimal() or len(text) > 18:
                 raise UsageError(f"SLURM_ARRAY_TASK_{name} is {text!r}, not a number; {_OVERRIDE}")
             return int(text)
 
@@ -129,6 +131,10 @@ class ArrayTask:
                 f"SLURM_ARRAY_TASK_*: there is no task {task.id} in an array of {task.count} from "
                 f"{task.first} to {task.last} by {task.step}; {_OVERRIDE}"
             )
+        if task.count > MAX_SHARDS:
+            raise UsageError(
+                f"an array of {task.count} tasks: a job has at most {MAX_SHARDS} shards; {_OVERRIDE}"
+            )
         return task
 
     def claim(self, out: Path) -> Shard:
@@ -140,11 +146,10 @@ class ArrayTask:
         """
         file = out / "records" / "arrays.json"
         with locked(file.with_suffix(".lock"), wait=True):
-            arrays = _read(file)
-            shard = self._enter(arrays)
-            text = json.dumps(arrays, indent=2) + "\n"
-            write_atomically(file, text.encode(), temporary=file.with_suffix(".tmp"))
-        return shard
+            arrays, own = self._entered(_read_arrays(file))
+            text = ARRAYS.dump_json([*arrays, own], indent=2) + b"\n"
+            write_atomically(file, text, temporary=file.with_suffix(".tmp"))
+        return self._shard_of(own)
 
     def would_claim(self, out: Path) -> Shard:
         """What `claim` would give now; nothing is written.
@@ -152,36 +157,50 @@ class ArrayTask:
         Raises:
             UsageError: as `claim`.
         """
-        return self._enter(_read(out / "records" / "arrays.json"))
+        _, own = self._entered(_read_arrays(out / "records" / "arrays.json"))
+        return self._shard_of(own)
 
-    def _enter(self, arrays: list[dict[str, Any]]) -> Shard:
-        """Add this task to the array of `arrays` that it is of, where it is not yet; its shard."""
+    def _entered(self, arrays: list[ArrayShards]) -> tuple[list[ArrayShards], ArrayShards]:
+        """The other arrays, and that which this task is of, with its shard."""
         array = next(filter(self._is_of, reversed(arrays)), None)
-        if array is None:
-            array = {"jobs": [], "count": self.count, "first": self.first, "last": self.last}
-            array |= {"step": self.step, "shards": {}}
-            arrays.append(array)
-        index = array["shards"].get(str(self.id))
-        if index is None:
-            index = self._free(array)
-            array["shards"][str(self.id)] = index
-        if self.array not in array["jobs"]:
-            array["jobs"].append(self.array)
-        return Shard(index, array["count"])
+        others = [other for other in arrays if other is not array]
+        array = array or self._new()
+        index = array.shards.get(str(self.id))
+        shards = {**array.shards, str(self.id): self._free(array) if index is None else index}
+        jobs = tuple(dict.fromkeys([*array.jobs, self.array]))
+        return others, array.model_copy(update={"jobs": jobs, "shards": shards})
 
-    def _is_of(self, array: Mapping[str, Any]) -> bool:
+    def _shard_of(self, array: ArrayShards) -> Shard:
+        return Shard(array.shards[str(self.id)], array.count)
+
+    def _new(self) -> ArrayShards:
+        return ArrayShards(
+            jobs=(), count=self.count, first=self.first, last=self.last, step=self.step, shards={}
+        )
+
+    def _is_of(self, array: ArrayShards) -> bool:
         """Whether this is a task of `array`, or of a part of it that was submitted again."""
-        within = array["first"] <= self.first <= self.last <= array["last"]
-        known = self.array in array["jobs"] and self.count == array["count"]
-        return within and (known or self.count < array["count"])
+        within = array.first <= self.first <= self.last <= array.last
+        known = self.array in array.jobs and self.count == array.count
+        return within and (known or self.count < array.count)
 
-    def _free(self, array: Mapping[str, Any]) -> int:
-        free = sorted(set(range(array["count"])) - set(array["shards"].values()))
+    def _free(self, array: ArrayShards) -> int:
+        free = sorted(set(range(array.count)) - set(array.shards.values()))
         if not free:
-            tasks = ", ".join(array["shards"])
             raise UsageError(
-                f"array task {self.id} is none of the {array['count']} tasks that share this output "
-                f"folder ({tasks}); {_OVERRIDE}"
+                f"array task {self.id} is none of the {array.count} tasks that share this output "
+                f"folder ({listed(array.shards)}); {_OVERRIDE}"
             )
-        position = (self.id - array["first"]) // array["step"]
+        position = (self.id - array.first) // array.step
         return position if position in free else free[0]
+
+
+def _read_arrays(file: Path) -> list[ArrayShards]:
+    try:
+        return ARRAYS.validate_json(read_plain(file, MAX_ARRAYS))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError):
+        raise UsageError(
+            f"{printable(file)}: is no list of arrays that this version has written; {_OVERRIDE}"
+        ) from None

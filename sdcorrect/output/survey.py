@@ -1,8 +1,7 @@
 """How far a job is, from its output folder alone (imports no torch)."""
 
-from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -43,10 +42,11 @@ class Survey:
     gone: list[str] = field(default_factory=list)  #: outputs of pictures that the job does not cover
 
     def total(self) -> Progress:
-        sums = Counter[str]()
+        total = Progress()
         for progress in self.shards.values():
-            sums.update(asdict(progress))
-        return Progress(**sums)
+            for name, count in vars(progress).items():
+                setattr(total, name, getattr(total, name) + count)
+        return total
 
 
 def survey(out: Path) -> Survey:
@@ -103,7 +103,7 @@ def merge(out: Path) -> Survey:
         unfinished = [name for name, progress in found.shards.items() if progress.remaining]
         raise SdcorrectError(
             f"{printable(out)}: {len(found.missing)} pictures are missing ({listed(found.missing)}), "
-            f"of shards {', '.join(unfinished)}; run these again, then merge"
+            f"of shards {listed(unfinished)}; run these again, then merge"
         )
     content = {**dict(found.job), **found.totals, "written": datetime.now(timezone.utc)}
     with locked(job_lock(out), wait=True):

@@ -7,16 +7,17 @@ copy is of decides its name: another picture, another copy.
 import base64
 import hashlib
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 from PIL import Image
 
-from sdcorrect.config import MOST_PIXELS, Input, Job
-from sdcorrect.errors import PictureError
+from sdcorrect.config import Input, Job
+from sdcorrect.errors import PictureError, UsageError, printable
 from sdcorrect.inputs.pictures import fitted, read_encoded, read_image
-from sdcorrect.output.files import write_atomically
+from sdcorrect.output.files import is_plain, write_atomically
 from sdcorrect.output.folder import OutputFolder
 from sdcorrect.output.records import Done, Failed
 
@@ -31,6 +32,7 @@ class Copy:
 
     full: Path
     thumbnail: Path
+    limits: Input  #: what the picture's record says of its size
 
     def embedded(self) -> str:
         """The picture at full size as a `data:` address; a large PNG as WebP, at a tenth of its size.
@@ -40,9 +42,9 @@ class Copy:
         """
         suffix = self.full.suffix
         if suffix == ".png" and self.full != self.thumbnail:
-            data, suffix = _webp(read_image(self.full, any_size(self.full))[0]), ".webp"
+            data, suffix = _webp(read_image(self.full, self.limits)[0]), ".webp"
         else:
-            data = read_encoded(self.full, any_size(self.full))
+            data = read_encoded(self.full, self.limits)
         return f"data:{MEDIA_TYPES[suffix]};base64,{base64.b64encode(data).decode()}"
 
 
@@ -61,9 +63,10 @@ class Copies:
         Raises:
             PictureError: it cannot be read any more, or is another picture by now.
             SdcorrectError: the folder cannot be written.
+            UsageError: a link leads out of it.
         """
         full = self._file(record.input.sha256, self.job.resize, record.size)
-        if not full.is_file():
+        if not self._stands(full):
             if source is None:
                 return None
             image, sha256 = read_image(source, self.job.input)
@@ -82,32 +85,38 @@ class Copies:
         return self._with_thumbnail(self.folder.picture(record), record)
 
     def _with_thumbnail(self, full: Path, record: Done | Failed) -> Copy:
+        limits = Input(path=full, max_pixels=math.prod(record.size))
         if max(record.size) <= THUMBNAIL:
-            return Copy(full, full)
+            return Copy(full, full, limits)
         thumbnail = self._file(full.relative_to(self.folder.path), record.finished)
-        if not thumbnail.is_file():
+        if not self._stands(thumbnail):
             try:
-                image, _ = read_image(full, any_size(full))
+                image, _ = read_image(full, limits)
             except PictureError:
                 raise PictureError("is damaged") from None
             image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
             self._write(thumbnail, image)
-        return Copy(full, thumbnail)
+        return Copy(full, thumbnail, limits)
 
     def _file(self, *what: object) -> Path:
         name = hashlib.sha256(" ".join(map(repr, what)).encode()).hexdigest()[:32]
         return self.folder.path / "report" / name[:2] / f"{name}.webp"
 
+    def _stands(self, file: Path) -> bool:
+        return is_plain(file) and self.folder.holds(self._relative(file))
+
+    def _relative(self, file: Path) -> str:
+        return file.relative_to(self.folder.path).as_posix()
+
     def _write(self, file: Path, image: Image.Image) -> None:
+        if not self.folder.holds(self._relative(file.parent)):
+            raise UsageError(
+                f"{printable(file.parent)}: a link leads out of the output folder; remove it"
+            )
         content = _webp(image)
         # the same picture may stand in the job twice, and be copied by two threads at once
         temporary = file.with_suffix(f".{uuid4().hex}")
         write_atomically(file, content, temporary=temporary)
-
-
-def any_size(file: Path) -> Input:
-    """The limits for a picture of the output folder: the job's are for what is put in."""
-    return Input(path=file, max_pixels=MOST_PIXELS)
 
 
 def _webp(image: Image.Image) -> bytes:

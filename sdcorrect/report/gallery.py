@@ -20,6 +20,8 @@ STATES: dict[State, str] = {
     "missing": "missing",
     "remaining": "remaining",
 }
+#: Of pictures and variants together, as many as a browser takes.
+MAX_SIDES = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ def read_gallery(out: Path, limit: int | None = None) -> Gallery:
     keys = list(dict.fromkeys([*items, *sorted(key for key, _ in records)]))
     names = [*(r.name for r in job_file.job.recipes), *sorted(variant for _, variant in records)]
     variants = tuple(dict.fromkeys(names))
+    if len(keys[:limit]) * len(variants) > MAX_SIDES:
+        raise UsageError(
+            f"{printable(out)}: {len(keys)} pictures in {len(variants)} variants are more than a page "
+            "shows; give --limit"
+        )
     entries = tuple(_entry(folder, key, items.get(key), variants, scores) for key in keys[:limit])
     warnings = [*gone, *_check(scores, records), *_missing(entries)]
     summaries = folder.summaries()

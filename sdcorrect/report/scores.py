@@ -8,9 +8,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from sdcorrect.errors import UsageError, printable
+from sdcorrect.output.files import read_plain
 
 #: The columns that say what a row is of; all others are metrics.
 KEYS = ["variant", "path"]
+MAX_FILE = 1 << 28  #: bytes: some millions of pictures
 
 
 @dataclass(frozen=True)
@@ -29,18 +31,21 @@ def read_scores(file: Path) -> Scores:
     """
     try:
         # names that are no UTF-8 keep their bytes, as in the records
-        text = file.read_bytes().decode(errors="surrogateescape")
+        text = read_plain(file, MAX_FILE).decode(errors="surrogateescape")
+        written = datetime.fromtimestamp(file.lstat().st_mtime, timezone.utc)
     except FileNotFoundError:
         return Scores()
     except OSError as error:
         raise UsageError(f"{printable(file)}: cannot be read: {error.strerror}") from None
+    except (ValueError, OverflowError):
+        raise _broken(file, "its time is none of a calendar") from None
     if not text.endswith("\n"):
         raise _broken(file, "its last line is torn")
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(rows, [])
         if header[:2] != KEYS:
-            raise _broken(file, f"its first columns should be variant, path, not {header[:2]}")
+            raise _broken(file, f"its first columns should be variant, path, not {str(header[:2]):.80}")
         values = {}
         for row in rows:
             if len(row) != len(header):
@@ -48,8 +53,7 @@ def read_scores(file: Path) -> Scores:
             variant, path, *cells = row
             values[path, variant] = tuple(map(_number, cells))
     except (csv.Error, ValueError) as error:
-        raise _broken(file, f"line {rows.line_num}: {error}") from None
-    written = datetime.fromtimestamp(file.stat().st_mtime, timezone.utc)
+        raise _broken(file, f"line {rows.line_num}: {printable(error):.200}") from None
     return Scores(tuple(header[2:]), values, written)
 
 

@@ -11,7 +11,7 @@ from sdcorrect.errors import PictureError, UsageError, printable
 from sdcorrect.inputs.pictures import read_image
 from sdcorrect.output.files import write_atomically
 from sdcorrect.output.records import Done
-from sdcorrect.report.copies import Copies, Copy, any_size
+from sdcorrect.report.copies import Copies, Copy
 from sdcorrect.report.gallery import STATES, Gallery, GalleryPicture
 
 TILE, GAP, MARGIN, LINE = 160, 6, 20, 24  #: px; LINE is that of a text
@@ -89,7 +89,7 @@ def _pictures(entry: GalleryPicture, copies: Copies) -> list[Image.Image | str]:
 
 
 def _tile(copy: Copy) -> Image.Image:
-    image, _ = read_image(copy.thumbnail, any_size(copy.thumbnail))
+    image, _ = read_image(copy.thumbnail, copy.limits)
     return ImageOps.pad(image, (TILE, TILE), Image.Resampling.LANCZOS, color=PAPER)
 
 
@@ -102,7 +102,7 @@ class _Pen:
 
     def write(self, place: tuple[int, int], text: str, fill: str, width: int = TILE) -> None:
         """One line, with an ellipsis where it is longer than `width` px."""
-        shown = text
+        text = shown = text[:width]  # no letter is under a pixel wide
         while self.font.getlength(shown) > width:
             text = text[:-1]
             shown = f"{text}…"

@@ -40,7 +40,7 @@ def hint_of(picture: Picture, folder: Path, max_pixels: int = 64_000_000) -> np.
     return np.asarray(hint)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.PNG"])
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.PNG", "a.jp2", "a.pgm"])
 def test_a_hint_of_16_bits_is_scaled(folder: Path, name: str) -> None:
     Image.fromarray(RAMP).save(folder / name)
     hint = hint_of(picture(folder), folder)
@@ -76,7 +76,7 @@ def test_a_hint_that_cannot_be_used_fails_its_picture(folder: Path) -> None:
     (folder / "a.png").touch()
     refused("hint .*a.png: cannot be used: the file is empty")
     os.mkfifo(folder / "a.png")
-    refused("hint .*a.png: cannot be used: cannot be read: it is not a file")
+    refused("hint .*a.png: cannot be used: cannot be read: it is no file")
     (folder / "a.png").symlink_to("nowhere.png")
     refused("hint .*a.png: cannot be used: cannot be read: No such file")
     Image.new("L", (100, 100)).save(folder / "a.png")

@@ -135,7 +135,7 @@ def test_folders_that_systems_keep_are_left_out_and_told(look: Look, tmp_path: P
 def test_hidden_files_are_counted(look: Look, tree: Path) -> None:
     assert look(tree).notices == (
         "left out 1 file that is no picture: 1 .md",
-        "left out 2 hidden files, such as .DS_Store",
+        "left out 2 hidden files",
         "left out 1 folder that is hidden or the system's: 1 .cache",
     )
     assert look(tree / "**" / "*.jpg").notices == (
