@@ -66,7 +66,8 @@ def check_variant(
         if part not in weights:
             raise UsageError(f"{what}: holds no {whose}, .safetensors or .bin, under diffusers' names")
         if not weights[part] & {"", variant}:
-            raise UsageError(f"{what}: its only {whose} are {_named(weights[part])}")
+            owner = f"its {part} has" if part else "has"
+            raise UsageError(f"{what}: {owner} only {_named(weights[part])}")
     if variant and not any(variant in weights[part] for part in parts):
         others = set.union(*(weights[part] for part in parts)) - {""}
         remedy = f"it has {_named(others)}" if others else "it has none; leave variant out"

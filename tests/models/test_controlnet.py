@@ -353,7 +353,7 @@ def test_a_variant_is_loaded_and_named(checkpoint: Where, tmp_path: Path) -> Non
     controlnet("sd1", 2).save_pretrained(tmp_path / "cn", variant="fp16")
     path = str(tmp_path / "cn")
     message = complaint(checkpoint, "sd1", path)
-    assert "its only weights are the variant fp16; set variant: fp16" in message
+    assert "cn: has only the variant fp16; set variant: fp16" in message
     model = load_with(checkpoint, "sd1", {"path": path, "variant": "fp16"})
     expected = controlnet("sd1", 2).state_dict()
     for name, value in model.controlnets.nets[0].state_dict().items():

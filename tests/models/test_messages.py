@@ -40,7 +40,7 @@ def fp16(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_folder_with_a_variant_alone_says_which_to_set(fp16: Path) -> None:
     message = complaint(model=str(fp16))
-    assert "its only weights of its unet are the variant fp16; set variant: fp16" in message
+    assert "its unet has only the variant fp16; set variant: fp16" in message
     load(ModelSettings(model=str(fp16), variant="fp16", device="cpu"))
 
 
@@ -50,7 +50,7 @@ def test_a_part_with_a_variant_alone_says_which_to_set(
     folder = shutil.copytree(checkpoint("sd1", "folder"), tmp_path / "model")
     shutil.rmtree(folder / "text_encoder")
     shutil.copytree(fp16 / "text_encoder", folder / "text_encoder")
-    assert "weights of its text_encoder are the variant fp16" in complaint(model=str(folder))
+    assert "its text_encoder has only the variant fp16; set" in complaint(model=str(folder))
     # where a variant is asked for, parts that have none are taken without
     load(ModelSettings(model=str(folder), variant="fp16", device="cpu"))
     assert "has no variant ema; it has" not in complaint(model=str(folder))
@@ -191,10 +191,10 @@ def test_what_was_downloaded_before_is_used_where_the_hub_is_not_reached(
     with serving(owner.parent) as address:
         online, _ = find_all(jobs, address, tmp_path)
     assert online[0] == f"found {REVISION}"
-    assert online[1].endswith("its only weights of its unet are the variant fp16; set variant: fp16")
+    assert online[1].endswith("its unet has only the variant fp16; set variant: fp16")
     assert online[2] == f"found {REVISION} fp16"
     assert "model someone/fp16: has no variant ema" in online[3]
-    assert online[4].endswith("its only weights are the variant fp16; set variant: fp16")
+    assert online[4].endswith("has only the variant fp16; set variant: fp16")
     assert online[5].startswith("found ")
     assert "model someone/nothing: no such file or folder, nor is it on the hub" in online[6]
     assert "lora someone/tiny/ink.safetensors: " in online[7]
