@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Translate the icons that split.csv keeps for reporting, which no choice was made on, and measure how near
-# each recipe comes to the truth: scripts/research/report_wide.sh [STRENGTH ...], 0.8 by default; RECIPES
-# are sdedit, correct, correct-adain and correct-wide. Stopped, or with more recipes, it goes on from there.
+# each recipe comes to the truth: scripts/research/report_wide.sh [STRENGTH ...], 0.8 by default. RECIPES
+# (sdedit, correct, correct-adain, correct-wide) and LIMIT (all 80) change what is done. Stopped, or called
+# with more recipes or a higher limit, it goes on from there.
 source "$(dirname "$0")/../setup.sh"
 strengths=("$@")
 [ ${#strengths[@]} -gt 0 ] || strengths=(0.8)
@@ -26,7 +27,7 @@ for strength in "${strengths[@]}"; do
       if [ "$style" != "$to" ]; then others+=(--other-style "${prompts[$style]}"); fi
     done
     .venv/bin/sdcorrect translate "$out/icons/$from" -c configs/benchmark-icons.yaml -o "$folder" \
-      -p "${prompts[$to]}" --strength "$strength" --set "variants=[$recipes]"
+      -p "${prompts[$to]}" --strength "$strength" --limit "${LIMIT:-80}" --set "variants=[$recipes]"
     .venv/bin/sdcorrect evaluate "$folder" --reference "$out/icons/$to" "${others[@]}"
   done
 done
