@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import LoraConfig
 from torch import Tensor
 
@@ -66,6 +67,8 @@ _OF_TRAINING = {
     "exclude_modules",
     "inference_mode",
     "init_weights",
+    "layers_pattern",
+    "layers_to_transform",
     "lora_dropout",
     "module_dropout",
     "peft_type",
@@ -114,8 +117,17 @@ def read_lora(name: str, path: Path) -> LoraFile:
     Raises:
         UsageError: it is broken or no LoRA, or holds what cannot be laid over a model.
     """
-    tensors = read_tensors("lora", path)
-    roles = {key: known for key in tensors if (known := _role(key))}
+    content = read_tensors("lora", path)
+    # pickled files may hold an alpha as a plain number
+    tensors = {
+        key: torch.tensor(value) if isinstance(value, int | float) else value
+        for key, value in content.items()
+    }
+    roles = {
+        key: known
+        for key, value in tensors.items()
+        if isinstance(value, Tensor) and (known := _role(key))
+    }
     layers: dict[str, Layer] = {}
     for key, (role, layer) in roles.items():
         if role not in ADDITIONS:
@@ -156,6 +168,7 @@ def _layer(name: str) -> Layer:
         if match := re.match(beginning, rest):
             part, rest = known, rest[match.end() :]
             break
+    rest = rest.removeprefix(_PEFT_PREFIX)
     return Layer(name, part, rest.replace(".", "_").replace("_processor", ""))
 
 
@@ -179,7 +192,7 @@ def _settings(
             return {None: json.loads(beside.read_text(encoding="utf-8"))}
     except (OSError, ValueError, AttributeError) as error:
         raise UsageError(f"lora {name}: its settings cannot be read: {error}") from None
-    if any(key.startswith(_PEFT_PREFIX) for key in keys) and not any(k.endswith(".alpha") for k in keys):
+    if any(_PEFT_PREFIX in key for key in keys) and not any(k.endswith(".alpha") for k in keys):
         raise UsageError(
             f"lora {name}: made by peft ({_PEFT_PREFIX}...), which writes alpha into {PEFT_CONFIG}; "
             "put that file beside it"

@@ -10,6 +10,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor
 
 from sdcorrect.errors import UsageError
+from sdcorrect.models.accounts import account_for_loading
 from sdcorrect.models.checkpoints import Checkpoint, Pipeline
 from sdcorrect.models.reasons import reason_of
 from sdcorrect.models.variants import refuse_unreadable
@@ -24,8 +25,11 @@ def add_safety_checker(pipe: Pipeline, checkpoint: Checkpoint) -> None:
     if not isinstance(pipe, StableDiffusionPipeline):
         raise UsageError(f"safety_checker: {checkpoint.name} is an SDXL, which comes with none")
     try:
-        checker = StableDiffusionSafetyChecker.from_pretrained(
-            checkpoint.config / "safety_checker", local_files_only=True, dtype=pipe.unet.dtype
+        checker, told = StableDiffusionSafetyChecker.from_pretrained(
+            checkpoint.config / "safety_checker",
+            local_files_only=True,
+            dtype=pipe.unet.dtype,
+            output_loading_info=True,
         )
         extractor = CLIPImageProcessor.from_pretrained(
             checkpoint.config / "feature_extractor", local_files_only=True
@@ -35,6 +39,7 @@ def add_safety_checker(pipe: Pipeline, checkpoint: Checkpoint) -> None:
         raise UsageError(
             f"safety_checker: {checkpoint.config} holds none that loads: {reason_of(error)}"
         ) from None
+    account_for_loading("safety_checker", str(checkpoint.config), "safety_checker", told)
     pipe.register_modules(safety_checker=checker.eval(), feature_extractor=extractor)
 
 

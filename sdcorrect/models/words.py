@@ -1,5 +1,7 @@
 """Words learned by textual inversion (Gal et al., 2023): read their files, and teach them."""
 
+import logging
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,8 @@ from sdcorrect.models.checkpoints import Pipeline
 from sdcorrect.models.sources import Found
 from sdcorrect.models.tensors import read_header, read_tensors
 from sdcorrect.settings import TextualInversion
+
+logger = logging.getLogger(__name__)
 
 #: How files for SDXL name the vectors of its two text encoders.
 OF_TWO_ENCODERS = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))
@@ -142,7 +146,15 @@ def read_word(inversion: TextualInversion, path: Path) -> Word:
             f"textual inversion {name}: holds {' and '.join(str(len(v)) for v in vectors)} vectors for "
             "the two text encoders, which read as many each; fetch it again"
         )
-    return Word(inversion.token or own or Path(name).stem, vectors)
+    word, stem = inversion.token or own or path.stem, path.stem
+    if word == own and word != stem and not re.fullmatch(r"<.+>", word):
+        logger.warning(
+            "textual inversion %s: its word is %s, as it says itself, and not %s; token: sets another",
+            name,
+            printable(word),
+            printable(stem),
+        )
+    return Word(word, vectors)
 
 
 def _read(name: str, content: Mapping[str, Any]) -> tuple[str | None, tuple[Tensor, ...], set[str]]:
@@ -164,7 +176,10 @@ def _read(name: str, content: Mapping[str, Any]) -> tuple[str | None, tuple[Tens
 def _only(name: str, held: Mapping[str, Any]) -> tuple[str, Any]:
     words = list(held.items())
     if len(words) != 1:
-        raise UsageError(f"textual inversion {name}: holds {len(words)} tensors, expected one word's")
+        names = ", ".join(printable(word) for word, _ in words[:3])
+        raise UsageError(
+            f"textual inversion {name}: holds {len(words)} tensors ({names}), expected one word's"
+        )
     return words[0]
 
 

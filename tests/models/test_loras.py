@@ -1,5 +1,6 @@
 """Every dialect of LoRA changes the weights by what its arithmetic says, or is refused by its name."""
 
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -31,6 +32,9 @@ LAYERS = re.compile(
     r".*(attn\d\.to_[qkv]|attn\d\.to_out\.0|self_attn\.\w+_proj|fc[12]|proj_in|proj_out|conv\d?|ff\.net\.2"
     r"|conv_shortcut|time_emb_proj|conv_in|conv_out|linear_[12])"
 )
+
+
+plain = functools.cache(tiny)
 
 
 def laid(family: Family, file: Path, weight: float = 1) -> Pipeline:
@@ -73,10 +77,10 @@ def times(up: Tensor, down: Tensor) -> Tensor:
 
 def assert_weights(pipe: Pipeline, expected: dict[tuple[str, str], Tensor]) -> None:
     """These weights, and no others, are not the tiny checkpoint's own."""
-    plain = tiny("sdxl" if "text_encoder_2" in pipe.components else "sd1")
+    own = plain("sdxl" if "text_encoder_2" in pipe.components else "sd1")
     for part in PARTS:
         if part in pipe.components:
-            for name, value in plain.components[part].state_dict().items():
+            for name, value in own.components[part].state_dict().items():
                 wanted = expected.pop((part, name.removesuffix(".weight")), value)
                 found = pipe.components[part].state_dict()[name]
                 torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5, msg=f"{part}.{name}")
@@ -87,7 +91,7 @@ def assert_weights(pipe: Pipeline, expected: dict[tuple[str, str], Tensor]) -> N
     ("family", "layout"), [("sd1", "diffusers"), ("sdxl", "diffusers"), ("sdxl", "original")]
 )
 def test_each_layer_has_its_own_rank_and_alpha(tmp_path: Path, family: Family, layout: str) -> None:
-    pipe = tiny(family)
+    pipe = plain(family)
     tensors, expected = {}, {}
     dtypes = (torch.float32, torch.float16, torch.bfloat16)
     names = {}
@@ -144,14 +148,14 @@ def test_the_settings_in_diffusers_header_are_read(tmp_path: Path, more: dict[st
     text = peft.LoraConfig(r=2, lora_alpha=3, target_modules=["q_proj"], init_lora_weights=False)
     file = saved_by_diffusers(tmp_path, config, text)
     scales = {}
-    for name, _ in tiny("sd1").unet.named_modules():
+    for name, _ in plain("sd1").unet.named_modules():
         if re.fullmatch(r".*attn\d\.(to_[qkv]|to_out\.0)", name):
             kind = ".".join(name.split(".")[-2:])
             rank = more.get("rank_pattern", {}).get(kind, 4)
             alpha = more.get("alpha_pattern", {}).get(kind, 16)
             scales[name] = alpha / (rank**0.5 if "use_rslora" in more else rank)
     tensors, expected = load_file(file), {}
-    for part, name, module in layers_of(tiny("sd1"), re.compile(r".*(attn\d\.to_.*|q_proj)")):
+    for part, name, module in layers_of(plain("sd1"), re.compile(r".*(attn\d\.to_.*|q_proj)")):
         key, scale = f"{part}.{name}", scales.get(name, 1.5)
         if part == "text_encoder":
             key = next(k for k in tensors if name in k).rpartition(f"{name}")[0] + name
@@ -169,7 +173,7 @@ def test_the_settings_in_diffusers_header_are_read(tmp_path: Path, more: dict[st
 @pytest.mark.parametrize("axis", ["outputs", "inputs", "peft"])
 def test_dora_keeps_the_magnitudes_of_either_dialect(tmp_path: Path, axis: str) -> None:
     tensors, expected = {}, {}
-    for number, (part, name, module) in enumerate(layers_of(tiny("sd1"))):
+    for number, (part, name, module) in enumerate(layers_of(plain("sd1"))):
         if part != "unet":
             continue
         down, up = matrices(module, 2, number)
@@ -194,7 +198,7 @@ def test_dora_keeps_the_magnitudes_of_either_dialect(tmp_path: Path, axis: str) 
 
 def test_the_core_of_a_tucker_decomposition_stands_between_two_convolutions(tmp_path: Path) -> None:
     name = "down_blocks.1.resnets.0.conv1"
-    module = tiny("sd1").unet.get_submodule(name)
+    module = plain("sd1").unet.get_submodule(name)
     out, inner, *kernel = module.weight.shape
     torch.manual_seed(0)
     down, mid, up = torch.randn(2, inner, 1, 1), torch.randn(3, 2, *kernel), torch.randn(out, 3, 1, 1)
@@ -232,7 +236,7 @@ def test_loha_and_lokr_multiply_their_factors(tmp_path: Path, kind: str, dora: b
         return {"a": a, "b": b}, (a @ b).reshape(o, i, *k)
 
     tensors, expected = {}, {}
-    for part, name, module in layers_of(tiny("sd1"), re.compile(r".*(to_q|to_v|conv1|proj_in|fc1)")):
+    for part, name, module in layers_of(plain("sd1"), re.compile(r".*(to_q|to_v|conv1|proj_in|fc1)")):
         out, inner, *k = module.weight.shape
         prefix = "lora_unet_" if part == "unet" else "lora_te_text_model_"
         key, scale = prefix + name.replace(".", "_"), 2 / 3
@@ -295,7 +299,7 @@ def test_what_peft_saves_is_what_peft_makes_of_it(tmp_path: Path, config: peft.P
     merged = adapted.merge_and_unload()
     expected = {
         ("unet", name): merged.get_submodule(name).weight
-        for part, name, module in layers_of(tiny("sd1"))
+        for part, name, module in layers_of(plain("sd1"))
         if part == "unet"
     }
     assert_weights(laid("sd1", tmp_path), dict(expected))
@@ -319,7 +323,7 @@ def test_a_peft_folder_does_not_say_its_part_but_its_layers_do(tmp_path: Path, p
 def test_old_attention_processors_are_read(tmp_path: Path, prefix: str) -> None:
     tensors, expected = {}, {}
     pattern = re.compile(r".*attn\d\.(to_[qkv]|to_out\.0)")
-    for number, (part, name, module) in enumerate(layers_of(tiny("sd1"), pattern)):
+    for number, (part, name, module) in enumerate(layers_of(plain("sd1"), pattern)):
         down, up = matrices(module, 2, number)
         block, _, layer = name.removesuffix(".0").rpartition(".")
         key = f"{prefix}{block}.processor.{layer}_lora"
@@ -354,7 +358,7 @@ def test_other_kinds_are_refused_by_name(
     if "double_blocks" in str(tensors):
         content[next(iter(content)).replace("down", "up")] = torch.ones(8, 2)
     if beside:
-        content |= lora(tiny("sd1"))
+        content |= lora(plain("sd1"))
         expected = expected.removeprefix("holds no LoRA layers but ")
     save_file(content, tmp_path / "strange.safetensors")
     assert expected in complaint(tmp_path / "strange.safetensors")
@@ -374,12 +378,12 @@ def test_settings_of_peft_that_are_not_supported_are_told(
 ) -> None:
     settings = {f"unet.{key}": value for key, value in {"r": 2, "lora_alpha": 2, **change}.items()}
     header = {"lora_adapter_metadata": json.dumps(settings)}
-    save_file(lora(tiny("sd1"), form="peft"), tmp_path / "ink.safetensors", header)
+    save_file(lora(plain("sd1"), form="peft"), tmp_path / "ink.safetensors", header)
     assert expected in complaint(tmp_path / "ink.safetensors")
 
 
 def test_layers_that_are_not_whole_or_do_not_fit_are_told(tmp_path: Path) -> None:
-    file, whole = tmp_path / "ink.safetensors", lora(tiny("sd1"))
+    file, whole = tmp_path / "ink.safetensors", lora(plain("sd1"))
 
     def told(change: dict[str, Tensor | None]) -> str:
         tensors = {key: value for key, value in (whole | change).items() if value is not None}
@@ -400,7 +404,7 @@ def test_layers_that_are_not_whole_or_do_not_fit_are_told(tmp_path: Path) -> Non
     assert f"{twice} and {LAYER} are both for down_blocks.0" in told(
         {k.replace(LAYER, twice): v.clone() for k, v in whole.items() if LAYER in k}
     )
-    save_file(original_names(tiny("sd1")), file)
+    save_file(original_names(plain("sd1")), file)
     assert "holds no LoRA layers but a part of a checkpoint; give a whole one as model" in complaint(
         file
     )

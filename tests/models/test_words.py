@@ -143,7 +143,10 @@ def test_a_parameter_dict_of_an_old_torch_is_read(checkpoint: Where, tmp_path: P
             "1 tensor in it would not be used, such as novelty",
         ),
         ({"emb_params": VECTORS, "clip_h": OTHER}, "1 tensor in it would not be used, such as clip_h"),
-        ({"string_to_param": {"*": VECTORS, "@": VECTORS}}, "holds 2 tensors, expected one word's"),
+        (
+            {"string_to_param": {"*": VECTORS, "@": VECTORS}},
+            "holds 2 tensors (*, @), expected one word's",
+        ),
         ({"clip_l": VECTORS, "clip_g": OTHER[:2]}, "holds 5 and 2 vectors for the two text encoders"),
         ({"clip_l": VECTORS, "clip_g": OTHER}, "made for 2 text encoders, this model has 1"),
         ({"Ink": VECTORS[None]}, "holds no vectors of a word but Tensor of shape (1, 5, 32)"),
