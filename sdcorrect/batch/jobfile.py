@@ -90,6 +90,8 @@ class JobEntry:
                 fingerprint = fingerprint.model_copy(update={"variants": variants})
             content = self._content(fingerprint)
             told = {"job", "fingerprint", "num_shards", "pictures"}
+            if self.shard.count == 1:
+                told |= {"counts", "unet_evaluations"}  # which a run that was killed has not told
             if before is None or before.model_dump(include=told) != content.model_dump(include=told):
                 write_job(out, content, self.ledger.temporary)
 

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 #: The exit code of a job that is done but for some pictures that failed.
 SOME_FAILED = 3
+
+#: So many warnings are shown of those that differ only in which picture they are of.
+MOST_ALIKE = 100
 
 #: The exit code where nobody reads on, as the shell gives it for a SIGPIPE.
 CLOSED_PIPE = 141
@@ -112,10 +116,19 @@ def print_failures(records: Iterable["Record"]) -> None:
 
 
 class _Lines(logging.Handler):
-    """What libraries and this one log, a line each."""
+    """What libraries and this one log, a line each; of one kind, no more than a person would read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: Counter[str] = Counter()
 
     def emit(self, record: logging.LogRecord) -> None:
-        tell(record.levelname.lower(), record.getMessage())
+        kind = str(record.msg)
+        self._told[kind] += 1
+        if self._told[kind] <= MOST_ALIKE:
+            tell(record.levelname.lower(), record.getMessage())
+        elif self._told[kind] == MOST_ALIKE + 1:
+            tell("warning", f"and more lines like the last, of which only {MOST_ALIKE} are shown")
 
 
 def print_gone(outputs: Collection[str]) -> None:

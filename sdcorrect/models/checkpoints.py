@@ -319,7 +319,9 @@ def _download(settings: ModelSettings, finder: Finder) -> str | Path:
 def _single_file(settings: ModelSettings, finder: Finder, found: Found) -> Checkpoint:
     name, shapes = settings.model, read_shapes("model", found.path)
     header = read_header("model", found.path)
-    marks = read_marks(name, shapes, header, settings.prediction_type)
+    table = {"alphas_cumprod"} & shapes.keys()
+    alphas = read_some("model", found.path, table).get("alphas_cumprod") if table else None
+    marks = read_marks(name, shapes, header, settings.prediction_type, alphas)
     family, own_base = _family_of(name, shapes)
     files = CONFIG_FILES + (SAFETY_CHECKER_FILES if settings.safety_checker else ())
     base = settings.base_config or marks.base or own_base

@@ -8,12 +8,13 @@ import inspect
 import json
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import diffusers
 from diffusers import DDIMScheduler
+from torch import Tensor
 
 from sdcorrect.core.schedule import ddim_scheduler
 from sdcorrect.errors import UsageError, printable
@@ -38,6 +39,8 @@ V_KEYS = ("v_pred", "ss_v_parameterization", "v_parameterization")
 ZERO_SNR_KEYS = ("ztsnr", "zero_snr", "ss_zero_terminal_snr", "zero_terminal_snr")
 #: Tensors without content that say it by their name, as NoobAI's.
 V_TENSOR, ZERO_SNR_TENSOR = "v_pred", "ztsnr"
+NO_SIGNAL = 1e-4  #: of alphas_cumprod: Stable Diffusion's own ends at 0.0047, zero SNR at 0
+TABLE_TOLERANCE = 2e-3  #: of alphas_cumprod in half precision
 ARCHITECTURE = "modelspec.architecture"
 #: The architectures whose settings are not those of their family's best known model, and whose they are.
 BASES = {"stable-diffusion-v2-512": "stabilityai/stable-diffusion-2-1-base"}
@@ -102,12 +105,18 @@ class Marks:
     base: str | None = None  #: the hub id of the model that it is a fine-tune of
     #: the names of the tensors that say it
     tensors: frozenset[str] = frozenset()
+    #: the products of 1 - beta over all timesteps, where the file has them
+    alphas_cumprod: Tensor | None = field(default=None, compare=False)
 
 
 def read_marks(
-    name: str, tensors: Collection[str], header: Mapping[str, str], given: str | None
+    name: str,
+    tensors: Collection[str],
+    header: Mapping[str, str],
+    given: str | None,
+    alphas_cumprod: Tensor | None = None,
 ) -> Marks:
-    """The marks among the names of a file's `tensors` and in its `header`.
+    """The marks among the names of a file's `tensors`, in its `header` and in its `alphas_cumprod`.
 
     Where the job has `given` a prediction type, what the file says of it is not asked.
 
@@ -116,11 +125,13 @@ def read_marks(
     """
     predicted = None if given else _predicted(name, tensors, header)
     zero = ZERO_SNR_TENSOR in tensors or any(_is_true(header.get(key)) for key in ZERO_SNR_KEYS)
+    zero = zero or (alphas_cumprod is not None and float(alphas_cumprod[-1]) < NO_SIGNAL)
     return Marks(
         predicted,
         True if zero else None,
         BASES.get(header.get(ARCHITECTURE, "").lower()),
         frozenset({V_TENSOR, ZERO_SNR_TENSOR} & set(tensors)),
+        alphas_cumprod,
     )
 
 
@@ -175,7 +186,25 @@ def scheduler_for(name: str, config: Path, marks: Marks, settings: ModelSettings
     }
     told |= {key: value for key, value in changes.items() if value is not None}
     spacing = settings.timestep_spacing or _spacing_of(name, told.get("timestep_spacing"))
-    return DDIMScheduler.from_config(ddim_scheduler(told).config, timestep_spacing=spacing)
+    scheduler = DDIMScheduler.from_config(ddim_scheduler(told).config, timestep_spacing=spacing)
+    if settings.zero_snr is None and settings.base_config is None:
+        _check_table(name, marks.alphas_cumprod, scheduler.alphas_cumprod)
+    return scheduler
+
+
+def _check_table(name: str, own: Tensor | None, family: Tensor) -> None:
+    """Refuse a single file whose table of noise is not its family's.
+
+    Raises:
+        UsageError: it is another.
+    """
+    if own is None:
+        return
+    if own.shape != family.shape or (own.float() - family).abs().max() > TABLE_TOLERANCE:
+        raise UsageError(
+            f"model {name}: its alphas_cumprod are not those of its family: it was trained on other "
+            "betas; set base_config to a diffusers folder whose scheduler has them"
+        )
 
 
 def _spacing_of(name: str, own: str | None) -> str:

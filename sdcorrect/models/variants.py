@@ -86,13 +86,13 @@ def refuse_unreadable(what: str, path: Path, variant: str | None) -> None:
 
     Args:
         what: the weights are to the job; begins the message.
-        path: a file, or a folder of diffusers' format.
+        path: a file, or a folder of diffusers' format; it may be absent.
         variant: of the folder's files, which was loaded.
 
     Raises:
         UsageError: there is such a file.
     """
-    files = sorted(files_below(path)) if path.is_dir() else [path]
+    files = sorted(files_below(path)) if path.is_dir() else [path] if path.is_file() else []
     for file in files:
         if file.suffix in SUFFIXES and (path.is_file() or variant_of(file.name) in ("", variant)):
             read_shapes(what, file)

@@ -119,8 +119,8 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
             stream.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
-        path.unlink(missing_ok=True)
-        stream.close()
+        with stream, writing(path):
+            path.unlink(missing_ok=True)
 
 
 def _take(path: Path, wait: bool) -> IO[bytes]:

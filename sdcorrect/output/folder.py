@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 from pydantic import ValidationError
 
-from sdcorrect.errors import PictureError, UsageError, printable
+from sdcorrect.errors import PictureError, SdcorrectError, UsageError, printable
 from sdcorrect.inputs.items import Item
 from sdcorrect.output.files import is_plain, plain, read_plain, refuse_link
 from sdcorrect.output.records import RECORD, Done, Fingerprint, JobFile, Record, Status, Summary
@@ -21,6 +21,12 @@ from sdcorrect.output.shards import Shard
 
 #: More than any job, any summary, or any record of a picture has, bytes.
 MAX_FILE, MAX_LINE = 1 << 26, 1 << 24
+
+#: What the operating system, or `read_plain`, says of a file that is none of ours.
+OF_THE_FOLDER = {
+    *(errno.EINVAL, errno.ELOOP, errno.EFBIG, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM),
+    errno.ENXIO,
+}
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +208,10 @@ def _read_summary(file: Path) -> Summary:
         raise _unreadable(file, error) from None
 
 
-def _unreadable(file: Path, error: Exception) -> UsageError:
+def _unreadable(file: Path, error: Exception) -> SdcorrectError:
+    """A UsageError where the folder is at fault, and not the disk that it is on."""
+    if isinstance(error, OSError) and error.errno not in OF_THE_FOLDER:
+        return SdcorrectError(f"{printable(file)}: cannot be read: {error.strerror}")
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         reason = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))

@@ -178,8 +178,8 @@ def _as_written(settings: Any) -> Any:
 def _check_depth(value: Any, left: int) -> None:
     if left == 0:
         raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
-    for inner in value.values() if isinstance(value, dict) else value:
-        if isinstance(inner, dict | list | tuple):
+    if isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
             _check_depth(inner, left - 1)
 
 

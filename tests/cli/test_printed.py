@@ -1,5 +1,6 @@
 """What is printed: names as they are, plain lines in logs, and nothing into a closed pipe."""
 
+import logging
 import os
 import pty
 import subprocess
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+
+from sdcorrect.cli.console import MOST_ALIKE, _Lines
 
 Run = Callable[..., Result]
 COMMAND = (sys.executable, "-c", "from sdcorrect.cli import app; app()")
@@ -117,3 +120,20 @@ def test_a_run_whose_log_is_closed_ends_with_whole_records(pictures: Path, tmp_p
     records = (tmp_path / "out" / "records" / "0-of-1.jsonl").read_text()
     assert records.endswith("\n") and records.count('"done"') >= 1
     assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+def test_of_warnings_that_are_alike_no_more_are_shown_than_a_person_reads(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    handler = _Lines()
+    for number in range(5000):
+        record = logging.LogRecord("n", logging.WARNING, "f", 1, "%s: ignored", (number,), None)
+        handler.emit(record)
+    handler.emit(logging.LogRecord("n", logging.WARNING, "f", 1, "another", (), None))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "warning: 0: ignored"
+    assert len(lines) == MOST_ALIKE + 2
+    assert lines[-2:] == [
+        "warning: and more lines like the last, of which only 100 are shown",
+        "warning: another",
+    ]

@@ -272,6 +272,21 @@ def test_a_single_file_says_what_it_was_trained_for(
     assert config.rescale_betas_zero_snr == zero_snr
 
 
+def test_a_table_of_noise_in_a_single_file_says_it_too(checkpoint: Where) -> None:
+    config = checkpoint("sd1", "folder")
+    zero = DDIMScheduler.from_config(ZERO_SNR).alphas_cumprod
+    marks = read_marks("m", (), {}, None, zero)
+    assert scheduler_for("m", config, marks, ModelSettings()).config.rescale_betas_zero_snr
+    usual = ddim_scheduler().alphas_cumprod.half()
+    marks = read_marks("m", (), {}, None, usual)
+    assert not scheduler_for("m", config, marks, ModelSettings()).config.rescale_betas_zero_snr
+    linear = DDIMScheduler(beta_schedule="linear").alphas_cumprod
+    with pytest.raises(UsageError, match="was trained on other betas; set base_config"):
+        scheduler_for("m", config, read_marks("m", (), {}, None, linear), ModelSettings())
+    given = ModelSettings(base_config=str(config))
+    scheduler_for("m", config, read_marks("m", (), {}, None, linear), given)
+
+
 def test_a_marked_file_is_sampled_as_diffusers_samples_a_folder_that_says_it(
     checkpoint: Where, single: Callable[..., Path], icon: Image.Image
 ) -> None:
