@@ -12,7 +12,7 @@ declare -A prompts=(
   [flat]="in flat design style" [3d]="in 3d render style" [ink]="in black and white ink style"
 )
 # those that start from the latents of a whole inversion know no strength
-with_strength='[sdedit, correct, correct-fast]'
+with_strength='[sdedit, correct, correct-fast, correct-adain, correct-wide]'
 without='[ddim, pnp-50, pnp, p2p-refine, masactrl]'
 
 run() { # FROM TO STRENGTH VARIANTS FOLDER

@@ -183,7 +183,7 @@ def from_calls(model: Model, size: int, recipes: Sequence[str], rounds: int) -> 
     }
     calls = {name: calls_of(method, model) for name, method in methods.items()}
     x0 = torch.randn(1, 4, size // 8, size // 8)
-    correction = methods["correct"].plan.injections
+    correction = methods["correct"].plan
     captured = invert_one_step(unet, x0, text, correction)
 
     def evaluated(call: Call) -> None:

@@ -35,6 +35,8 @@ COLOURS = {
     "sdedit": "#999999",
     "correct": "#D55E00",
     "correct-fast": "#E69F00",
+    "correct-adain": "#000000",
+    "correct-wide": "#9467BD",
     "ddim": "#56B4E9",
     "pnp-50": "#009E73",
     "pnp": "#006D50",

@@ -1,4 +1,4 @@
-"""Take a picture of an HTML page in Chromium, which scripts/setup-browser.sh installs.
+"""Take a picture of an HTML page in Chromium, which scripts/setup-tools.sh installs.
 
 .venv/bin/python scripts/screenshots.py out/quickstart/report.html .github/report.png
 """

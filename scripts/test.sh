@@ -2,7 +2,7 @@
 # Set up and run the checks and tests; --all runs the slow suites too, one test at a time, for they
 # measure and starve real runs. Other words go to pytest.
 source "$(dirname "$0")/setup.sh"
-bash scripts/setup-browser.sh
+bash scripts/setup-tools.sh
 chosen=(-m "not slow" -n 2 --dist loadgroup)
 if [ "${1:-}" = --all ]; then
   shift

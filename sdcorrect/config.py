@@ -28,6 +28,7 @@ from typing_extensions import Self
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sdcorrect.core.plan import SchedulerName, check_word_for_word, effective_steps
+from sdcorrect.core.syntax import check_networks
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.paths import expand
 from sdcorrect.plainyaml import LONGEST, MOST_BYTES, NotPlain, read_yaml
@@ -72,6 +73,7 @@ def placeholders(template: str) -> set[str]:
 
 def _check_template(template: str) -> str:
     placeholders(template)
+    check_networks(template)
     return template
 
 
@@ -118,7 +120,7 @@ class Job(ModelSettings):
     guidance_scale: Annotated[StrictFloat, Field(ge=0)] = 7.5
     scheduler: SchedulerName = "ddim"
     seed: Annotated[StrictInt, Field(ge=0, lt=2**63)] = 0
-    size: Annotated[StrictInt, Field(ge=8)] | None = None
+    size: Annotated[StrictInt, Field(ge=8, le=16_384)] | None = None
     resize: Literal["fit", "crop", "none"] = "fit"
     batch_size: Annotated[StrictInt, Field(ge=1)] = 1
     limit: Annotated[StrictInt, Field(ge=1)] | None = None

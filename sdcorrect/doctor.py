@@ -21,6 +21,7 @@ from sdcorrect.core.layout import UNetLayout
 from sdcorrect.errors import UsageError
 from sdcorrect.models import choose_device, find
 from sdcorrect.models.checkpoints import Checkpoint
+from sdcorrect.models.recognise import recognise
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "huggingface_hub")
 GIB, MIB = 2**30, 2**20
@@ -68,7 +69,10 @@ def look_at_machine(
 
 
 def look_at_job(job: Job) -> Iterator[Finding]:
-    """The model of `job`, and what each of its recipes evaluates and keeps; no weights are loaded."""
+    """What each file of `job` was recognised as, and what each of its recipes keeps of a picture.
+
+    No weights of the model are loaded.
+    """
     yield from look_at_machine(job.device, job.dtype, offline=job.offline)
     try:
         checkpoint, adapters = find(job.model_copy(update={"offline": True}))
@@ -86,11 +90,11 @@ def look_at_job(job: Job) -> Iterator[Finding]:
     kind = checkpoint.pipeline_class.__name__.removesuffix("Pipeline")
     yield Finding("model", f"{checkpoint.path}: {kind}, {checkpoint.identity[:12]}")
     yield Finding("decoder blocks", levels)
-    for what, value in adapters.identity.items():
-        if value:
-            yield Finding(
-                what.replace("_", " "), f"{len(value) if isinstance(value, list) else 1} found"
-            )
+    for what, tell in recognise(job, checkpoint, adapters):
+        try:
+            yield Finding(what, tell())
+        except UsageError as error:
+            yield Finding(what, str(error), ok=False)
     size = job.size or config["sample_size"] * latent_px
     for recipe in job.recipes:
         try:

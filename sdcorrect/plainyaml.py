@@ -105,6 +105,9 @@ class _Typed(_Limited, yaml.SafeLoader):
         return value
 
     def construct_yaml_int(self, node: ScalarNode) -> int:
+        # Python itself refuses to read numbers of thousands of digits
+        if isinstance(node.value, str) and len(node.value) > LONGEST:
+            raise _refused(node, f"{_shown(node)} is larger than any setting")
         value: int = super().construct_yaml_int(node)
         digits = node.value.lstrip("+-")
         if ":" in digits or re.match(r"0[0-9_]", digits):

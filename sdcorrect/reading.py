@@ -30,7 +30,8 @@ def read_bytes(file: Path, most: int | None = None) -> bytes:
     with open(descriptor, "rb") as stream:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
-            raise OSError(errno.EINVAL, "it is no file, but a FIFO, a socket or a device")
+            what = "a folder" if stat.S_ISDIR(about.st_mode) else "a FIFO, a socket or a device"
+            raise OSError(errno.EINVAL, f"it is no file, but {what}")
         if most is not None and about.st_size > most:
             raise OSError(errno.EFBIG, f"it has {about.st_size:,} bytes, more than {most:,}")
         return stream.read()

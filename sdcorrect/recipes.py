@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     StrictFloat,
     StrictInt,
     model_validator,
@@ -22,12 +23,15 @@ from typing_extensions import Self
 from sdcorrect.core.layout import UNetLayout
 from sdcorrect.core.plan import (
     ALWAYS,
+    FEATURES,
     MID,
+    ONE_STEP,
     Block,
     Injection,
     Plan,
     Reuse,
     SchedulerName,
+    Statistics,
     TensorName,
     Window,
     Words,
@@ -88,13 +92,19 @@ class Inject(_Frozen):
     weight: Annotated[StrictFloat, Field(gt=0, le=1)] = 1.0
     max_tokens: Annotated[StrictInt, Field(ge=1)] | None = None
     branches: Literal["both", "cond"] = "both"
+    statistics: Statistics = "source"
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         if self.timesteps and self.window != ALWAYS:
             raise ValueError("give a window of the steps or timesteps, not both")
-        if self.max_tokens and self.tensor in ("skip", "resnet"):
+        if self.max_tokens and self.tensor in FEATURES:
             raise ValueError(f"max_tokens is for attention, {self.tensor} has no tokens")
+        if self.statistics == "own" and self.tensor not in FEATURES:
+            raise ValueError(
+                f"statistics: own is for {' and '.join(FEATURES)}, whose channels have a mean and a "
+                f"deviation; leave it out of {self.tensor}"
+            )
         return self
 
     def resolve(self, layout: UNetLayout) -> Injection:
@@ -119,7 +129,15 @@ class Inject(_Frozen):
             self.weight,
             self.max_tokens,
             self.branches,
+            self.statistics,
         )
+
+
+#: The settings that mean something under one kind of inversion alone.
+_OF_INVERSION = {
+    "one-step": ("timestep", "scale_input"),
+    "full": ("inversion_steps", "inversion_prompt", "inversion_guidance"),
+}
 
 
 def _check_name(name: str) -> str:
@@ -142,6 +160,10 @@ class Recipe(_Frozen):
     at each step are those of the source at that step: `source: inverted` is the inversion's own latents,
     `source: sampled` denoises them anew, with guidance, from where the inversion ended.
 
+    The single evaluation is at `timestep`, in the paper 1. At any timestep it reads the clean latents x0
+    as they are; with `scale_input` it reads sqrt(a_t) x0, which is the noised latents of that timestep
+    with their noise left out.
+
     The settings from `steps` on are the job's where a recipe leaves them out; where it has its own, the
     method is not itself without them, and they hold whatever the job says. With `solver_steps`, `steps`
     and the strength say at which noise to start, and the solver goes from there in so many.
@@ -150,6 +172,8 @@ class Recipe(_Frozen):
     name: RecipeName
     summary: str = ""
     inversion: Literal["none", "one-step", "full"] = "none"
+    timestep: Timestep = ONE_STEP
+    scale_input: StrictBool = False
     inversion_steps: Annotated[StrictInt, Field(ge=1, le=999)] | None = None
     inversion_prompt: Literal["empty", "source"] = "empty"
     inversion_guidance: Annotated[StrictFloat, Field(ge=0)] = 1.0
@@ -170,11 +194,12 @@ class Recipe(_Frozen):
     def _is_whole(self) -> Self:
         if self.inject and self.inversion == "none":
             raise ValueError("what is injected comes from an inversion: set inversion: one-step or full")
-        for setting in ("inversion_steps", "inversion_prompt", "inversion_guidance"):
-            # not whether it was set: a recipe that was written out whole is read back
-            is_default = getattr(self, setting) == type(self).model_fields[setting].default
-            if not is_default and self.inversion != "full":
-                raise ValueError(f"{setting} needs inversion: full")
+        for inversion, settings in _OF_INVERSION.items():
+            for setting in settings:
+                # not whether it was set: a recipe that was written out whole is read back
+                is_default = getattr(self, setting) == type(self).model_fields[setting].default
+                if not is_default and self.inversion != inversion:
+                    raise ValueError(f"{setting} needs inversion: {inversion}")
         if self.start == "inverted" and self.inversion != "full":
             raise ValueError("start: inverted needs inversion: full")
         if self.source == "sampled" and self.start != "inverted":
@@ -216,6 +241,8 @@ class Recipe(_Frozen):
             injections,
             self.guidance_window,
             Reuse(self.reuse_every) if self.reuse_every else None,
+            self.timestep,
+            self.scale_input,
         )
 
 
@@ -247,11 +274,32 @@ def _attention(*blocks: str, window: Window = ALWAYS) -> Inject:
     return Inject(tensor="self-attention", blocks=blocks, window=window)
 
 
-def _skip(*blocks: str) -> Inject:
-    return Inject(tensor="skip", blocks=blocks)
+def _skip(*blocks: str, statistics: Statistics = "source") -> Inject:
+    return Inject(tensor="skip", blocks=blocks, statistics=statistics)
 
 
 _CORRECTION = (_attention(f"{FIRST}.0", f"{FIRST}.1"), _skip(f"{FIRST}.1", f"{FIRST}.2"))
+_ADAIN = (
+    _attention(f"{FIRST}.0", f"{FIRST}.1"),
+    _skip(f"{FIRST}.1", f"{FIRST}.2", statistics="own"),
+)
+
+
+_EVERYWHERE = ("encoder", MID, "0+")
+_WIDE = (Inject(tensor="query", blocks=_EVERYWHERE),)
+
+
+def _one_step(name: str, summary: str, inject: tuple[Inject, ...], **settings: Any) -> Recipe:
+    return Recipe(name=name, summary=summary, inversion="one-step", inject=inject, **settings)
+
+
+def _with_fast(name: str, summary: str, inject: tuple[Inject, ...]) -> tuple[Recipe, Recipe]:
+    """A correction, and the same by the solver and steps of `correct-fast`."""
+    fast = {"scheduler": "dpm++", "solver_steps": 6}
+    return (
+        _one_step(name, summary, inject),
+        _one_step(f"{name}-fast", f"{name} by DPM-Solver++ in 6 steps", inject, **fast),
+    )
 
 
 def _pnp(name: str, summary: str, inversion_steps: int) -> Recipe:
@@ -278,7 +326,6 @@ def _pnp(name: str, summary: str, inversion_steps: int) -> Recipe:
 
 def _p2p(name: str, summary: str, words: Words) -> Recipe:
     """Hertz et al., ICLR 2023: the branch of the prompt alone is edited, all over the U-Net."""
-    everywhere = ("encoder", MID, "0+")
     return Recipe(
         name=name,
         summary=summary,
@@ -288,10 +335,10 @@ def _p2p(name: str, summary: str, words: Words) -> Recipe:
         start="inverted",
         source="sampled",
         inject=(
-            Inject(tensor="cross-attention", blocks=everywhere, window=(0, 0.4), branches="cond"),
+            Inject(tensor="cross-attention", blocks=_EVERYWHERE, window=(0, 0.4), branches="cond"),
             Inject(
                 tensor="self-attention",
-                blocks=everywhere,
+                blocks=_EVERYWHERE,
                 window=(0, 0.6),
                 max_tokens=16 * 16,
                 branches="cond",
@@ -307,49 +354,45 @@ BUILT_IN: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe(name="sdedit", summary="noise, then denoise under the new prompt (the baseline)"),
-        Recipe(
-            name="correct",
-            summary="the paper's correction of correlations and features (its preset 'all')",
-            inversion="one-step",
-            inject=_CORRECTION,
+        *_with_fast(
+            "correct",
+            "the paper's correction of correlations and features (its preset 'all')",
+            _CORRECTION,
         ),
-        Recipe(
-            name="correct-fast",
-            summary="correct by DPM-Solver++ in 6 steps",
-            inversion="one-step",
-            inject=_CORRECTION,
-            scheduler="dpm++",
-            solver_steps=6,
+        *_with_fast(
+            "correct-adain",
+            "correct, its features with the mean and deviation of those that they replace",
+            _ADAIN,
         ),
-        Recipe(
-            name="correct-attention",
-            summary="correlations alone, over the whole first attention level",
-            inversion="one-step",
-            inject=(_attention(FIRST),),
+        *_with_fast(
+            "correct-wide",
+            "the clean picture's queries in all self-attention, and nothing of its features",
+            _WIDE,
         ),
-        Recipe(
-            name="correct-features",
-            summary="features alone (the paper's preset 'only spatial')",
-            inversion="one-step",
-            inject=(_skip(f"{FIRST}.1", f"{FIRST}.2"),),
+        _one_step(
+            "correct-attention",
+            "correlations alone, over the whole first attention level",
+            (_attention(FIRST),),
         ),
-        Recipe(
-            name="correct-attention-last-feature",
-            summary="correlations of the whole level and the features of its last block",
-            inversion="one-step",
-            inject=(_attention(FIRST), _skip(f"{FIRST}.2")),
+        _one_step(
+            "correct-features",
+            "features alone (the paper's preset 'only spatial')",
+            (_skip(f"{FIRST}.1", f"{FIRST}.2"),),
         ),
-        Recipe(
-            name="correct-attention-5-7",
-            summary="ablation: correlations at blocks 5 to 7",
-            inversion="one-step",
-            inject=(_attention("5", "6", "7"),),
+        _one_step(
+            "correct-attention-last-feature",
+            "correlations of the whole level and the features of its last block",
+            (_attention(FIRST), _skip(f"{FIRST}.2")),
         ),
-        Recipe(
-            name="correct-attention-7-9",
-            summary="ablation: correlations at blocks 7 to 9",
-            inversion="one-step",
-            inject=(_attention("7", "8", "9"),),
+        _one_step(
+            "correct-attention-5-7",
+            "ablation: correlations at blocks 5 to 7",
+            (_attention("5", "6", "7"),),
+        ),
+        _one_step(
+            "correct-attention-7-9",
+            "ablation: correlations at blocks 7 to 9",
+            (_attention("7", "8", "9"),),
         ),
         Recipe(
             name="ddim",

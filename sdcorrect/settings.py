@@ -71,6 +71,7 @@ class ControlNet(Settings):
     """A ControlNet, the hints that it is shown and how strongly it acts."""
 
     path: Source
+    variant: str | None = None  #: of a hub id or a folder: which files, such as fp16
     #: canny, or a folder of ready-made hints: for each picture one at the same relative path
     hint: Source = CANNY
     thresholds: tuple[StrictInt, StrictInt] = (50, 100)  #: of canny
@@ -85,7 +86,9 @@ class ModelSettings(Settings):
     variant: str | None = None  #: of a hub id or a folder: which files, such as fp16
     base_config: Source | None = None  #: of a single file: where its tokenizer and settings come from
     prediction_type: Literal["epsilon", "v_prediction", "sample"] | None = None
-    timestep_spacing: Literal["leading", "trailing"] = "leading"
+    #: whether the betas end without any signal; by default what the model says of itself
+    zero_snr: StrictBool | None = None
+    timestep_spacing: Literal["leading", "trailing"] | None = None  #: by default the model's own
     vae: Source | None = None
     loras: tuple[Annotated[Lora, BeforeValidator(_path_alone)], ...] = ()
     textual_inversions: tuple[Annotated[TextualInversion, BeforeValidator(_path_alone)], ...] = ()

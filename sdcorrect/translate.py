@@ -20,6 +20,7 @@ from sdcorrect.core.alignment import Alignment
 from sdcorrect.core.plan import Plan, SchedulerName, check_windows, effective_steps
 from sdcorrect.core.sampler import Source, check_passes, denoise, invert, start
 from sdcorrect.core.schedule import inverse_of, solver_from
+from sdcorrect.core.syntax import check_networks
 from sdcorrect.core.text import Text
 from sdcorrect.core.trajectory import SpilledTrajectory
 from sdcorrect.errors import UsageError
@@ -64,7 +65,8 @@ class Method:
         """What two methods have in common that can share one inversion."""
         plan = self.plan
         kind = plan.inversion, plan.inversion_steps, plan.inversion_guidance
-        return *kind, self.recipe.inversion_prompt, self.recipe.posterior
+        read = plan.timestep, plan.scale_input, self.recipe.inversion_prompt, self.recipe.posterior
+        return *kind, *read
 
     def negative_prompt_for(self, of_the_picture: str) -> str:
         own = self.recipe.negative_prompt
@@ -118,8 +120,14 @@ class Translator:
         """Refuse a pair of prompts that a recipe cannot work with.
 
         Raises:
-            UsageError: a recipe needs a source prompt and there is none, or the two cannot be aligned.
+            UsageError: a recipe needs a source prompt and there is none, the two cannot be aligned, or
+                one names a LoRA.
         """
+        for text in (prompt, source_prompt or ""):
+            try:
+                check_networks(text)
+            except ValueError as error:
+                raise UsageError(str(error)) from None
         for method in self.methods.values():
             if method.recipe.words and self.model.prompt_syntax != "plain":
                 raise UsageError(

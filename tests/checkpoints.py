@@ -65,9 +65,10 @@ def text_config(width: int, activation: str) -> CLIPTextConfig:
         max_position_embeddings=24,
         projection_dim=width,
         hidden_act=activation,
-        bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id,
-        pad_token_id=words.pad_token_id,
+        # as published configs say, of whichever tokenizer
+        bos_token_id=0,
+        eos_token_id=2,
+        pad_token_id=1,
     )
 
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -64,6 +65,22 @@ def test_correct_is_the_authors_preset_on_every_family(
     assert blocks_of(plan.injections, "skip") == skip
 
 
+@pytest.mark.parametrize("layout", [SD15, SDXL, MINI])
+@pytest.mark.parametrize("name", ["correct-adain", "correct-adain-fast"])
+def test_correct_adain_is_correct_with_own_statistics(name: str, layout: UNetLayout) -> None:
+    paper, adain = (BUILT_IN[n].plan(layout).injections for n in ("correct", name))
+    assert [i.statistics for i in adain] == ["source", "own"]
+    assert [replace(i, statistics="source") for i in adain] == [*paper]
+
+
+@pytest.mark.parametrize("layout", [SD15, SDXL, MINI])
+@pytest.mark.parametrize("name", ["correct-wide", "correct-wide-fast"])
+def test_correct_wide_puts_queries_back_in_all_self_attention(name: str, layout: UNetLayout) -> None:
+    (queries,) = BUILT_IN[name].plan(layout).injections
+    assert queries == Injection("query", layout.having("query"))
+    assert {"mid", *layout.encoder_attention, *layout.attention} == {*queries.blocks}
+
+
 def test_the_authors_names_lead_to_their_presets() -> None:
     assert built_in("all") is BUILT_IN["correct"]
     assert built_in("only-spatial") is BUILT_IN["correct-features"]
@@ -118,7 +135,7 @@ def test_blocks_that_the_unet_lacks_are_named(tensor: str, block: str, message: 
             "not 'middle'",
         ),
         ({"inversion": "one-step", "inject": [{"tensor": "skip", "blocks": []}]}, "at least 1 item"),
-        ({"inversion": "one-step", "inject": [{"tensor": "query", "blocks": [4]}]}, "'self-attention'"),
+        ({"inversion": "one-step", "inject": [{"tensor": "value", "blocks": [4]}]}, "'self-attention'"),
         (
             {
                 "inversion": "one-step",
@@ -149,6 +166,26 @@ def test_blocks_that_the_unet_lacks_are_named(tensor: str, block: str, message: 
         (
             {"inversion": "one-step", "inject": [{"tensor": "skip", "blocks": [4], "weight": 0}]},
             "greater than 0",
+        ),
+        ({"timestep": 401}, "timestep needs inversion: one-step"),
+        ({"inversion": "full", "scale_input": True}, "scale_input needs inversion: one-step"),
+        ({"inversion": "one-step", "timestep": 1000}, "less than or equal to 999"),
+        *(
+            (
+                {
+                    "inversion": "one-step",
+                    "inject": [{"tensor": tensor, "blocks": [4], "statistics": "own"}],
+                },
+                f"statistics: own is for skip and resnet.*leave it out of {tensor}",
+            )
+            for tensor in ("self-attention", "query", "key-value", "cross-attention")
+        ),
+        (
+            {
+                "inversion": "one-step",
+                "inject": [{"tensor": "resnet", "blocks": [4], "statistics": "mine"}],
+            },
+            "'source' or 'own'",
         ),
     ],
 )

@@ -45,6 +45,10 @@ def run(model: Model, image: Image.Image, *recipes: Recipe, **settings: Any) -> 
         ("sdedit", 2 * 3),
         ("correct", 1 + 2 * 3),
         ("correct-fast", 1 + 2 * 6),
+        ("correct-adain", 1 + 2 * 3),
+        ("correct-adain-fast", 1 + 2 * 6),
+        ("correct-wide", 1 + 2 * 3),
+        ("correct-wide-fast", 1 + 2 * 6),
         ("ddim", 4 + 2 * 4),
         ("pnp", 5 + 3 * 5),
         ("p2p", 5 + 4 * 5),
@@ -63,6 +67,23 @@ def test_each_recipe_alone_gives_what_it_gives_among_others(model: Model, image:
         alone = run(model, image, recipe)[recipe.name]
         assert alone.evaluations == together[recipe.name].evaluations
         assert not ImageChops.difference(alone.pictures[0], together[recipe.name].pictures[0]).getbbox()
+
+
+def test_recipes_that_read_the_clean_picture_at_other_timesteps_share_no_inversion(
+    model: Model, image: Image.Image
+) -> None:
+    at = {
+        (timestep, scaled): BUILT_IN["correct"].model_copy(
+            update={"name": f"at-{timestep}-{scaled}", "timestep": timestep, "scale_input": scaled}
+        )
+        for timestep, scaled in ((1, False), (601, False), (601, True))
+    }
+    together = run(model, image, *at.values())
+    pictures = [together[recipe.name].pictures[0] for recipe in at.values()]
+    for recipe, picture in zip(at.values(), pictures, strict=True):
+        alone = run(model, image, recipe)[recipe.name].pictures[0]
+        assert not ImageChops.difference(alone, picture).getbbox()
+    assert len({picture.tobytes() for picture in pictures}) == 3
 
 
 def test_a_recipes_own_settings_hold_and_a_warning_says_so(

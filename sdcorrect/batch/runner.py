@@ -52,7 +52,8 @@ class _Prepared:
 class ShardRun:
     """One shard of a job on one model. `items` are what it covers, `records()` works through them.
 
-    `check` is called between U-Net evaluations and may raise, to stop the run in good order.
+    `check` is called between U-Net evaluations and may raise, to stop the run in good order. `items`
+    are all of the job's pictures, where they are found already.
 
     Raises:
         UsageError: no pictures, or blocks that the model lacks.
@@ -68,6 +69,7 @@ class ShardRun:
         retry_failed: bool = False,
         fail_fast: bool = False,
         check: Callable[[], None] = lambda: None,
+        items: list[Item] | None = None,
     ) -> None:
         self.job = job
         self.model = model
@@ -75,7 +77,7 @@ class ShardRun:
         self.retry_failed = retry_failed
         self.fail_fast = fail_fast
         self.check = check
-        everything = find_items(job)
+        everything = find_items(job) if items is None else items
         self._keys = {item.key for item in everything}
         check_folders(job.controlnets)
         self.items = [item for item in everything if shard.has(item.key)]

@@ -8,9 +8,10 @@ import typer
 from rich.table import Column, Table
 
 from sdcorrect.cli import options
-from sdcorrect.cli.console import Debug, app, err, errors_for_people, out
+from sdcorrect.cli.console import Debug, app, errors_for_people, out, working
+from sdcorrect.cli.look import look, tell_left_out
 from sdcorrect.config import load_job
-from sdcorrect.errors import SdcorrectError, UsageError
+from sdcorrect.errors import SdcorrectError, UsageError, printable
 
 if TYPE_CHECKING:
     from sdcorrect.costs import Cost
@@ -21,12 +22,15 @@ EXAMPLES = Path(__file__).parents[1] / "assets" / "pictures"
 @app.command()
 def bench(
     input_: Annotated[
-        Path, typer.Argument(metavar="[INPUT]", help="Pictures.", show_default="the examples")
-    ] = EXAMPLES,
+        str, typer.Argument(metavar="[INPUT]", help="Pictures.", show_default="the examples")
+    ] = str(EXAMPLES),
     recipes: Annotated[
         str, typer.Option("--recipes", help="Which, with commas between.")
     ] = "sdedit,correct,pnp",
-    json_: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+    json_: Annotated[
+        Path | None,
+        typer.Option("--json", parser=options.path, help="Write the figures to this file."),
+    ] = None,
     base: Annotated[
         str | None, typer.Option("--base", help="Ratios are to this recipe.", show_default="the first")
     ] = None,
@@ -54,7 +58,7 @@ def bench(
         if base is not None and base not in names:
             raise UsageError(f"--base {base}: is not among the recipes measured: {', '.join(names)}")
         settings = {
-            "input.path": str(input_),
+            "input.path": input_,
             "output.path": ".",  # nothing is written
             "variants": names,
             "limit": limit,
@@ -71,25 +75,27 @@ def bench(
 
 def _measure(settings: dict[str, Any], repeats: int, base: str, file: Path | None) -> None:
     from sdcorrect.costs import compare, report
-    from sdcorrect.inputs.items import find_items
     from sdcorrect.inputs.pictures import Sizing, read_picture
     from sdcorrect.models import load, quiet_libraries
 
     job = load_job(None, settings)
-    items = find_items(job)
+    found = look(job)
+    tell_left_out(found)
     quiet_libraries()
-    with err.status(f"loading {job.model}"):
+    with working(f"loading {job.model}"):
         model = load(job)
     sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
-    pictures = [read_picture(item, sizing, job.input).image for item in items]
-    with err.status("measuring"):
+    pictures = [read_picture(item, sizing, job.input).image for item in found.items]
+    with working("measuring"):
         costs = compare(model, job, pictures, repeats=repeats, base=base)
-    out.print(_table(costs, base))
+    out.print(_table(costs, base), soft_wrap=False)
     if file is not None:
         try:
             file.write_text(json.dumps(report(costs, job, model, base), indent=2) + "\n")
         except OSError as error:
-            raise SdcorrectError(f"--json {file}: cannot be written: {error.strerror}") from None
+            raise SdcorrectError(
+                f"--json {printable(file)}: cannot be written: {error.strerror}"
+            ) from None
 
 
 def _table(costs: "list[Cost]", base: str) -> Table:

@@ -1,18 +1,23 @@
 """The application that commands register with, its consoles, and how errors end it."""
 
+import io
 import logging
 import os
+import sys
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
-from rich.markup import escape
+from rich.status import Status
+from rich.text import Text
+from typer.core import TyperGroup
 
 from sdcorrect import __version__
+from sdcorrect.cli.options import BadPath
 from sdcorrect.errors import SdcorrectError, listed, printable
 
 if TYPE_CHECKING:
@@ -21,17 +26,65 @@ if TYPE_CHECKING:
 #: The exit code of a job that is done but for some pictures that failed.
 SOME_FAILED = 3
 
+#: So many warnings are shown of those that differ only in which picture they are of.
+MOST_ALIKE = 100
+
+#: The exit code where nobody reads on, as the shell gives it for a SIGPIPE.
+CLOSED_PIPE = 141
+
+
+class _Commands(TyperGroup):
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().main(*arguments, **options)
+        except BadPath as error:
+            tell("error", error, "red")
+            raise SystemExit(error.exit_code) from None
+        except SystemExit as end:
+            # by which rich and typer end a program whose reader is gone
+            if isinstance(end.__context__, BrokenPipeError):
+                raise SystemExit(CLOSED_PIPE) from None
+            raise
+
+
+class _Console(Console):
+    """Prints text as it is: file names have brackets and colons, and lines are as long as they are."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, soft_wrap=True, **options)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person watches. FORCE_COLOR makes no terminal of a log."""
+        try:
+            return self.file.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
+        except ValueError:  # it is closed
+            return False
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Translate folders of pictures with Stable Diffusion and keep their structure.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = _Console()
+err = _Console(stderr=True)
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def tell(what: str, message: object, style: str = "yellow") -> None:
+    """Print a line such as `warning: ...` for a person, on standard error."""
+    lines = "\n".join(map(printable, str(message).split("\n")))
+    err.print(Text.assemble((f"{what}:", style), f" {lines}"))
+
+
+def working(what: str) -> Status:
+    """Show that something is done, while it is."""
+    return err.status(Text(printable(what)))
 
 
 @contextmanager
@@ -42,32 +95,49 @@ def errors_for_people(debug: bool) -> Iterator[None]:
     except SdcorrectError as error:
         if debug:
             raise
-        err.print(f"[red]error:[/] {escape(str(error))}")
+        tell("error", error, "red")
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    except (typer.Exit, typer.Abort):
+    except (typer.Exit, typer.Abort, BrokenPipeError):
         raise
     except Exception as error:
         if debug:
             raise
         first_line = (str(error).splitlines() or [""])[0]
-        err.print(f"[red]error:[/] {type(error).__name__}: {escape(first_line)} (--debug tells where)")
+        tell("error", f"{type(error).__name__}: {first_line} (--debug tells where)", "red")
         raise typer.Exit(1) from None
 
 
 def print_failures(records: Iterable["Record"]) -> None:
     for record in records:
-        path, reason = printable(record.input.path), printable(record.error or "")
-        err.print(f"[red]failed:[/] {escape(path)} ({record.variant}): {escape(reason)}")
+        path = printable(record.input.path)  # on one line, whatever its name holds
+        tell("failed", f"{path} ({record.variant}): {printable(record.error or '')}", "red")
+
+
+class _Lines(logging.Handler):
+    """What libraries and this one log, a line each; of one kind, no more than a person would read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: Counter[str] = Counter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind = str(record.msg)
+        self._told[kind] += 1
+        if self._told[kind] <= MOST_ALIKE:
+            tell(record.levelname.lower(), record.getMessage())
+        elif self._told[kind] == MOST_ALIKE + 1:
+            tell("warning", f"and more lines like the last, of which only {MOST_ALIKE} are shown")
 
 
 def print_gone(outputs: Collection[str]) -> None:
     """Tell of outputs whose pictures the job does not cover any more."""
     if outputs:
-        err.print(
-            f"[yellow]warning:[/] {len(outputs)} outputs are of pictures that the job does not cover "
-            f"any more: {escape(listed(outputs))}; they count nowhere, and stay until you remove them"
+        tell(
+            "warning",
+            f"{len(outputs)} outputs are of pictures that the job does not cover any more: "
+            f"{listed(outputs)}; they count nowhere, and stay until you remove them",
         )
 
 
@@ -89,7 +159,7 @@ def main(
     # on damaged files Pillow warns without naming them; those that fail are recorded with the reason
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # likewise
-    logging.basicConfig(
-        format="%(message)s",
-        handlers=[RichHandler(console=err, show_time=False, show_path=False)],
-    )
+    logging.basicConfig(handlers=[_Lines()])
+    # a name that the terminal's encoding lacks must not end a run that has done its work
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
 from sdcorrect.cli import options
-from sdcorrect.cli.console import SOME_FAILED, Debug, app, err, errors_for_people, out
+from sdcorrect.cli.console import SOME_FAILED, Debug, app, err, errors_for_people, out, tell, working
+from sdcorrect.cli.look import look, tell_left_out
 from sdcorrect.config import LIST_SUFFIXES, Job, load_job, parse_set
 from sdcorrect.errors import PictureError, SdcorrectError, UsageError, printable
 from sdcorrect.recipes import FIRST
@@ -21,15 +22,20 @@ if TYPE_CHECKING:
     from sdcorrect.dissect.about import Means, Setup
     from sdcorrect.dissect.session import Session
 
+#: What stands behind a score, by what `Setup.told_of` says.
+MARKS = {"put back": "*", "put back with own statistics": "~"}
+
 
 @app.command()
 def dissect(
     input_: Annotated[
-        Path, typer.Argument(metavar="IMAGE", help="A picture; or a folder, a pattern or a list.")
+        str, typer.Argument(metavar="IMAGE", help="A picture; or a folder, a pattern or a list.")
     ],
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="The folder.", show_default="out/dissect/<stem>"),
+        str | None,
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="The folder.", show_default="out/dissect/<stem>"
+        ),
     ] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to turn it into.")] = None,
     model: options.Model = None,
@@ -74,7 +80,7 @@ def dissect(
     device: options.Device = None,
     dtype: options.Dtype = None,
     limit: options.Limit = None,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="A job, a YAML file.")] = None,
+    config: options.Config = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for translate.")
     ] = None,
@@ -99,13 +105,14 @@ def dissect(
         "limit": limit,
     }
     with errors_for_people(debug):
-        stem = input_.resolve().stem
-        folder = output or Path("out", "dissect", "pictures" if set(stem) & set("*?[") else stem)
-        paths = {"input.path": str(input_), "output.path": str(folder)}
+        stem = Path(input_).resolve().stem
+        default = Path("out", "dissect", "pictures" if set(stem) & set("*?[") else stem)
+        paths = {"input.path": input_, "output.path": str(default) if output is None else output}
         given = {key: value for key, value in flags.items() if value is not None}
         job = load_job(config, {**parse_set(set_ or []), **given, **paths})
         drawn_timesteps = _numbers(timesteps)
-        one = input_.is_file() and input_.suffix.lower() not in LIST_SUFFIXES
+        picture, folder = job.input.path, job.output.path
+        one = picture.is_file() and picture.suffix.lower() not in LIST_SUFFIXES
         if not one and (point or timesteps):
             raise UsageError(
                 "--point, --timesteps: choose what is drawn of one picture; several have a table alone"
@@ -135,9 +142,11 @@ def _open(job: Job, blocks: str | None) -> "Session":
         ) from None
     from sdcorrect.models import load, quiet_libraries
 
+    found = look(job)
+    tell_left_out(found)
     quiet_libraries()
-    with err.status(f"loading {job.model}"):
-        return Session(job, load(job), blocks)
+    with working(f"loading {job.model}"):
+        return Session(job, load(job), blocks, found.items)
 
 
 def _dissect_one(session: "Session", folder: Path, timesteps: list[int], point: str) -> None:
@@ -149,7 +158,7 @@ def _dissect_one(session: "Session", folder: Path, timesteps: list[int], point: 
     try:
         picture = session.read(item)
         drawn = session.choose_drawn(picture, timesteps, point)
-        with err.status(f"dissecting {printable(item.key)}"):
+        with working(f"dissecting {item.key}"):
             subject, dissection = session.dissect(picture, drawn)
     except PictureError as error:
         raise SdcorrectError(f"{printable(item.key)}: {error}") from None
@@ -161,9 +170,9 @@ def _dissect_one(session: "Session", folder: Path, timesteps: list[int], point: 
         "dissect.json": _json(picture_json(settings, subject, dissection)),
     }
     _write(folder, contents)
-    out.print(_table(settings, means_of(dissection)))
+    out.print(_table(settings, means_of(dissection)), soft_wrap=False)
     _explain(settings, f"{len(dissection.timesteps)} steps")
-    out.print(f"{printable(folder)}/: {' '.join(contents)}", soft_wrap=True, markup=False)
+    out.print(f"{printable(folder)}/: {' '.join(contents)}")
 
 
 def _dissect_all(session: "Session", folder: Path) -> None:
@@ -185,14 +194,14 @@ def _dissect_all(session: "Session", folder: Path) -> None:
             continue
         means[subject], timesteps = means_of(dissection), dissection.timesteps
     for path, reason in failures.items():
-        err.print(f"[red]failed:[/] {escape(printable(path))}: {escape(reason)}")
+        tell("failed", f"{printable(path)}: {reason}", "red")
     if not means:
         raise SdcorrectError(f"none of {len(failures)} pictures could be dissected")
     content = folder_json(session.settings, timesteps, means, failures)
     _write(folder, {"dissect.json": _json(content)})
-    out.print(_table(session.settings, over_pictures([*means.values()])))
+    out.print(_table(session.settings, over_pictures([*means.values()])), soft_wrap=False)
     _explain(session.settings, f"{len(means)} pictures and {len(timesteps)} steps")
-    out.print(f"{printable(folder / 'dissect.json')}: the same of each picture", soft_wrap=True)
+    out.print(f"{printable(folder / 'dissect.json')}: the same of each picture")
     if failures:
         raise typer.Exit(SOME_FAILED)
 
@@ -217,20 +226,22 @@ def _table(settings: "Setup", means: "Mapping[Block, Means]") -> Table:
         for condition in scores
     ]
     for tensor, condition in columns:
-        title = f"{tensor.removeprefix('self-')}\n{escape(settings.names[condition])}"
+        title = f"{tensor.removeprefix('self-')}\n{settings.names[condition]}"
         table.add_column(title, justify="right", no_wrap=True)
     for block, of_block in means.items():
         cells = []
         for tensor, condition in columns:
-            put_back = condition == "correction" and tensor in settings.put_back.get(block, ())
             score = f"{of_block[tensor][condition]:.3f}"
-            cells.append(f"[bold]{score} *[/]" if put_back else score)
+            put_back = condition == "correction" and settings.told_of(block, tensor)
+            cells.append(Text(f"{score} {MARKS[put_back]}", "bold") if put_back else Text(score))
         table.add_row(str(block), *cells)
     return table
 
 
 def _explain(settings: "Setup", over: str) -> None:
-    out.print(f"discrepancy from the inversion, mean over {over}:", soft_wrap=True)
+    out.print(f"discrepancy from the inversion, mean over {over}:")
     out.print("Jensen-Shannon divergence of attention in bits, cosine distance of features")
     if settings.put_back:
-        out.print(f"* put back by {settings.method}", soft_wrap=True, markup=False)
+        used = {settings.told_of(b, tensor) for b, of in settings.put_back.items() for tensor in of}
+        marks = ", ".join(f"{mark} {words}" for words, mark in MARKS.items() if words in used)
+        out.print(f"{marks} by {settings.method}")

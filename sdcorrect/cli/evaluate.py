@@ -1,15 +1,19 @@
 """`sdcorrect evaluate`: measure what a job made."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
-from sdcorrect.cli.console import Debug, app, err, errors_for_people, out
+from sdcorrect.cli.console import Debug, app, err, errors_for_people, out, tell, working
+from sdcorrect.cli.frontier import show_frontier
+from sdcorrect.cli.options import path, source
 from sdcorrect.cli.progress import progress_bar
 from sdcorrect.errors import UsageError, printable
 
@@ -20,10 +24,17 @@ if TYPE_CHECKING:
 
 @app.command()
 def evaluate(
-    folder: Annotated[Path, typer.Argument(metavar="OUT", help="An output folder.")],
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="OUT...", parser=path, help="An output folder.")
+    ],
     reference: Annotated[
         Path | None,
-        typer.Option("--reference", metavar="FOLDER", help="True pictures, at the same relative paths."),
+        typer.Option(
+            "--reference",
+            metavar="FOLDER",
+            parser=path,
+            help="True pictures, at the same relative paths.",
+        ),
     ] = None,
     profile: Annotated[
         str, typer.Option("--profile", help="Whose definitions: default, paper or pie-bench.")
@@ -40,6 +51,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--clip",
+            parser=source,
             help="mini, a folder or a hub id.",
             show_default="the profile's, mini for jobs on mini, else CLIP ViT-L/14",
         ),
@@ -48,6 +60,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--structure",
+            parser=source,
             help="Of what structure distance takes its features: mini, a folder or hub id, ViT or CLIP.",
             show_default="the profile's, the CLIP for jobs on mini, else DINO ViT-B/8",
         ),
@@ -59,6 +72,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--captions",
+            parser=source,
             help="A COCO file, or blip to have them written; paper.",
             show_default="the job's",
         ),
@@ -67,6 +81,7 @@ def evaluate(
         Path | None,
         typer.Option(
             "--masks",
+            parser=path,
             help="Edit masks: a folder, white where the edit is, or mapping_file.json; pie-bench.",
         ),
     ] = None,
@@ -80,11 +95,22 @@ def evaluate(
     ] = None,
     csv: Annotated[
         Path | None,
-        typer.Option("--csv", help="Each picture's values.", show_default="OUT/evaluation.csv"),
+        typer.Option(
+            "--csv", parser=path, help="Each picture's values.", show_default="OUT/evaluation.csv"
+        ),
     ] = None,
     json: Annotated[
-        Path | None, typer.Option("--json", help="Means and tests.", show_default="OUT/evaluation.json")
+        Path | None,
+        typer.Option("--json", parser=path, help="Means and tests.", show_default="OUT/evaluation.json"),
     ] = None,
+    frontier: Annotated[
+        bool,
+        typer.Option(
+            "--frontier",
+            help="Of several folders of one job, each of its own strength: curves of what is kept over "
+            "style, and the areas under them, as frontier.json and frontier.png beside the folders.",
+        ),
+    ] = False,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Pictures at a time in a network.")
     ] = 16,
@@ -96,14 +122,14 @@ def evaluate(
 ) -> None:
     """Measure what a job made, against its sources, its prompts and the truth."""
     with errors_for_people(debug):
-        _check_extra()
+        _check_extra(plotted=frontier)
+        _check_folders(folders, frontier=frontier, one_file=bool(csv or json))
         from sdcorrect.evaluate.evaluator import Evaluator, Request
-        from sdcorrect.evaluate.results import CSV_NAME, JSON_NAME, write_csv, write_json
         from sdcorrect.models import quiet_libraries
 
         quiet_libraries()
         request = Request(
-            folder,
+            folders[0],
             profile,
             [name.strip() for name in metrics.split(",")] if metrics else None,
             base,
@@ -118,31 +144,57 @@ def evaluate(
             batch_size,
             offline,
         )
-        with err.status("looking at what there is"):
-            run = Evaluator(request)
-        rows = _follow(run)
-        with err.status("reckoning up"):
-            evaluation = run.evaluation(rows)
-        csv_file, json_file = csv or folder / CSV_NAME, json or folder / JSON_NAME
-        write_csv(rows, list(evaluation.metrics), csv_file)
-        write_json(evaluation, json_file)
-        _show(evaluation)
-        out.print(
-            f"each picture: {printable(csv_file)}  means and tests: {printable(json_file)}",
-            soft_wrap=True,
-            markup=False,
-        )
+        with working("looking at what there is"):
+            runs = {folder: Evaluator(replace(request, out=folder)) for folder in folders}
+            if frontier:
+                from sdcorrect.evaluate.frontier import check_alike
+
+                check_alike(runs)
+        rows = {folder: _measure(folder, run, csv, json) for folder, run in runs.items()}
+        if frontier:
+            show_frontier(runs, rows)
 
 
-def _check_extra() -> None:
+def _check_extra(*, plotted: bool) -> None:
     """Raises UsageError where what only this command needs is not installed."""
     from importlib.util import find_spec
 
-    missing = [name for name in ("scipy", "skimage", "torchmetrics") if find_spec(name) is None]
-    if missing:
+    extras = {"evaluate": ["scipy", "skimage", "torchmetrics"], "view": ["matplotlib"] * plotted}
+    for extra, names in extras.items():
+        missing = [name for name in names if find_spec(name) is None]
+        if missing:
+            raise UsageError(
+                f"evaluate needs {', '.join(missing)}; get it with `pip install 'sdcorrect[{extra}]'`"
+            )
+
+
+def _check_folders(folders: Sequence[Path], *, frontier: bool, one_file: bool) -> None:
+    """Raises UsageError where there are as many as cannot be."""
+    if frontier and len({folder.resolve() for folder in folders}) < 2:
+        raise UsageError("--frontier: give two output folders or more, each of its own strength")
+    if not frontier and len(folders) > 1:
         raise UsageError(
-            f"evaluate needs {', '.join(missing)}; get it with `pip install 'sdcorrect[evaluate]'`"
+            f"{len(folders)} output folders: give one, or --frontier for curves over their strengths"
         )
+    if frontier and one_file:
+        raise UsageError("--csv and --json are of one folder; with --frontier each has its own")
+
+
+def _measure(
+    folder: Path, run: "Evaluator", csv: Path | None, json: Path | None
+) -> "Sequence[Measured]":
+    """Measure one output folder; write and show what comes of it."""
+    from sdcorrect.evaluate.results import CSV_NAME, JSON_NAME, write_csv, write_json
+
+    rows = _follow(run)
+    with working("reckoning up"):
+        evaluation = run.evaluation(rows)
+    csv_file, json_file = csv or folder / CSV_NAME, json or folder / JSON_NAME
+    write_csv(rows, list(evaluation.metrics), csv_file)
+    write_json(evaluation, json_file)
+    _show(evaluation)
+    out.print(f"each picture: {printable(csv_file)}  means and tests: {printable(json_file)}")
+    return rows
 
 
 def _follow(run: "Evaluator") -> "list[Measured]":
@@ -162,32 +214,29 @@ def _follow(run: "Evaluator") -> "list[Measured]":
 
 
 def _show(evaluation: "Evaluation") -> None:
-    base = escape(evaluation.base)
-    heads = ("mean", "95 % interval", f"to {base}", "better", "p")
+    heads = ("mean", "95 % interval", f"to {evaluation.base}", "better", "p")
     numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
     table = Table(Column("", overflow="fold"), *numbers, box=box.SIMPLE_HEAD, pad_edge=False)
     for name, info in evaluation.metrics.items():
-        table.add_row(f"[bold]{name}[/]", "↑" if info.better == "higher" else "↓")
+        table.add_row(Text(name, "bold"), "↑" if info.better == "higher" else "↓")
         for variant, result in evaluation.variants.items():
             mean, against = result.metrics[name], result.against_base.get(name)
-            table.add_row(f"  {escape(variant)}", *_cells(mean), *_compared(against, mean))
+            table.add_row(f"  {variant}", *_cells(mean), *_compared(against, mean))
         table.add_section()
-    out.print(table)
+    out.print(table, soft_wrap=False)
     counts = {variant: result.pictures for variant, result in evaluation.variants.items()}
     told = ", ".join(f"{count} pictures of {variant}" for variant, count in counts.items())
     out.print(
         f"profile {evaluation.profile}; {told}. ↑ higher is better, ↓ lower. Differences are to "
         f"{evaluation.base} on the pictures of both; better: in how many of them; p: Wilcoxon's "
-        "signed-rank test, two-sided.",
-        soft_wrap=True,
-        markup=False,
+        "signed-rank test, two-sided."
     )
     for variant, result in evaluation.variants.items():
         left = {"failed": result.failed, "left out": result.filtered, "to do": result.remaining}
         if words := ", ".join(f"{count} {what}" for what, count in left.items() if count):
-            err.print(f"[yellow]not measured:[/] {escape(variant)}: {words}")
+            tell("not measured", f"{variant}: {words}")
     for notice in evaluation.notices:
-        err.print(f"[yellow]note:[/] {escape(notice)}")
+        tell("note", notice)
 
 
 def _cells(mean: "Mean") -> tuple[str, str]:

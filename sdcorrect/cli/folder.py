@@ -17,9 +17,10 @@ from sdcorrect.cli.console import (
     print_failures,
     print_gone,
 )
+from sdcorrect.cli.options import path
 from sdcorrect.errors import printable
 
-Out = Annotated[Path, typer.Argument(metavar="OUT", help="An output folder.")]
+Out = Annotated[Path, typer.Argument(metavar="OUT", parser=path, help="An output folder.")]
 
 
 @app.command()
@@ -36,9 +37,9 @@ def status(folder: Out, debug: Debug = False) -> None:
         for name, progress in [*rows.items(), ("in all", found.total())]:
             counts = (progress.done, progress.failed, progress.filtered, progress.remaining)
             table.add_row(name, *map(str, counts))
-        out.print(table)
+        out.print(table, soft_wrap=False)
         variants = ", ".join(recipe.name for recipe in found.job.job.recipes)
-        out.print(f"a picture counts once for each variant ({variants})", soft_wrap=True)
+        out.print(f"a picture counts once for each variant ({variants})")
         print_failures(found.failures)
         print_gone(found.gone)
 
@@ -53,8 +54,7 @@ def merge(folder: Out, debug: Debug = False) -> None:
         total = found.total()
         out.print(
             f"{printable(folder / 'job.json')}: {total.done} done, {total.failed} failed, "
-            f"{total.filtered} left out, of {len(found.shards)} shards",
-            soft_wrap=True,
+            f"{total.filtered} left out, of {len(found.shards)} shards"
         )
         print_gone(found.gone)
         if found.failures:
@@ -66,6 +66,7 @@ class Schema(str, Enum):
     job = "job"
     record = "record"
     evaluation = "evaluation"
+    frontier = "frontier"
 
 
 @app.command()
@@ -73,21 +74,23 @@ def schema(
     of: Annotated[
         Schema,
         typer.Argument(
-            metavar="[job|record|evaluation]", help="job.json, a record, or evaluation.json."
+            metavar="[job|record|evaluation|frontier]",
+            help="job.json, a record, evaluation.json, or frontier.json.",
         ),
     ] = Schema.job,
 ) -> None:
-    """Print the JSON Schema of job.json, of a line of records/*.jsonl, or of evaluation.json."""
+    """Print the JSON Schema of job.json, a line of records/*.jsonl, evaluation.json or frontier.json."""
     from pydantic import TypeAdapter
 
-    from sdcorrect.evaluate.results import Evaluation
+    from sdcorrect.evaluate.results import Evaluation, Frontier
     from sdcorrect.output.records import RECORD, JobFile
 
     models: dict[Schema, TypeAdapter[Any]] = {
         Schema.job: TypeAdapter(JobFile),
         Schema.record: RECORD,
         Schema.evaluation: TypeAdapter(Evaluation),
+        Schema.frontier: TypeAdapter(Frontier),
     }
     content = models[of].json_schema(mode="serialization")
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    out.print(json.dumps({**dialect, **content}, indent=2), soft_wrap=True, markup=False)
+    out.print(json.dumps({**dialect, **content}, indent=2))

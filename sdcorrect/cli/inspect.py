@@ -7,17 +7,19 @@ import typer
 import yaml
 from rich import box
 from rich.table import Column, Table
+from rich.text import Text
 
 from sdcorrect.cli.console import Debug, app, errors_for_people, out
+from sdcorrect.cli.options import path
 from sdcorrect.config import load_job, parse_set
 from sdcorrect.core.plan import ALWAYS
-from sdcorrect.errors import UsageError
+from sdcorrect.errors import UsageError, printable
 from sdcorrect.recipes import ALIASES, BUILT_IN, Inject, built_in
 
 
 @app.command()
 def validate(
-    config: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job.")],
+    config: Annotated[Path, typer.Argument(metavar="JOB.yaml", parser=path, help="The job.")],
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for translate.")
     ] = None,
@@ -28,8 +30,7 @@ def validate(
         job = load_job(config, parse_set(set_ or []))
         recipes = ", ".join(recipe.name for recipe in job.recipes)
         out.print(
-            f"{config}: a valid job ({recipes}; {job.effective_steps} of {job.steps} steps)",
-            soft_wrap=True,
+            f"{printable(config)}: a valid job ({recipes}; {job.effective_steps} of {job.steps} steps)"
         )
 
 
@@ -63,12 +64,12 @@ def _list_recipes() -> None:
         if inversion == "full":
             inversion += f", {recipe.inversion_steps or 'as many'} steps"
         table.add_row(
-            f"[bold]{recipe.name}[/bold]\n{recipe.summary}",
+            Text.assemble((recipe.name, "bold"), f"\n{recipe.summary}"),
             inversion,
             recipe.start,
             "\n".join(_described(inject) for inject in recipe.inject) or "-",
         )
-    out.print(table)
+    out.print(table, soft_wrap=False)
     for alias, name in ALIASES.items():
         out.print(f"{alias}: the authors' name for {name}")
     out.print("one of them as YAML for a job: sdcorrect recipes --show NAME")
@@ -86,4 +87,4 @@ def _show_recipe(name: str) -> None:
     except ValueError as error:
         raise UsageError(str(error)) from None
     content = {"method": recipe.model_dump(mode="json", exclude_defaults=True)}
-    out.print(yaml.safe_dump(content, sort_keys=False), soft_wrap=True, markup=False, end="")
+    out.print(yaml.safe_dump(content, sort_keys=False), end="")

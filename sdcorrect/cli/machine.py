@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from sdcorrect.cli.console import Debug, app, err, errors_for_people, out
+from sdcorrect.cli.console import Debug, app, errors_for_people, out, working
+from sdcorrect.cli.options import path
 from sdcorrect.config import load_job, parse_set
-from sdcorrect.errors import UsageError
+from sdcorrect.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from sdcorrect.doctor import Finding
@@ -21,7 +22,7 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", hel
 @app.command()
 def doctor(
     config: Annotated[
-        Path | None, typer.Argument(metavar="[JOB.yaml]", help="A job to look at too.")
+        Path | None, typer.Argument(metavar="[JOB.yaml]", parser=path, help="A job to look at too.")
     ] = None,
     set_: Set = None,
     debug: Debug = False,
@@ -40,18 +41,20 @@ def doctor(
 def _report(findings: "Iterator[Finding]") -> bool:
     """Print a line for each finding; whether all is well."""
     table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a path is told whole
     all_well = True
     for finding in findings:
-        mark = "" if finding.ok else "[red]![/] "
-        table.add_row(finding.what, f"{mark}{escape(finding.is_so)}")
+        mark = "" if finding.ok else "! "
+        table.add_row(finding.what, Text.assemble((mark, "red"), printable(finding.is_so)))
         all_well &= finding.ok
-    out.print(table)
+    out.print(table, soft_wrap=False)
     return all_well
 
 
 @app.command()
 def prefetch(
-    config: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job.")],
+    config: Annotated[Path, typer.Argument(metavar="JOB.yaml", parser=path, help="The job.")],
     set_: Set = None,
     debug: Debug = False,
 ) -> None:
@@ -61,7 +64,7 @@ def prefetch(
     with errors_for_people(debug):
         job = load_job(config, parse_set(set_ or []))
         quiet_libraries()
-        with err.status(f"fetching what {config} names"):
+        with working(f"fetching what {config} names"):
             checkpoint, adapters = find(job)
-        for path in dict.fromkeys((checkpoint.path, checkpoint.config, *adapters.paths)):
-            out.print(str(path), soft_wrap=True, markup=False)
+        for file in dict.fromkeys((checkpoint.path, checkpoint.config, *adapters.paths)):
+            out.print(printable(file))

@@ -1,8 +1,40 @@
 """Options that several commands have: each overrides the job's setting, where it is given."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from sdcorrect.errors import UsageError
+from sdcorrect.paths import expand
+
+
+class BadPath(UsageError):
+    """A path on the command line names nothing."""
+
+
+def path(text: str | Path) -> Path:
+    """A path as the command line gives it: no shell fills in the `~` of `--option=~/file`.
+
+    Raises:
+        BadPath: it is empty, or has a variable or a user that is not there.
+    """
+    return Path(source(str(text)))
+
+
+def source(text: str) -> str:
+    """A path or the name of something else, such as a hub id; raises BadPath as `path` does."""
+    if not text.strip():
+        raise BadPath("a path on the command line is empty; is a variable of the shell not set?")
+    try:
+        return expand(text)
+    except ValueError as error:
+        raise BadPath(str(error)) from None
+
+
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", parser=path, help="The job, a YAML file.")
+]
 
 Model = Annotated[
     str | None,

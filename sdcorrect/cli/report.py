@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import track
 
-from sdcorrect.cli.console import Debug, app, err, errors_for_people, out
+from sdcorrect.cli.console import Debug, app, err, errors_for_people, out, tell
 from sdcorrect.cli.folder import Out
+from sdcorrect.cli.options import path
 from sdcorrect.errors import UsageError, printable
 
 
@@ -16,14 +16,15 @@ from sdcorrect.errors import UsageError, printable
 def report(
     folder: Out,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The page; OUT/report.html without it.")
+        Path | None,
+        typer.Option("--output", "-o", parser=path, help="The page; OUT/report.html without it."),
     ] = None,
     embed: Annotated[
         bool,
         typer.Option("--embed", help="Put the pictures into the page, large PNGs as WebP."),
     ] = False,
     grid: Annotated[
-        Path | None, typer.Option("--grid", metavar="PNG", help="Draw a contact sheet too.")
+        Path | None, typer.Option("--grid", metavar="PNG", parser=path, help="Draw a contact sheet too.")
     ] = None,
     columns: Annotated[
         int | None, typer.Option("--columns", min=1, help="Pictures in a row of the sheet.")
@@ -56,13 +57,13 @@ def report(
             )
         )
         for warning in (*gallery.warnings, *lost_sources(cards)):
-            err.print(f"[yellow]warning:[/] {escape(warning)}")
+            tell("warning", warning)
         write_report(gallery, cards, page)
         size = page.stat().st_size / 1e6
-        out.print(f"{printable(page)}: {len(cards)} pictures, {size:.1f} MB", soft_wrap=True)
+        out.print(f"{printable(page)}: {len(cards)} pictures, {size:.1f} MB")
         if sheet:
             write_sheet(gallery, sheet, columns)
-            out.print(f"{printable(sheet)}: a contact sheet", soft_wrap=True)
+            out.print(f"{printable(sheet)}: a contact sheet")
 
 
 def _named(file: Path, option: str, suffix: str) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from signal import Signals
 from threading import Thread, Timer
 
-from sdcorrect.cli.console import err
+from sdcorrect.cli.console import err, tell
 from sdcorrect.errors import SdcorrectError
 
 #: 142 is what asks the SLURM script to requeue the task.
@@ -57,7 +57,7 @@ class Stop:
 
 
 def _give_up(number: Signals) -> None:
-    err.print(f"error: {Stopped(number)}", markup=False)
+    tell("error", Stopped(number), "red")
     _exit(number)
 
 

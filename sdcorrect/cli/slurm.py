@@ -1,5 +1,6 @@
 """`sdcorrect slurm`: the script that runs a job as a SLURM array."""
 
+import io
 import shutil
 import sys
 from pathlib import Path
@@ -9,13 +10,15 @@ import typer
 
 from sdcorrect.batch.slurm import render_array
 from sdcorrect.cli.console import Debug, app, errors_for_people, out
+from sdcorrect.cli.options import path
 from sdcorrect.config import load_job
 
 
 @app.command()
 def slurm(
     config: Annotated[
-        Path, typer.Option("--config", "-c", metavar="JOB.yaml", help="The job, a YAML file.")
+        Path,
+        typer.Option("--config", "-c", metavar="JOB.yaml", parser=path, help="The job, a YAML file."),
     ],
     tasks: Annotated[int, typer.Option("--tasks", min=1, help="How many tasks share its pictures.")],
     debug: Debug = False,
@@ -23,7 +26,10 @@ def slurm(
     """Write a script that runs a job as a SLURM array: sdcorrect slurm ... > job.sbatch."""
     with errors_for_people(debug):
         load_job(config, {})
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path's bytes, text or not
     out.file.write(render_array(_program(), str(config), tasks))
+    out.file.flush()
 
 
 def _program() -> str:

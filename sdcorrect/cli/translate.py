@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +17,10 @@ from sdcorrect.cli.console import (
     out,
     print_failures,
     print_gone,
+    tell,
+    working,
 )
+from sdcorrect.cli.look import look, tell_left_out
 from sdcorrect.cli.progress import progress_bar
 from sdcorrect.cli.signals import Stop, stop_on_signals
 from sdcorrect.config import Job, load_job, parse_set
@@ -27,19 +29,22 @@ from sdcorrect.errors import printable
 if TYPE_CHECKING:
     from sdcorrect.batch.runner import ShardRun
     from sdcorrect.output.records import Record
+    from sdcorrect.output.shards import Shard
 
 
 @app.command()
 def translate(
     input_: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
             metavar="[INPUT]",
             help="A folder, a picture, a pattern such as '**/*.jpg', or a list: .txt, .csv, .jsonl.",
         ),
     ] = None,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="The job, a YAML file.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The output folder.")] = None,
+    config: options.Config = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FOLDER", help="The output folder.")
+    ] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to turn them into.")] = None,
     model: options.Model = None,
     method: Annotated[
@@ -84,8 +89,8 @@ def translate(
 ) -> None:
     """Translate a folder of pictures."""
     flags = {
-        "input.path": input_ and str(input_),
-        "output.path": output and str(output),
+        "input.path": input_,
+        "output.path": output,
         "prompt": prompt,
         "model": model,
         "method": method,
@@ -117,30 +122,46 @@ def translate(
             )
 
 
-def _show_plan(job: Job, num_shards: int | None, shard_index: int | None) -> None:
-    from sdcorrect.inputs.items import find_items
+def _choose_shard(job: Job, num_shards: int | None, shard_index: int | None, claim: bool) -> "Shard":
     from sdcorrect.output.shards import choose_shard
 
-    shard = choose_shard(num_shards, shard_index, job.output.path, {})
-    items = [item for item in find_items(job) if shard.has(item.key)]
-    out.print(json.dumps(job.model_dump(mode="json"), indent=2), soft_wrap=True, markup=False)
+    shard = choose_shard(num_shards, shard_index, job.output.path, os.environ, claim=claim)
+    if shard.count > 1 and num_shards is None:
+        array = os.environ.get("SLURM_ARRAY_JOB_ID", "?")
+        task = f"task {os.environ['SLURM_ARRAY_TASK_ID']} of array {array}"
+        tell(
+            "note",
+            f"shard {shard} alone, as SLURM's variables say ({task}); --num-shards 1 takes all pictures",
+        )
+    return shard
+
+
+def _show_plan(job: Job, num_shards: int | None, shard_index: int | None) -> None:
+    found = look(job)
+    shard = _choose_shard(job, num_shards, shard_index, claim=False)
+    tell_left_out(found)
+    items = [item for item in found.items if shard.has(item.key)]
+    out.print(json.dumps(job.model_dump(mode="json"), indent=2))
     names = ", ".join(recipe.name for recipe in job.recipes)
     part = f" (shard {shard})" if shard.count > 1 else ""
-    out.print(f"would translate {len(items)} pictures{part} by {names} into {job.output.path}")
+    folder = printable(job.output.path)
+    out.print(f"would translate {len(items)} pictures{part} by {names} into {folder}")
 
 
 def _translate(
     job: Job, num_shards: int | None, shard_index: int | None, stop: Stop, **options: bool
 ) -> None:
+    found = look(job)
+    shard = _choose_shard(job, num_shards, shard_index, claim=True)
+    tell_left_out(found)
+    # torch takes seconds, which no error above should wait for
     from sdcorrect.batch.runner import ShardRun
     from sdcorrect.models import load, quiet_libraries
-    from sdcorrect.output.shards import choose_shard
 
     quiet_libraries()
-    with err.status(f"loading {job.model}"):
+    with working(f"loading {job.model}"):
         model = load(job)
-    shard = choose_shard(num_shards, shard_index, job.output.path, os.environ)
-    run = ShardRun(job, model, shard, check=stop.check, **options)
+    run = ShardRun(job, model, shard, check=stop.check, items=found.items, **options)
     stop.heeded = True
     failures = _follow(run)
     _summarize(run, failures)
@@ -162,7 +183,7 @@ def _follow(run: "ShardRun") -> list["Record"]:
                 failures.append(record)
             if not err.is_terminal:
                 path = printable(record.input.path)
-                err.print(f"{done}/{total} {record.status} {record.variant}/{path}", markup=False)
+                err.print(f"{done}/{total} {record.status} {record.variant}/{path}")
     return failures
 
 
@@ -179,9 +200,9 @@ def _summarize(run: "ShardRun", failures: list["Record"]) -> None:
     for variant, tally in run.tally.items():
         counts = (tally.done, tally.before, tally.failed, tally.filtered, tally.evaluations or "-")
         table.add_row(variant, *map(str, counts))
-    out.print(table)
+    out.print(table, soft_wrap=False)
     if not run.recorder.wrote:
         out.print("nothing to do: all was done before")
     print_gone(run.gone())
     folder = printable(run.job.output.path)
-    out.print(f"pictures: {folder}/<variant>/  settings and counts: job.json", soft_wrap=True)
+    out.print(f"pictures: {folder}/<variant>/  settings and counts: job.json")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sdcorrect.core.attention import attention_probabilities, merge_heads, split_heads
 from sdcorrect.core.plan import Block, Injection, blocks_of
-from sdcorrect.core.sites import attention_block_at, block_at
+from sdcorrect.core.sites import Processor, attention_block_at, block_at
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Captured:
     skip: dict[Block, Tensor] = field(default_factory=dict)
     #: the hidden states before the shortcut: (batch, channels, height, width)
     resnet: dict[Block, Tensor] = field(default_factory=dict)
-    #: what K and V are made of: the input (batch, tokens, channels) of each self-attention layer
+    #: what Q, K and V are made of: the input (batch, tokens, channels) of each self-attention layer
     self_attention_input: dict[Block, list[Tensor]] = field(default_factory=dict)
 
 
@@ -47,14 +47,16 @@ def capture(
     captured = Captured()
     awaited = _Awaited(then_stop)
     with ExitStack() as stack:
-        mapped, keyed = blocks_of(injections, "self-attention"), blocks_of(injections, "key-value")
+        mapped = blocks_of(injections, "self-attention")
+        projected = blocks_of(injections, "query", "key-value")
         captured.self_attention.update({name: [] for name in mapped})
-        captured.self_attention_input.update({name: [] for name in keyed})
-        for name in dict.fromkeys((*mapped, *keyed)):
+        captured.self_attention_input.update({name: [] for name in projected})
+        for name in dict.fromkeys((*mapped, *projected)):
             block = attention_block_at(unet, name)
             maps, inputs = captured.self_attention.get(name), captured.self_attention_input.get(name)
             for layer in block.self_attention:
-                stack.enter_context(block.attention_through(layer, _Recorder(maps, inputs, awaited)))
+                recorder = _Recorder(layer.processor, maps, inputs, awaited)
+                stack.enter_context(block.attention_through(layer, recorder))
         for name in blocks_of(injections, "skip"):
             stack.enter_context(block_at(unet, name).skip_through(_Keeper(captured.skip, name, awaited)))
         for name in blocks_of(injections, "resnet"):
@@ -96,8 +98,9 @@ class _Keeper:
 
 @dataclass
 class _Recorder:
-    """Self-attention written out, so that its post-softmax probabilities can be kept, or its input."""
+    """Keeps a layer's input, or its post-softmax probabilities, for which it is written out."""
 
+    unchanged: Processor
     maps: list[Tensor] | None
     inputs: list[Tensor] | None
     awaited: _Awaited
@@ -106,11 +109,14 @@ class _Recorder:
         self.awaited.sites += 1
 
     def __call__(self, layer: Attention, hidden_states: Tensor, **_: object) -> Tensor:
-        probabilities = attention_probabilities(layer, hidden_states)
-        if self.maps is not None:
-            self.maps.append(probabilities)
         if self.inputs is not None:
             self.inputs.append(hidden_states)
+        if self.maps is None:
+            self.awaited.one_came()
+            attended: Tensor = self.unchanged(layer, hidden_states)
+            return attended
+        probabilities = attention_probabilities(layer, hidden_states)
+        self.maps.append(probabilities)
         self.awaited.one_came()
         value = split_heads(layer.to_v(hidden_states), layer.heads)
         return merge_heads(layer, probabilities @ value)

@@ -38,7 +38,7 @@ def kept_bytes(
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(dict(config)).to(dtype)
         x0 = torch.empty(1, unet.config.in_channels, height, width)
-        captured = invert_one_step(unet, x0, _empty_text(unet), plan.injections)
+        captured = invert_one_step(unet, x0, _empty_text(unet), plan)
     return sum(tensor.numel() * tensor.itemsize for tensor in tensors_of(captured))
 
 

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
-from torch import Tensor, einsum, stack, unflatten
+from torch import Tensor, add, einsum, stack, unflatten
 from typing_extensions import Self
 
+from sdcorrect.core.adain import with_statistics_of
 from sdcorrect.core.alignment import Alignment
 from sdcorrect.core.attention import attention_probabilities, merge_heads, split_heads
 from sdcorrect.core.capture import Captured
@@ -116,6 +117,44 @@ class _WhereSmall:
         return self.limit is None or hidden_states.shape[1] <= self.limit
 
 
+#: A layer's input -> what is read instead of it, of the same shape.
+_Reads = Callable[[Tensor], Tensor]
+
+
+def _own(hidden_states: Tensor) -> Tensor:
+    return hidden_states
+
+
+@dataclass(frozen=True)
+class _Projected:
+    """Self-attention that asks with the source's Q, or is answered by its K and V."""
+
+    unchanged: Processor
+    branches: int
+    query: _Reads = _own
+    key_value: _Reads = _own
+
+    @classmethod
+    def over(cls, processor: Processor, branches: int, injection: Injection, reads: _Reads) -> Self:
+        """The layer that `processor` computes, one part of it changed, beside the other where it is."""
+        below = processor if isinstance(processor, cls) else cls(processor, branches)
+        if injection.tensor == "query":
+            return replace(below, query=reads)
+        return replace(below, key_value=reads)
+
+    def __call__(self, layer: Attention, hidden_states: Tensor, **_: object) -> Tensor:
+        asking, answering = self.query(hidden_states), self.key_value(hidden_states)
+        attended: Tensor = self.unchanged(layer, asking, encoder_hidden_states=answering)
+        return attended
+
+    def probabilities(self, layer: Attention, hidden_states: Tensor) -> Tensor | None:
+        """What it attends by; see TellsItsAttention."""
+        asking, answering = self.query(hidden_states), self.key_value(hidden_states)
+        if asking is answering:
+            return None
+        return unflatten(attention_probabilities(layer, asking, answering), 0, (self.branches, -1))
+
+
 @dataclass(frozen=True)
 class _PutBack:
     """One injection, ready to be entered at each of its blocks."""
@@ -141,14 +180,13 @@ class _PutBack:
                     told = partial(self._source_probabilities, maps[i] if maps else None)
                     attend = partial(self._self_attention, told)
                     yield block.attention_through(layer, self._where_small(layer, attend, told))
-            case "key-value":
+            case "query" | "key-value":
                 inputs = self.captured.self_attention_input[name] if self.captured else None
                 block = attention_block_at(unet, name)
                 for i, layer in enumerate(block.self_attention):
-                    captured = inputs[i] if inputs else None
-                    attend = partial(self._key_value, layer.processor, captured)
-                    told = partial(self._key_probabilities, captured)
-                    yield block.attention_through(layer, self._where_small(layer, attend, told))
+                    reads = partial(self._read, inputs[i] if inputs else None)
+                    over = _Projected.over(layer.processor, len(self.donors), self.injection, reads)
+                    yield block.attention_through(layer, over, self.injection.sites)
             case "cross-attention":
                 block = attention_block_at(unet, name)
                 for layer in block.cross_attention:
@@ -161,19 +199,39 @@ class _PutBack:
 
     def _blend(self, captured: Tensor | None, own: Tensor) -> Tensor:
         """The source's tensor for every branch of `own`, (branches * batch, ...) (features)."""
-        rows = unflatten(own, 0, (len(self.donors), -1))
-        known = [*rows] if captured is None else [*rows, captured]
-        source = stack([known[donor] for donor in self.donors])
-        if self.injection.weight < 1:
-            source = rows.lerp(source, self.injection.weight)
-        return source.flatten(0, 1)
+        return self._between(own, self._sources(captured, own))
 
     def _skip(self, captured: Tensor | None, name: Block, own: Tensor) -> Tensor:
         """`S_k`, or `S_k` and the ControlNet's residual where there is one."""
         if self.control is None:
             return self._blend(captured, own)
         residual = self.control.residual(int(name))
-        return self._blend(captured, own - residual) + residual
+        sources = self._sources(captured, own - residual)
+        return self._between(own, [*map(add, sources, self._by_branch(residual))])
+
+    def _by_branch(self, rows: Tensor) -> Tensor:
+        """(branches * batch, ...) -> (branches, batch, ...)."""
+        return unflatten(rows, 0, (len(self.donors), -1))
+
+    def _sources(self, captured: Tensor | None, own: Tensor) -> list[Tensor]:
+        """What each branch of `own` takes, with the mean and deviation that it is to have."""
+        rows = self._by_branch(own)
+        known = [*rows] if captured is None else [*rows, captured]
+        sources = [known[donor] for donor in self.donors]
+        if self.injection.statistics == "own":
+            return [*map(with_statistics_of, rows, sources)]
+        return sources
+
+    def _between(self, own: Tensor, sources: list[Tensor]) -> Tensor:
+        """`own` blended with its branches' `sources`; to the bit where a branch is left alone."""
+        weight = self.injection.weight
+        blended = [
+            row if donor == branch else row.lerp(source, weight) if weight < 1 else source
+            for branch, (donor, row, source) in enumerate(
+                zip(self.donors, self._by_branch(own), sources, strict=True)
+            )
+        ]
+        return stack(blended).flatten(0, 1)
 
     def _self_attention(
         self, told: _Probabilities, layer: Attention, hidden_states: Tensor, **_: object
@@ -181,7 +239,7 @@ class _PutBack:
         """Self-attention by the source's `A_k`: it returns `A_k V` (correlations)."""
         value = split_heads(layer.to_v(hidden_states), layer.heads)
         # (branches, pictures, heads, tokens, channels)
-        values = unflatten(value, 0, (len(self.donors), -1))
+        values = self._by_branch(value)
         probabilities = told(layer, hidden_states)
         if len(probabilities) == 1:
             # one A_k for all branches: one product as wide as they are many, with no copy of A_k
@@ -199,8 +257,8 @@ class _PutBack:
         """
         if self.injection.weight < 1:
             blended = self._blend(captured, attention_probabilities(layer, hidden_states))
-            return unflatten(blended, 0, (len(self.donors), -1))
-        rows = unflatten(hidden_states, 0, (len(self.donors), -1))
+            return self._by_branch(blended)
+        rows = self._by_branch(hidden_states)
         maps = {
             donor: captured
             if captured is not None and donor == CAPTURED
@@ -210,27 +268,15 @@ class _PutBack:
         shared = len(maps) == 1
         return maps[self.donors[0]][None] if shared else stack([maps[d] for d in self.donors])
 
-    def _key_value(
-        self,
-        processor: Processor,
-        captured: Tensor | None,
-        layer: Attention,
-        hidden_states: Tensor,
-        **_: object,
-    ) -> Tensor:
-        """Self-attention that asks with its own Q and is answered by the source's K and V.
+    def _read(self, captured: Tensor | None, hidden_states: Tensor) -> Tensor:
+        """What Q, or K and V, are made of instead of a layer's input `hidden_states`.
 
-        K and V are linear in the layer's input, so a blend of inputs is a blend of both.
+        They are linear in it, so a blend of inputs is a blend of them.
         """
-        source = self._blend(captured, hidden_states)
-        return processor(layer, hidden_states, encoder_hidden_states=source)
-
-    def _key_probabilities(
-        self, captured: Tensor | None, layer: Attention, hidden_states: Tensor
-    ) -> Tensor:
-        source = self._blend(captured, hidden_states)
-        probabilities = attention_probabilities(layer, hidden_states, source)
-        return unflatten(probabilities, 0, (len(self.donors), -1))
+        limit = self.injection.max_tokens
+        if limit is not None and hidden_states.shape[1] > limit:
+            return hidden_states
+        return self._blend(captured, hidden_states)
 
     def _cross_attention(
         self, layer: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor, **_: object
@@ -238,7 +284,7 @@ class _PutBack:
         """Cross-attention whose probabilities are the source's, its words in the target's places."""
         assert self.alignment is not None, "cross-attention is read through an alignment"
         probabilities = attention_probabilities(layer, hidden_states, encoder_hidden_states)
-        rows = unflatten(probabilities, 0, (len(self.donors), -1))
+        rows = self._by_branch(probabilities)
         edited = stack(
             [
                 own if donor == branch else self.alignment.edit(rows[donor], own)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sdcorrect.core.plan import MID, Block, TensorName
+from sdcorrect.core.plan import FEATURES, MID, Block, TensorName
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,6 @@ class UNetLayout:
 
     def having(self, tensor: TensorName) -> tuple[Block, ...]:
         """The blocks that have `tensor`, in the order they run."""
-        if tensor in ("skip", "resnet"):
+        if tensor in FEATURES:
             return self.decoder
         return (*self.encoder_attention, *self.mid_attention, *sorted(self.attention))

@@ -2,15 +2,25 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 from sdcorrect.errors import UsageError
 
 #: What can be taken from the source. self-attention: post-softmax `A_k`, which is what copying Q and K
-#: comes to; key-value: K and V of self-attention; cross-attention: its post-softmax probabilities, read
-#: through the alignment of the two prompts; skip: `S_k`; resnet: the hidden states after a block's last
-#: convolution, before its shortcut is added.
-TensorName = Literal["self-attention", "key-value", "cross-attention", "skip", "resnet"]
+#: comes to; query: Q of self-attention; key-value: its K and V; cross-attention: its post-softmax
+#: probabilities, read through the alignment of the two prompts; skip: `S_k`; resnet: the hidden states
+#: after a block's last convolution, before its shortcut is added.
+TensorName = Literal["self-attention", "query", "key-value", "cross-attention", "skip", "resnet"]
+#: Tensors that are features, a channel for each picture and an image in each channel.
+FEATURES: tuple[TensorName, ...] = ("skip", "resnet")
+
+#: Whose mean and standard deviation a channel of features has when it is put back: the source's, which
+#: is the tensor as it is, or those of the tensor that it replaces (AdaIN).
+Statistics = Literal["source", "own"]
+
+#: The paper's one evaluation on the clean latents is at the cleanest timestep but the first.
+ONE_STEP = 1
 
 #: A decoder block by its number, or an attention block elsewhere by its name: "encoder.4", "mid".
 Block = int | str
@@ -45,11 +55,13 @@ class Injection:
     max_tokens: int | None = None
     #: "cond" leaves the branch of the negative prompt as it is
     branches: Literal["both", "cond"] = "both"
+    #: of features
+    statistics: Statistics = "source"
 
     @property
-    def site(self) -> TensorName:
-        """The part of a block that is changed: K and V are a part of self-attention."""
-        return "self-attention" if self.tensor == "key-value" else self.tensor
+    def sites(self) -> tuple[str, ...]:
+        """The parts of a block that are changed: self-attention is all that its Q, K and V come to."""
+        return ("query", "key-value") if self.tensor == "self-attention" else (self.tensor,)
 
     def active(self, step: int, timesteps: Sequence[int]) -> bool:
         """Whether the tensor is put back at `step` of a run over `timesteps`."""
@@ -70,9 +82,12 @@ class Plan:
     """A recipe resolved for one U-Net.
 
     `inversion` says where the source's tensors come from: from one evaluation on the clean latents
-    ("one-step"), or from the source itself, which runs beside the target ("full"). There `source` is
-    either "inverted", the inversion's own latents at each timestep, or "sampled", denoised anew with
-    the same guidance from where the inversion ended.
+    ("one-step") at `timestep`, or from the source itself, which runs beside the target ("full"). There
+    `source` is either "inverted", the inversion's own latents at each timestep, or "sampled", denoised
+    anew with the same guidance from where the inversion ended.
+
+    The one evaluation reads the clean latents x0 themselves; with `scale_input` it reads
+    sqrt(a_t) x0, which is the noised latents of that timestep with their noise left out.
     """
 
     inversion: Literal["none", "one-step", "full"] = "none"
@@ -83,6 +98,8 @@ class Plan:
     injections: tuple[Injection, ...] = ()
     guidance_window: Window = ALWAYS
     reuse: Reuse | None = None
+    timestep: int = ONE_STEP
+    scale_input: bool = False
 
     @property
     def beside(self) -> Literal["captured", "inverted", "sampled"]:
@@ -108,18 +125,22 @@ def check_windows(plan: Plan, timesteps: Sequence[int]) -> None:
                 f"{timesteps[0]} to {timesteps[-1]}) is in its {part}; widen it, or take more steps"
             )
     for step in range(len(timesteps)):
-        sites = [
-            (injection.site, block)
-            for injection in plan.injections
-            if injection.active(step, timesteps)
-            for block in injection.blocks
-        ]
-        for site, block in sites:
-            if sites.count((site, block)) > 1:
-                raise UsageError(
-                    f"{site} of block {block} is put back twice at step {step}; "
-                    f"give each block once, or windows that do not overlap"
-                )
+        taken: dict[tuple[str, Block], TensorName] = {}
+        for injection in plan.injections:
+            if not injection.active(step, timesteps):
+                continue
+            for site, block in product(injection.sites, injection.blocks):
+                if (site, block) in taken:
+                    raise UsageError(
+                        f"{taken[site, block]} of block {block} is put back twice at step {step}"
+                        f"{_beside(taken[site, block], injection.tensor)}; "
+                        f"give each block once, or windows that do not overlap"
+                    )
+                taken[site, block] = injection.tensor
+
+
+def _beside(first: TensorName, second: TensorName) -> str:
+    return "" if first == second else f", there is {second} too"
 
 
 def check_word_for_word(source: str, target: str) -> None:
@@ -149,6 +170,6 @@ def in_window(step: int, total: int, window: Window) -> bool:
     return first <= step < last
 
 
-def blocks_of(injections: Collection[Injection], tensor: TensorName) -> tuple[Block, ...]:
-    """The blocks at which `injections` put `tensor` back, each once."""
-    return tuple(dict.fromkeys(block for i in injections if i.tensor == tensor for block in i.blocks))
+def blocks_of(injections: Collection[Injection], *tensors: TensorName) -> tuple[Block, ...]:
+    """The blocks at which `injections` put one of `tensors` back, each once."""
+    return tuple(dict.fromkeys(block for i in injections if i.tensor in tensors for block in i.blocks))

@@ -28,9 +28,6 @@ from sdcorrect.core.schedule import inverse_of, step_on
 from sdcorrect.core.text import Text
 from sdcorrect.errors import UsageError
 
-#: The paper's one DDIM inversion step evaluates the U-Net at the cleanest timestep but the first.
-ONE_STEP = 1
-
 
 @dataclass(frozen=True)
 class Source:
@@ -62,7 +59,7 @@ def invert(
     text = null if prompt is None else prompt
     match plan.inversion:
         case "one-step":
-            return Source(null, captured=invert_one_step(unet, x0, null, plan.injections))
+            return Source(null, captured=invert_one_step(unet, clean(scheduler, x0, plan), null, plan))
         case "full":
             kept = {} if trajectory is None else trajectory
             invert_fully(unet, scheduler, x0, null, text, plan, timesteps, kept)
@@ -71,15 +68,18 @@ def invert(
             return Source(null)
 
 
-def invert_one_step(
-    unet: UNet2DConditionModel, x0: Tensor, null: Text, injections: tuple[Injection, ...]
-) -> Captured:
-    """`A_k` and `S_k` of one evaluation on the clean latents.
+def clean(scheduler: DDIMScheduler, x0: Tensor, plan: Plan) -> Tensor:
+    """What the one evaluation reads: x0, as in the paper, or sqrt(a_t) x0, where its input is scaled."""
+    return x0 * scheduler.alphas_cumprod[plan.timestep].sqrt() if plan.scale_input else x0
+
+
+def invert_one_step(unet: UNet2DConditionModel, x0: Tensor, null: Text, plan: Plan) -> Captured:
+    """`A_k` and `S_k` of one evaluation on the clean latents, at the plan's timestep (the paper's: 1).
 
     Its noise prediction is not used, so it ends where the last of them is known.
     """
-    with capture(unet, injections, then_stop=True) as captured, suppress(AllCaptured):
-        evaluate_unet(unet, [x0], torch.tensor(ONE_STEP), [null])
+    with capture(unet, plan.injections, then_stop=True) as captured, suppress(AllCaptured):
+        evaluate_unet(unet, [x0], torch.tensor(plan.timestep), [null])
     return captured
 
 
@@ -200,7 +200,8 @@ def denoise(
                 rows = [latents] * (2 if guided else 1)
                 if plan.beside == "inverted":
                     rows.insert(0, source.trajectory[int(t)])
-                *without, towards = evaluate_unet(unet, rows, t, texts, control, free)
+                unprompted = len(latents) if guided else 0
+                *without, towards = evaluate_unet(unet, rows, t, texts, control, free, unprompted)
                 prediction = guide(without[-1], towards, guidance_scale) if guided else towards
                 latents = step_on(scheduler, prediction, t, latents, generators)
     return latents[-batch:]
@@ -213,14 +214,16 @@ def evaluate_unet(
     texts: list[Text],
     control: Control | None = None,
     free: int = 0,
+    unprompted: int = 0,
 ) -> Sequence[Tensor]:
     """The U-Net's prediction for each of `rows` under its text, in one call, in float32.
 
-    With the residuals of `control` in all but the first `free` rows.
+    With the residuals of `control` in all but the first `free` rows; the next `unprompted` of them
+    are those of the unconditional branch.
     """
     # not unet.dtype, which walks through all parameters to tell
     latents, text = torch.cat(rows).to(unet.conv_in.weight.dtype), Text.cat(texts)
-    residuals = control.evaluate(latents, t, text, free) if control else {}
+    residuals = control.evaluate(latents, t, text, free, unprompted) if control else {}
     prediction = unet(latents, t, **text.arguments, **residuals).sample.float()
     return torch.split(prediction, [len(row) for row in rows])
 

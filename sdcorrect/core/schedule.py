@@ -22,6 +22,8 @@ STABLE_DIFFUSION_BETAS = {
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
 }
+#: What the U-Net predicts, and how a solver reads it; how a folder's own solver steps is not asked.
+PREDICTION = ("prediction_type", "thresholding", "dynamic_thresholding_ratio", "sample_max_value")
 PAPER_SPACING = {
     "timestep_spacing": "leading",
     "steps_offset": 1,
@@ -67,24 +69,50 @@ def solver_from(
     timesteps that they were distilled on.
 
     Raises:
-        UsageError: more steps than those models were distilled on at this strength.
+        UsageError: more steps than those models were distilled on at this strength, or a start at
+            which a model that predicts noise has no signal left.
     """
+    solver, timesteps = _solver_from(name, ddim, steps, strength, solver_steps)
+    if ddim.config.prediction_type == "epsilon" and ddim.alphas_cumprod[timesteps[0]] == 0:
+        raise UsageError(
+            f"at timestep {timesteps[0]} this zero-SNR model has no signal left, and noise alone "
+            "(prediction_type: epsilon) does not tell the picture; set prediction_type: v_prediction, "
+            "or zero_snr: false"
+        )
+    return solver, timesteps
+
+
+def _solver_from(
+    name: SchedulerName, ddim: DDIMScheduler, steps: int, strength: float, solver_steps: int | None
+) -> tuple[SchedulerMixin, Tensor]:
     timesteps = timesteps_from(ddim, steps, strength)
     if name == "ddim":
         return ddim, timesteps
     if name == "lcm":
         return _consistency(ddim, solver_steps or len(timesteps), strength)
-    # The schedule is cut off where SDEdit starts: the solver's own spacing then divides what is left,
-    # and its first step is its first, with no earlier one to remember.
     start = int(timesteps[0])
     kind = DPMSolverMultistepScheduler if name == "dpm++" else UniPCMultistepScheduler
-    solver = kind.from_config(
-        ddim.config,
+    return _cut_off(kind, ddim, start, solver_steps or len(timesteps))
+
+
+def _cut_off(
+    kind: type[SchedulerMixin], ddim: DDIMScheduler, start: int, steps: int
+) -> tuple[SchedulerMixin, Tensor]:
+    """A solver on the schedule up to `start`, where SDEdit starts.
+
+    Its own spacing then divides what is left, and its first step is its first, with no earlier one to
+    remember. The betas are taken as `ddim` has them: rescaled already, where the model has no signal
+    left at its noisiest (Lin et al., 2024).
+    """
+    solver = kind(
         trained_betas=ddim.betas[: start + 1].tolist(),
         num_train_timesteps=start + 1,
         timestep_spacing="linspace",
+        **{key: ddim.config[key] for key in PREDICTION},
     )
-    solver.set_timesteps(solver_steps or len(timesteps))
+    # what diffusers takes for no signal at all, so that sigma is finite
+    solver.alphas_cumprod[solver.alphas_cumprod == 0] = 2**-24
+    solver.set_timesteps(steps)
     return solver, solver.timesteps
 
 

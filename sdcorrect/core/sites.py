@@ -1,7 +1,7 @@
 """Block -> the modules of a diffusers U-Net, found by name and loud when absent."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -16,6 +16,9 @@ from sdcorrect.errors import UsageError
 #: diffusers reads its signature before every call: a class with `__call__` is quick to read, a partial
 #: or a function takes longer than small attention takes to compute.
 Processor = Callable[..., Tensor]
+
+#: The parts of an attention layer that are changed apart from each other.
+WHOLE = ("query", "key-value")
 
 #: Sites that are changed right now, so that a second change on top of the first is refused.
 _occupied: WeakKeyDictionary[nn.Module, set[object]] = WeakKeyDictionary()
@@ -32,10 +35,14 @@ class AttentionBlock:
     cross_attention: tuple[Attention, ...]
 
     @contextmanager
-    def attention_through(self, attention: Attention, processor: Processor) -> Iterator[None]:
-        """Compute `attention`, a layer of this block, by `processor`."""
+    def attention_through(
+        self, attention: Attention, processor: Processor, parts: Sequence[str] = WHOLE
+    ) -> Iterator[None]:
+        """Compute `attention`, a layer of this block, by `processor`, which changes `parts` of it."""
         original = attention.processor
-        with occupy(attention, "processor", f"the attention of block {self.name}"):
+        with ExitStack() as taken:
+            for part in parts:
+                taken.enter_context(occupy(attention, part, f"the attention of block {self.name}"))
             attention.set_processor(processor)
             try:
                 yield

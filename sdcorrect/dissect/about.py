@@ -1,11 +1,11 @@
 """What a dissection was of, and its discrepancies as JSON."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from sdcorrect.core.plan import Block, Plan, TensorName
+from sdcorrect.core.plan import Block, Injection, TensorName
 from sdcorrect.dissect.dissection import CONDITIONS, Condition, Dissection
 from sdcorrect.dissect.measure import COMPARED
 
@@ -28,7 +28,10 @@ class Setup:
     steps: int
     guidance_scale: float
     scheduler: str
+    timestep: int  #: of the inversion
     put_back: Mapping[Block, Sequence[TensorName]]  #: by block, what the correction puts back there
+    #: of that, what has the statistics of what it replaces
+    own_statistics: Mapping[Block, Sequence[TensorName]]
 
     @property
     def names(self) -> dict[Condition, str]:
@@ -36,11 +39,22 @@ class Setup:
 
     def told(self, block: Block) -> str:
         """What is put back at `block`, in words; nothing where nothing is."""
-        tensors = self.put_back.get(block, ())
+        own = self.own_statistics.get(block, ())
+        tensors = [
+            f"{tensor} with own statistics" if tensor in own else tensor
+            for tensor in self.put_back.get(block, ())
+        ]
         return f"{' and '.join(tensors)} put back by {self.method}" if tensors else ""
 
+    def told_of(self, block: Block, tensor: TensorName) -> str:
+        """Whether the correction puts `tensor` back at `block`, in words; nothing where it does not."""
+        if tensor in self.own_statistics.get(block, ()):
+            return "put back with own statistics"
+        return "put back" if tensor in self.put_back.get(block, ()) else ""
+
     def as_json(self) -> dict[str, Any]:
-        return {key: value for key, value in asdict(self).items() if key != "put_back"}
+        by_block = ("put_back", "own_statistics")
+        return {key: value for key, value in asdict(self).items() if key not in by_block}
 
 
 @dataclass(frozen=True)
@@ -54,12 +68,13 @@ class Subject:
     negative_prompt: str
 
 
-def put_back_by(plan: Plan) -> dict[Block, list[TensorName]]:
-    """By block, the tensors that `plan` puts back there."""
-    return {
-        block: list(dict.fromkeys(i.tensor for i in plan.injections if block in i.blocks))
-        for block in dict.fromkeys(block for i in plan.injections for block in i.blocks)
-    }
+def put_back_by(injections: Iterable[Injection]) -> dict[Block, list[TensorName]]:
+    """By block, the tensors that `injections` put back there."""
+    found: dict[Block, dict[TensorName, None]] = {}
+    for injection in injections:
+        for block in injection.blocks:
+            found.setdefault(block, {})[injection.tensor] = None
+    return {block: [*tensors] for block, tensors in found.items()}
 
 
 def means_of(dissection: Dissection) -> dict[Block, Means]:
@@ -96,7 +111,7 @@ def picture_json(settings: Setup, subject: Subject, dissection: Dissection) -> d
             {
                 "block": block,
                 "tokens": grid,
-                "put_back": settings.put_back.get(block, ()),
+                **_put_back_at(settings, block),
                 "discrepancy": {
                     tensor: {c: dissection.scores[c][tensor][block] for c in CONDITIONS}
                     for tensor in COMPARED
@@ -104,6 +119,13 @@ def picture_json(settings: Setup, subject: Subject, dissection: Dissection) -> d
             }
             for block, grid in dissection.grids.items()
         ],
+    }
+
+
+def _put_back_at(settings: Setup, block: Block) -> dict[str, Sequence[TensorName]]:
+    return {
+        "put_back": settings.put_back.get(block, ()),
+        "own_statistics": settings.own_statistics.get(block, ()),
     }
 
 
@@ -119,7 +141,7 @@ def folder_json(
         "units": UNITS,
         "timesteps": timesteps,
         "blocks": [
-            {"block": block, "put_back": settings.put_back.get(block, ()), "discrepancy": means}
+            {"block": block, **_put_back_at(settings, block), "discrepancy": means}
             for block, means in over_pictures([*pictures.values()]).items()
         ],
         "pictures": [{**asdict(subject), "discrepancy": means} for subject, means in pictures.items()],

@@ -10,7 +10,7 @@ from PIL import Image
 from sdcorrect.core.capture import capture
 from sdcorrect.core.observe import Observation, observe
 from sdcorrect.core.plan import Block, TensorName
-from sdcorrect.core.sampler import ONE_STEP, Source, denoise, start
+from sdcorrect.core.sampler import Source, clean, denoise, start
 from sdcorrect.dissect.maps import Atlas, Maps
 from sdcorrect.dissect.measure import COMPARED, discrepancies
 from sdcorrect.errors import PictureError, UsageError
@@ -84,8 +84,8 @@ def dissect(
 ) -> Dissection:
     """Run the translator's first method on one picture, and the same with nothing put back.
 
-    Discrepancies are of every step, from what the same U-Net saw of the clean latents at timestep 1
-    under the empty prompt. They are those of the branch of the prompt, not of the negative one.
+    Discrepancies are of every step, from what the same U-Net saw of the clean latents at the method's
+    timestep under the empty prompt. They are those of the branch of the prompt, not of the negative one.
 
     Raises:
         UsageError: the method cannot be dissected.
@@ -103,7 +103,7 @@ def dissect(
 
     seen: list[Observation] = []
     with observe(unet, blocks, seen.append), capture(unet, plan.injections) as captured:
-        unet(x0.to(unet.dtype), ONE_STEP, **null.arguments)
+        unet(clean(model.scheduler, x0, plan).to(unet.dtype), plan.timestep, **null.arguments)
     (inversion,) = seen
     atlas = Atlas(drawn.point) if drawn else None
     if drawn and atlas:

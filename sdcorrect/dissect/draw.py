@@ -246,7 +246,8 @@ class _Sheet:
             middle = self._row(first, row) + self.cell_height / 2
             self._text(LEFT - 0.1, middle, name, fontsize=8, ha="right", va="center")
         lefts = self._lefts()
-        self._column(block, "inversion, t = 1", "black", self.drawn.inversion[block], next(lefts), first)
+        heading = f"inversion, t = {self.settings.timestep}"
+        self._column(block, heading, "black", self.drawn.inversion[block], next(lefts), first)
         for condition in CONDITIONS:
             for t in self.steps:
                 maps, left = self.drawn.maps[condition, t][block], next(lefts)

@@ -81,7 +81,7 @@ def _columns(settings: Setup, dissection: Dissection, drawn: Drawn, block: Block
         ]
 
     images = pictures_of(drawn.inversion[block], source, drawn, peak)
-    yield Column(None, "inversion", 1, cells("inversion", images, [""] * len(ROWS)))
+    yield Column(None, "inversion", settings.timestep, cells("inversion", images, [""] * len(ROWS)))
     for condition in CONDITIONS:
         name = settings.names[condition]
         for step, t in enumerate(dissection.timesteps):

@@ -16,15 +16,18 @@ from sdcorrect.translate import Translator
 class Session:
     """Dissects what `job` covers, by its first recipe that has a one-step inversion.
 
-    `blocks` is as recipes name them; without it, all of the decoder's that have attention.
+    `blocks` is as recipes name them; without it, all of the decoder's that have attention. `items` are
+    the job's pictures, where they are found already.
 
     Raises:
         UsageError: no pictures, or the recipe, its blocks or `blocks` do not fit the model.
     """
 
-    def __init__(self, job: Job, model: Model, blocks: str | None) -> None:
+    def __init__(
+        self, job: Job, model: Model, blocks: str | None, items: list[Item] | None = None
+    ) -> None:
         self.job = job
-        self.items = find_items(job)
+        self.items = find_items(job) if items is None else items
         check_folders(job.controlnets)
         self.sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
         one_step = [recipe for recipe in job.recipes if recipe.inversion == "one-step"]
@@ -41,7 +44,9 @@ class Session:
             method.steps,
             method.guidance_scale,
             method.scheduler,
-            put_back_by(method.plan),
+            method.plan.timestep,
+            put_back_by(method.plan.injections),
+            put_back_by(i for i in method.plan.injections if i.statistics == "own"),
         )
 
     def read(self, item: Item) -> Picture:

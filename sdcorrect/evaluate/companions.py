@@ -1,5 +1,6 @@
 """What lies beside a job for each of its pictures: the truth, the edit mask, the caption."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from posixpath import splitext
@@ -13,7 +14,7 @@ from sdcorrect.errors import PictureError, UsageError, listed, printable
 from sdcorrect.evaluate.translated import Translated
 from sdcorrect.inputs.captions import PromptFiller
 from sdcorrect.inputs.companions import companion_path
-from sdcorrect.inputs.names import SUFFIXES
+from sdcorrect.inputs.sniff import is_picture
 from sdcorrect.inputs.walk import ANYWHERE, walk
 
 PIE_BENCH_SIDE = 512  #: of PIE-Bench's pictures, px
@@ -29,9 +30,8 @@ def find_pictures(option: str, folder: Path, translated: Translated) -> dict[str
         raise UsageError(f"{option} {printable(folder)}: there is no such folder")
     by_stem: dict[str, list[str]] = {}
     for path in walk(folder, ANYWHERE, translated.job.output.path):
-        stem, suffix = splitext(path)
-        if suffix.lower() in SUFFIXES:
-            by_stem.setdefault(stem, []).append(path)
+        if is_picture(os.path.join(folder, path)):
+            by_stem.setdefault(splitext(path)[0], []).append(path)
     found: dict[str, Path] = {}
     missing = []
     for entry in translated.entries:

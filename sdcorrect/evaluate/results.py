@@ -85,7 +85,50 @@ class Evaluation(Written):
     notices: tuple[str, ...] = Field(description="what did not count, in words")
 
 
-def write_json(evaluation: Evaluation, file: Path) -> None:
+class Point(Written):
+    """A variant at one strength."""
+
+    folder: str
+    strength: float
+    means: dict[str, float] = Field(description="by metric")
+
+
+class Area(Written):
+    """What a curve dominates of the square between the worst and the best mean of all curves."""
+
+    area: float = Field(description="0 to 1")
+    low: float = Field(description="of the 95 % bootstrap interval over pictures")
+    high: float
+    difference: float | None = Field(description="to the base's, on the same pictures")
+    difference_low: float | None = None
+    difference_high: float | None = None
+
+
+class Plane(Written):
+    """One thing that is kept over one measure of style."""
+
+    style: str
+    kept: str
+    least_style: float
+    most_style: float
+    least_kept: float
+    most_kept: float
+    areas: dict[str, Area] = Field(description="by variant")
+
+
+class Frontier(Written):
+    """`frontier.json`: curves over strengths, and the areas under them."""
+
+    sdcorrect: str
+    written: datetime
+    pictures: int = Field(description="that every variant of every folder has")
+    left_out: int = Field(description="pictures that only some have")
+    base: str
+    curves: dict[str, list[Point]] = Field(description="by variant, from the least strength up")
+    planes: list[Plane]
+
+
+def write_json(evaluation: Evaluation | Frontier, file: Path) -> None:
     """Raises SdcorrectError where the file cannot be written."""
     _write(file, evaluation.as_json(indent=2))
 

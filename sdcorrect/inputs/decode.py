@@ -1,6 +1,7 @@
 """A file's bytes made a picture: upright, in sRGB, opaque."""
 
 import io
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -12,11 +13,13 @@ from sdcorrect.config import Input
 from sdcorrect.errors import FilteredOut, PictureError
 from sdcorrect.inputs.formats import FIRST_BYTES, format_of
 from sdcorrect.inputs.jpeg import checked_jpeg
+from sdcorrect.inputs.jpeg2000 import decode_deep_jpeg2000, outline_of
 from sdcorrect.inputs.png import decode_deep, lean_png, profile_of_png
 from sdcorrect.inputs.samples import Decoded, Samples, on_white, to_eight_bits
 from sdcorrect.inputs.tiff import decode_tiff, is_read_by_pillow
 
 PNG_DEPTH = 24  #: where a PNG tells the bits of a sample
+EXIF_ITEM = re.compile(rb"(infe.{8})Exif", re.DOTALL)  #: of an AVIF's table of contents
 ORIENTATION = 0x0112  #: EXIF's tag
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -57,8 +60,15 @@ def decode(data: bytes, limits: Input) -> Shown:
         raise PictureError(f"has more than the {limits.max_pixels:,} px of input.max_pixels") from None
     # on damaged bytes, the decoders raise whatever the reading of nonsense leads to
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise PictureError(f"damaged or not decodable: {reason}") from None
+        raise PictureError(f"damaged or not decodable: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    first = (str(error).splitlines() or [""])[0]
+    # of a look-up, the message is what was looked up
+    if isinstance(error, LookupError) or not first:
+        return f"{type(error).__name__} {first}".strip()
+    return first
 
 
 def _decode(
@@ -81,15 +91,23 @@ def _decode(
             return decode_tiff(data, check_size)
         if format == "PNG":
             return _of_png(image, data, notice)
+        profile = image.info.get("icc_profile")
+        if format == "JPEG2000":
+            outline = outline_of(data)
+            if outline.size != image.size:
+                raise PictureError("damaged or not decodable: its headers tell two sizes")
+            if not outline.is_read_by_pillow:
+                return decode_deep_jpeg2000(data, outline)
+            profile = outline.profile
         image.load()
         colours, alpha = _parted(image)
-        return Decoded(colours, alpha, image.info.get("icc_profile"), _orientation(image, notice))
+        return Decoded(colours, alpha, profile, _orientation(image, notice))
 
 
 def _open(data: bytes, format: str | None) -> Image.Image:
     stream = io.BytesIO(data)
     if format == "AVIF":
-        return AvifImagePlugin.AvifImageFile(stream)  # whatever its major brand
+        return _open_avif(data)
     if format == "HEIF":
         try:
             from pillow_heif import HeifImageFile
@@ -97,6 +115,16 @@ def _open(data: bytes, format: str | None) -> Image.Image:
             raise PictureError("a HEIC picture: install what reads it, sdcorrect[heif]") from None
         return HeifImageFile(stream)
     return Image.open(stream, formats=[format] if format else [])
+
+
+def _open_avif(data: bytes) -> Image.Image:
+    """An AVIF, whatever its major brand."""
+    try:
+        return AvifImagePlugin.AvifImageFile(io.BytesIO(data))
+    except Exception:
+        # Pillow writes the container's orientation into the EXIF, and fails where it cannot
+        hidden = EXIF_ITEM.sub(rb"\1none", data)
+        return AvifImagePlugin.AvifImageFile(io.BytesIO(hidden))
 
 
 def _of_png(image: Image.Image, data: bytes, notice: Callable[[str], None]) -> Decoded:

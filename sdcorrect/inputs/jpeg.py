@@ -8,7 +8,7 @@ import simplejpeg
 from sdcorrect.errors import PictureError
 
 #: Each goes over the whole picture once more: published encoders write a dozen, a bomb thousands.
-MOST_SCANS = 64
+MOST_SCANS = 40
 MOST_SEGMENTS = 100_000
 END = b"\xff\xd9"
 #: In a scan's data, 0xff is stuffed with 0 or begins a restart marker.

@@ -7,6 +7,8 @@ from posixpath import splitext
 
 from sdcorrect.errors import NAMED, listed, printable
 
+LONGEST = 30  #: characters of a name
+
 
 @dataclass
 class LeftOut:
@@ -25,7 +27,7 @@ class LeftOut:
             suffixes = (splitext(path)[1].lower() or "without suffix" for path in self.files)
             lines.append(f"{_count(self.files, 'file')} no picture: {_counted(suffixes)}")
         if self.hidden:
-            lines.append(f"{self.hidden} hidden file{'s' * (self.hidden > 1)}, such as .DS_Store")
+            lines.append(f"{self.hidden} hidden file{'s' * (self.hidden > 1)}")
         if self.folders:
             names = (path.rpartition("/")[2] for path in self.folders)
             lines.append(f"{_count(self.folders, 'folder')} hidden or the system's: {_counted(names)}")
@@ -41,8 +43,8 @@ def _count(paths: list[str], what: str) -> str:
 
 
 def _counted(names: Iterable[str]) -> str:
-    """The most frequent of `names`, and how many others there are."""
-    counts = Counter(names)
+    """The most frequent of `names`, cut to what a line can hold, and how many others there are."""
+    counts = Counter(name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..." for name in names)
     first = ", ".join(f"{count} {printable(name)}" for name, count in counts.most_common(NAMED))
     others = counts.total() - sum(count for _, count in counts.most_common(NAMED))
     return f"{first}, {others} others" if others else first

@@ -53,7 +53,10 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         end = start + 12 + int.from_bytes(data[start : start + 4], "big")
         if end > len(data):
             return
-        yield data[start + 4 : start + 8], start, end
+        kind = data[start + 4 : start + 8]
+        yield kind, start, end
+        if kind == b"IEND":
+            return
         start = end
     raise PictureError(f"has more than {MOST_CHUNKS:,} chunks")
 

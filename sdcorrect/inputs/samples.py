@@ -16,6 +16,10 @@ SPACES = {"L": b"GRAY", "RGB": b"RGB ", "CMYK": b"CMYK"}
 #: A mode -> the colour space as the transform names it.
 TRANSFORMED = {"L": "gray", "RGB": "rgb", "CMYK": "cmyk"}
 PROFILE_HEADER = 128  #: bytes
+PROFILE_TAGS = 2048  #: bytes, within which a profile lists what it holds
+TABLE = b"A2B"
+#: littlecms's cmsFLAGS_NOOPTIMIZE: of what else it computes in advance, darks are 10 levels off.
+EXACT = 0x100
 
 Samples = NDArray[np.unsignedinteger[Any]]
 
@@ -67,16 +71,26 @@ def _misfit(profile: bytes, mode: str) -> str | None:
 def _transformed(colours: Image.Image | Samples, mode: str, profile: bytes) -> Image.Image:
     samples = np.asarray(colours)
     if mode == "L":
-        samples = samples.reshape(samples.shape[:2])
-    srgb = imagecodecs.cms_transform(
-        samples,
-        profile,
-        imagecodecs.cms_profile("srgb"),
-        colorspace=TRANSFORMED[mode],
-        outcolorspace="rgb",
-        outdtype="uint8",
+        # each grey once
+        ramp = np.arange(np.iinfo(samples.dtype).max + 1, dtype=samples.dtype)[None]
+        return Image.fromarray(_to_srgb(ramp, mode, profile)[0][samples.reshape(samples.shape[:2])])
+    return Image.fromarray(_to_srgb(samples, mode, profile))
+
+
+def _to_srgb(samples: Samples, mode: str, profile: bytes) -> NDArray[np.uint8]:
+    # of 8 bits and a profile without tables, littlecms has a way that is fast and exact
+    is_fast = samples.dtype == np.uint8 and mode == "RGB" and TABLE not in profile[:PROFILE_TAGS]
+    return np.asarray(
+        imagecodecs.cms_transform(
+            samples,
+            profile,
+            imagecodecs.cms_profile("srgb"),
+            colorspace=TRANSFORMED[mode],
+            outcolorspace="rgb",
+            outdtype="uint8",
+            flags=0 if is_fast else EXACT,
+        )
     )
-    return Image.fromarray(srgb)
 
 
 def _as_image(colours: Image.Image | Samples) -> Image.Image:
@@ -89,4 +103,14 @@ def _as_image(colours: Image.Image | Samples) -> Image.Image:
 
 def to_eight_bits(samples: Samples) -> NDArray[np.uint8]:
     """Samples from 0 to 65535 as 0 to 255, rounded: Pillow's own conversion clips them."""
-    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return _ramp(65535, 255, np.uint8)[samples]
+
+
+def over_full_range(samples: Samples, bits: int) -> Samples:
+    """Samples of `bits` each, up to 16, from 0 to 65535."""
+    return samples if bits == 16 else _ramp(2**bits - 1, 65535, np.uint16)[samples]
+
+
+def _ramp(most: int, full: int, dtype: Any) -> NDArray[Any]:
+    """What each sample from 0 to `most` is of `full`: a look-up, as large pictures fill the memory."""
+    return np.round(np.linspace(0, full, most + 1)).astype(dtype)

@@ -8,7 +8,7 @@ from PIL import Image
 from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, SAMPLEFORMAT, TiffFile, TiffPage
 
 from sdcorrect.errors import PictureError
-from sdcorrect.inputs.samples import Decoded, Samples, to_eight_bits
+from sdcorrect.inputs.samples import Decoded, Samples, over_full_range, to_eight_bits
 
 BITS_PER_SAMPLE, PLANAR_CONFIGURATION, ORIENTATION, ICC_PROFILE = 258, 284, 274, 34675
 CHANNELS: dict[int, int] = {
@@ -45,16 +45,17 @@ def decode_tiff(data: bytes, check_size: Callable[[tuple[int, int]], None]) -> D
         PictureError: its samples are of a kind that is not read, or parts of them are missing.
     """
     with TiffFile(io.BytesIO(data)) as file:
-        page = file.pages.first
-        assert isinstance(page, TiffPage)
+        page = _first(file)
         check_size((page.imagewidth, page.imagelength))
         _check_kind(page, len(data))
         samples = page.asarray()
+    if samples.dtype == np.bool_:
+        samples = samples.view(np.uint8)
     if samples.ndim == 2:
         samples = samples[..., None]
     elif page.planarconfig == PLANARCONFIG.SEPARATE:
         samples = np.moveaxis(samples, 0, -1)
-    colours, alpha = _parted(_over_full_range(samples, page.bitspersample), page)
+    colours, alpha = _parted(over_full_range(samples, page.bitspersample), page)
     profile, orientation = page.tags.get(ICC_PROFILE), page.tags.get(ORIENTATION)
     return Decoded(
         colours,
@@ -62,6 +63,15 @@ def decode_tiff(data: bytes, check_size: Callable[[tuple[int, int]], None]) -> D
         profile.value if profile else None,
         orientation.value if orientation else 1,
     )
+
+
+def _first(file: TiffFile) -> TiffPage:
+    try:
+        page = file.pages.first
+    except IndexError:
+        raise PictureError("damaged or not decodable: no picture in it") from None
+    assert isinstance(page, TiffPage)
+    return page
 
 
 def _check_kind(page: TiffPage, size: int) -> None:
@@ -86,12 +96,6 @@ def _check_kind(page: TiffPage, size: int) -> None:
     # tifffile would leave what is missing black
     if not parts or any(not count or not 0 < offset <= size - count for offset, count in parts):
         raise PictureError("damaged or not decodable: parts of its samples are missing")
-
-
-def _over_full_range(samples: Samples, bits: int) -> Samples:
-    """Samples of `bits` each from 0 to 65535."""
-    most = np.uint32(2**bits - 1)
-    return ((samples.astype(np.uint32) * 65535 + most // 2) // most).astype(np.uint16)
 
 
 def _parted(samples: Samples, page: TiffPage) -> tuple[Samples, Samples | None]:

@@ -22,6 +22,7 @@ OF_SYSTEMS = {
 }
 #: What a run leaves in its folder, and the keys that tell it from others' files of that name.
 LEFT_BY_RUNS = {"job.json": {"sdcorrect", "fingerprint"}, "dissect.json": {"settings", "units"}}
+KEPT_BY_RUNS = {"records", "report"}  #: beside the pictures, where such a folder is the input itself
 MOST_BYTES = 1 << 24  #: of such a file
 
 
@@ -67,7 +68,8 @@ def walk(
     while waiting:
         parts, real = waiting.pop()
         entries = _list(os.path.join(folder, *parts))
-        if parts and _is_left_by_run(entries):
+        of_run = KEPT_BY_RUNS if _is_left_by_run(entries) else set()
+        if parts and of_run:
             left_out.outputs.append("/".join(parts))
             continue
         for entry in entries:
@@ -82,6 +84,8 @@ def walk(
                 continue
             elif hidden or (name.casefold() in OF_SYSTEMS and name not in pattern):
                 left_out.folders.append("/".join(path))
+            elif name in of_run:
+                left_out.outputs.append("/".join(path))
             else:
                 link = entry.is_symlink()
                 here = os.path.realpath(entry.path) if link else os.path.join(real[-1], name)

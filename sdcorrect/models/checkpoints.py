@@ -1,25 +1,46 @@
 """Any Stable Diffusion checkpoint: find it, know its family before it is loaded, load it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypeAlias
 
+import diffusers
+import torch
+import transformers
 from diffusers import (
     AutoencoderKL,
+    DDIMScheduler,
     DiffusionPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
+    UNet2DConditionModel,
 )
-from diffusers.loaders.single_file_utils import SingleFileComponentError
+from diffusers.loaders.single_file_utils import (
+    SingleFileComponentError,
+    create_diffusers_clip_model_from_ldm,
+)
 from safetensors import SafetensorError
 from torch import dtype as DType
 from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from sdcorrect.errors import UsageError
+from sdcorrect.models.accounts import (
+    account_for,
+    account_for_header,
+    account_for_loading,
+    notices,
+)
+from sdcorrect.models.architecture import check_folder, read_config, refuse_other_inputs
+from sdcorrect.models.original import taken, usual_name
+from sdcorrect.models.reasons import reason_of
 from sdcorrect.models.sources import Finder, Found, local
-from sdcorrect.models.tensors import read_shapes
+from sdcorrect.models.tensors import read_header, read_shapes, read_some
+from sdcorrect.models.training import MARKS, Marks, read_marks
+from sdcorrect.models.variants import check_variant, listing, refuse_unreadable, weights_in
 from sdcorrect.settings import ModelSettings
 
 MINI = Path(__file__).parents[1] / "assets" / "mini"
@@ -27,20 +48,26 @@ Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
 
 #: How a single file names its text encoder, and whose tokenizer and settings such a model takes.
 SINGLE_FILE_FAMILIES = {
-    "cond_stage_model.transformer.": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "cond_stage_model.model.": "stabilityai/stable-diffusion-2-1",
-    "conditioner.embedders.1.": "stabilityai/stable-diffusion-xl-base-1.0",
+    "cond_stage_model.transformer.": ("SD 1.x", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+    "cond_stage_model.model.": ("SD 2.x", "stabilityai/stable-diffusion-2-1"),
+    "conditioner.embedders.1.": ("SDXL", "stabilityai/stable-diffusion-xl-base-1.0"),
 }
 #: What is not loaded with a pipeline, and so not downloaded either.
 SAFETY_CHECKER = {"safety_checker": None, "feature_extractor": None}
 LEFT_OUT = {**SAFETY_CHECKER, "image_encoder": None}
+#: The parts that have weights, of which all must be used, and the libraries whose classes they are.
+MODELS = ("unet", "vae", "text_encoder", "text_encoder_2")
+LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
+TEXT_ENCODERS = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+#: How a single file names its VAE.
+VAE_PREFIX = "first_stage_model."
 CONFIG_FILES = ("*.json", "*.txt", "*.model")
-SAFETY_CHECKER_FILES = ("safety_checker/*.safetensors",)
+SAFETY_CHECKER_FILES = tuple(
+    f"safety_checker/{file}" for file in ("model.safetensors", "pytorch_model.bin", "*-of-*")
+)
 #: The folders of a pipeline's parts, by which it is known: not single files or mini's CLIP beside them.
 PARTS = ("unet", "vae", "text_encoder*", "tokenizer*", "scheduler", *SAFETY_CHECKER)
-PART_FILES = tuple(
-    f"{part}/*.{kind}" for part in PARTS for kind in ("safetensors", "bin", "json", "txt")
-)
+PART_FILES = tuple(f"{part}/*" for part in PARTS)
 
 
 @dataclass(frozen=True)
@@ -53,6 +80,7 @@ class Checkpoint:
     config: Path  #: the diffusers folder that its settings come from
     base_identity: str | None = None  #: of a single file: what identifies those settings
     has_vae: bool = True
+    marks: Marks = Marks()  #: what a single file says itself of its training
 
     @property
     def pipeline_class(self) -> type[Pipeline]:
@@ -70,13 +98,22 @@ def find_checkpoint(settings: ModelSettings, finder: Finder) -> Checkpoint:
     found = _find(settings, finder)
     if found.path.is_file():
         return _single_file(settings, finder, found)
-    _check_folder(name, found.path)
+    index = read_index(name, found.path)
+    check_folder(f"model {name}", found.path, index)
+    weights = weights_in(listing(name, found))
+    parts = [p for p in MODELS if any(index.get(p, ())) and not (p == "vae" and settings.vae)]
+    check_variant(f"model {name}", weights, parts, settings.variant)
     identity = f"{found.identity} {settings.variant}" if settings.variant else found.identity
     return Checkpoint(name, found.path, identity, found.path)
 
 
 def load_pipeline(
-    checkpoint: Checkpoint, dtype: DType, *, variant: str | None, vae: AutoencoderKL | None
+    checkpoint: Checkpoint,
+    dtype: DType,
+    *,
+    scheduler: DDIMScheduler,
+    variant: str | None,
+    vae: AutoencoderKL | None,
 ) -> Pipeline:
     """Load `checkpoint` on the CPU in `dtype`, with `vae` instead of its own where one is given.
 
@@ -86,7 +123,7 @@ def load_pipeline(
     name = checkpoint.name
     if vae is None and not checkpoint.has_vae:
         raise UsageError(f"model {name}: holds no VAE; name one with vae: stabilityai/sd-vae-ft-mse")
-    given = LEFT_OUT if vae is None else LEFT_OUT | {"vae": vae}
+    given = LEFT_OUT | {"scheduler": scheduler} | ({} if vae is None else {"vae": vae})
     known = checkpoint.pipeline_class._get_signature_keys(checkpoint.pipeline_class)[0]
     options: dict[str, Any] = {key: value for key, value in given.items() if key in known}
     if checkpoint.pipeline_class is StableDiffusionXLPipeline:
@@ -94,18 +131,8 @@ def load_pipeline(
     else:
         options["requires_safety_checker"] = False
     try:
-        if checkpoint.path.is_file():
-            pipe: Pipeline = checkpoint.pipeline_class.from_single_file(
-                str(checkpoint.path),
-                config=str(checkpoint.config),
-                local_files_only=True,
-                dtype=dtype,
-                **options,
-            )
-        else:
-            pipe = checkpoint.pipeline_class.from_pretrained(
-                checkpoint.path, variant=variant, local_files_only=True, dtype=dtype, **options
-            )
+        with notices("model", name):
+            pipe = _load(checkpoint, dtype, variant, options)
     except NotImplementedError:  # what torch says of moving a tensor that has no content
         raise UsageError(f"model {name}: some tensors of its U-Net or VAE are absent") from None
     except (
@@ -115,13 +142,131 @@ def load_pipeline(
         KeyError,
         RuntimeError,
         AttributeError,
+        EOFError,
+        UnpicklingError,
         SafetensorError,
         SingleFileComponentError,
     ) as error:
-        reason = " ".join(str(error).split())
+        for path in [checkpoint.path] if checkpoint.path.is_file() else _parts_of(checkpoint.path):
+            refuse_unreadable("model", path, variant)
+        reason = reason_of(error)
         raise UsageError(f"model {name}: not a whole Stable Diffusion checkpoint: {reason}") from None
     _refuse_gaps(name, pipe)
+    if checkpoint.path.is_file():
+        account_for_single_file(checkpoint, pipe.components, vae_replaced=vae is not None)
+    _read_at_the_end(pipe)
     return pipe
+
+
+def _read_at_the_end(pipe: Pipeline) -> None:
+    """Have the text encoders take the pooled text from the token that ends it.
+
+    Published ones say `eos_token_id: 2`, with which transformers takes it from the highest token: the
+    end too, unless there are learned words.
+    """
+    for part, tokenizer in (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")):
+        if encoder := pipe.components.get(part):
+            end = pipe.components[tokenizer].eos_token_id
+            encoder.config.eos_token_id = end
+            getattr(encoder, "text_model", encoder).eos_token_id = end
+
+
+def _parts_of(folder: Path) -> list[Path]:
+    """The folders of the models in a pipeline's folder."""
+    return [folder / part for part in MODELS if (folder / part).is_dir()]
+
+
+def _load(
+    checkpoint: Checkpoint, dtype: DType, variant: str | None, options: dict[str, Any]
+) -> Pipeline:
+    if checkpoint.path.is_file():
+        return checkpoint.pipeline_class.from_single_file(
+            str(checkpoint.path),
+            config=str(checkpoint.config),
+            local_files_only=True,
+            dtype=dtype,
+            **options,
+            **_text_encoder_without_model(checkpoint, dtype),
+        )
+    index = read_index(checkpoint.name, checkpoint.path)
+    parts = {
+        part: _load_part(checkpoint, part, index[part], dtype, variant)
+        for part in MODELS
+        if part not in options and any(index.get(part, ()))
+    }
+    return checkpoint.pipeline_class.from_pretrained(
+        checkpoint.path, variant=variant, local_files_only=True, dtype=dtype, **options, **parts
+    )
+
+
+def _text_encoder_without_model(checkpoint: Checkpoint, dtype: DType) -> dict[str, nn.Module]:
+    """The first text encoder of a single file of older names, which diffusers does not know."""
+    keys = read_shapes("model", checkpoint.path)
+    older = {key: usual_name(key) for key in keys if usual_name(key) != key}
+    if not older:
+        return {}
+    tensors = read_some("model", checkpoint.path, older)
+    text_encoder: nn.Module = create_diffusers_clip_model_from_ldm(
+        CLIPTextModel,
+        {older[key]: value for key, value in tensors.items()},
+        subfolder="text_encoder",
+        config=str(checkpoint.config),
+        torch_dtype=dtype,
+        local_files_only=True,
+    )
+    return {"text_encoder": text_encoder.eval()}
+
+
+def _load_part(
+    checkpoint: Checkpoint, part: str, kind: Sequence[str], dtype: DType, variant: str | None
+) -> nn.Module:
+    """One of the models in a diffusers folder, of the library and class `kind`: all of its file."""
+    folder, (library, name) = checkpoint.path / part, kind
+    has_variant = any(folder.glob(f"*.{variant}[.-]*"))  # a variant may be of some parts alone
+    module, told = getattr(LIBRARIES[library], name).from_pretrained(
+        folder,
+        variant=variant if has_variant else None,
+        local_files_only=True,
+        dtype=dtype,
+        output_loading_info=True,
+    )
+    account_for_loading("model", checkpoint.name, part, told)
+    return module
+
+
+def account_for_single_file(
+    checkpoint: Checkpoint, parts: Mapping[str, Any], *, vae_replaced: bool
+) -> None:
+    """Refuse a single file of which `parts`, the models that are loaded from it, do not use all.
+
+    Raises:
+        UsageError: something in it is neither used nor ignorable.
+    """
+    shapes = read_shapes("model", checkpoint.path)
+    used = taken({usual_name(key): shape for key, shape in shapes.items()}, parts)
+    others = {key for key in shapes if usual_name(key) in used} | checkpoint.marks.tensors
+    if vae_replaced:
+        others |= {key for key in shapes if key.startswith(VAE_PREFIX)}
+    account_for("model", checkpoint.name, shapes, used | others)
+    account_for_header("model", checkpoint.name, read_header("model", checkpoint.path), MARKS)
+
+
+def outline(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The models of a checkpoint as its configurations draw them, without any weights.
+
+    Raises:
+        UsageError: a configuration is not there, or is none.
+    """
+    folder, what = checkpoint.config, f"model {checkpoint.name}"
+    with torch.device("meta"):
+        parts: dict[str, Any] = {
+            "unet": UNet2DConditionModel.from_config(read_config(what, folder, "unet")),
+            "vae": AutoencoderKL.from_config(read_config(what, folder, "vae")),
+        }
+        for part, kind in TEXT_ENCODERS.items():
+            if any(read_index(checkpoint.name, folder).get(part, ())):
+                parts[part] = kind(CLIPTextConfig(**read_config(what, folder, part)))
+    return parts
 
 
 def read_index(name: str, folder: Path) -> dict[str, Any]:
@@ -148,79 +293,69 @@ def _find(settings: ModelSettings, finder: Finder) -> Found:
     name = settings.model
     found = local("model", str(MINI) if name == "mini" else name, ("model_index.json", *PART_FILES))
     return found or finder.from_hub(
-        "model",
-        name,
-        lambda: DiffusionPipeline.download(
-            name,
+        "model", name, lambda: _download(settings, finder), settings.revision
+    )
+
+
+def _download(settings: ModelSettings, finder: Finder) -> str | Path:
+    try:
+        folder: str | Path = DiffusionPipeline.download(
+            settings.model,
             revision=settings.revision,
             variant=settings.variant,
             local_files_only=finder.cached_only,
             image_encoder=None,
             **({} if settings.safety_checker else SAFETY_CHECKER),
-        ),
-        settings.revision,
-    )
+        )
+    except ValueError as error:
+        if "variant=" not in str(error):
+            raise
+        raise UsageError(
+            f"model {settings.model}: has no variant {settings.variant}; leave it out, or name another"
+        ) from None
+    return folder
 
 
 def _single_file(settings: ModelSettings, finder: Finder, found: Found) -> Checkpoint:
-    shapes = read_shapes("model", found.path)
-    own_base = _base_of(settings.model, shapes)
-    base = settings.base_config or own_base
+    name, shapes = settings.model, read_shapes("model", found.path)
+    header = read_header("model", found.path)
+    table = {"alphas_cumprod"} & shapes.keys()
+    alphas = read_some("model", found.path, table).get("alphas_cumprod") if table else None
+    marks = read_marks(name, shapes, header, settings.prediction_type, alphas)
+    family, own_base = _family_of(name, shapes)
+    files = CONFIG_FILES + (SAFETY_CHECKER_FILES if settings.safety_checker else ())
+    base = settings.base_config or marks.base or own_base
     try:
-        files = CONFIG_FILES + (SAFETY_CHECKER_FILES if settings.safety_checker else ())
         config = finder.find("base_config", base, files)
     except UsageError as error:
+        if settings.base_config:
+            raise
+        reason = str(error).removeprefix(f"base_config {base}: ").partition("; run `")[0]
         raise UsageError(
-            f"model {settings.model}: takes its tokenizer and settings from {base}; {error}"
+            f"model {name}: is an {family} and takes its tokenizer and settings from {base}; that is "
+            f"{reason}; run `sdcorrect prefetch` with the network first, or set base_config "
+            f"to a diffusers folder of an {family}"
         ) from None
     if not config.path.is_dir():
         raise UsageError(f"base_config {base}: expected a diffusers folder or a hub id")
-    read_index(base, config.path)
-    has_vae = any(key.startswith("first_stage_model.") for key in shapes)
-    return Checkpoint(settings.model, found.path, found.identity, config.path, config.identity, has_vae)
+    check_folder(f"base_config {base}", config.path, read_index(base, config.path))
+    has_vae = any(key.startswith(VAE_PREFIX) for key in shapes)
+    return Checkpoint(name, found.path, found.identity, config.path, config.identity, has_vae, marks)
 
 
-def _base_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """The hub id of the model whose family a single file's tensors tell."""
+def _family_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, str]:
+    """The family that a single file's tensors tell, and the hub id of its model."""
     first = shapes.get("model.diffusion_model.input_blocks.0.0.weight")
     if first is None:
         raise UsageError(
             f"model {name}: holds no Stable Diffusion U-Net; a LoRA belongs under `loras`, "
             "a VAE under `vae`, an embedding under `textual_inversions`"
         )
-    _refuse_other_inputs(name, first[1])
-    for prefix, base in SINGLE_FILE_FAMILIES.items():
+    refuse_other_inputs(f"model {name}", first[1])
+    for prefix, family in SINGLE_FILE_FAMILIES.items():
         if any(key.startswith(prefix) for key in shapes):
-            return base
+            return family
     raise UsageError(f"model {name}: holds no text encoder of SD 1.x, SD 2.x or SDXL base")
-
-
-def _check_folder(name: str, folder: Path) -> None:
-    index = read_index(name, folder)
-    parts = {part: value[1] for part, value in index.items() if isinstance(value, list) and value[1:]}
-    if parts.get("unet") != "UNet2DConditionModel" or "Kandinsky" in str(index.get("_class_name")):
-        kind = index.get("_class_name", "of unknown class")
-        raise UsageError(
-            f"model {name}: not a Stable Diffusion pipeline but {kind}; give SD 1.x, SD 2.x or SDXL base"
-        )
-    if parts.get("text_encoder") is None:
-        raise UsageError(
-            f"model {name}: has no first text encoder, as the SDXL refiner; give the SDXL base"
-        )
-    try:
-        config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"model {name}: unet/config.json cannot be read: {error}") from None
-    _refuse_other_inputs(name, config.get("in_channels", 4))
-
-
-def _refuse_other_inputs(name: str, channels: int) -> None:
-    if channels != 4:
-        kind = {9: "an inpainting model", 8: "an InstructPix2Pix model"}.get(channels, "another model")
-        raise UsageError(
-            f"model {name}: its U-Net takes {channels} channels, which is {kind}; "
-            "give one that takes the 4 of a latent"
-        )
 
 
 def _refuse_gaps(name: str, pipe: Pipeline) -> None:

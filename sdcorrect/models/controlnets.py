@@ -1,19 +1,105 @@
-"""Load ControlNets, of diffusers' format or the original one."""
+"""Find and load ControlNets, of diffusers' format or the original one."""
 
+import json
+import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
+import torch
 from diffusers import ControlNetModel, MultiControlNetModel
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import SafetensorError
 from torch import dtype as DType
 
-from sdcorrect.errors import UsageError
-from sdcorrect.models.adapters import MISFITS
+from sdcorrect.errors import UsageError, printable
+from sdcorrect.models.accounts import account_for, account_for_header, account_for_loading, notices
 from sdcorrect.models.checkpoints import Pipeline
-from sdcorrect.models.sources import Found
-from sdcorrect.models.tensors import read_shapes
+from sdcorrect.models.original import taken
+from sdcorrect.models.reasons import reason_of
+from sdcorrect.models.sources import Finder, Found
+from sdcorrect.models.tensors import read_header, read_shapes
+from sdcorrect.models.variants import check_variant, listing, refuse_unreadable, weights_in
 from sdcorrect.settings import ControlNet
+
+#: What libraries raise for files that do not fit a model.
+MISFITS = (
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    EOFError,
+    UnpicklingError,
+)
+#: A single file has no word for it but its name: these residuals are pooled (Zhang's shuffle).
+_POOLED = re.compile(r"shuffle(_fp16)?$", re.I)
+#: What a ControlNet has in common with the U-Net that it mirrors.
+MIRRORED = ("cross_attention_dim", "block_out_channels", "layers_per_block", "addition_embed_type")
+#: Settings of a ControlNet that ask for more than hints: the values that do not.
+USUAL = {
+    "in_channels": 4,
+    "conditioning_channels": 3,
+    "class_embed_type": None,
+    "num_class_embeds": None,
+}
+#: Keys of the configurations of ControlNet-Union.
+UNION = ("num_control_type", "num_trans_channel", "num_proj_channel")
+
+
+def find_controlnet(settings: ControlNet, finder: Finder) -> Found:
+    """A ControlNet's folder or file, downloaded where the hub has it.
+
+    Raises:
+        UsageError: it is not there, is no ControlNet, or has not the variant that is asked for.
+    """
+    what = f"controlnet {settings.path}"
+    here = Path(settings.path).expanduser()
+    if here.is_dir():
+        _check_config(what, here)  # before all of what may be another folder is read
+    found = finder.find("controlnet", settings.path, _files(settings.variant), here=("*",))
+    if found.path.is_file():
+        # of two equal files one may be told by its name to act otherwise
+        return Found(found.path, f"{found.identity} pooled") if _is_pooled(found) else found
+    _check_config(what, found.path)
+    weights = weights_in(listing(settings.path, found))
+    check_variant(what, weights, [""], settings.variant)
+    identity = f"{found.identity} {settings.variant}" if settings.variant else found.identity
+    return Found(found.path, identity)
+
+
+def _files(variant: str | None) -> tuple[str, ...]:
+    """What is downloaded of a repository."""
+    stem = f"diffusion_pytorch_model.{variant}" if variant else "diffusion_pytorch_model"
+    index = f".index.{variant}.json" if variant else ".index.json"
+    kinds = ("safetensors", "bin")
+    return (
+        "config.json",
+        *(f"{stem}.{kind}" for kind in kinds),
+        *(f"{stem}-*-of-*.{kind}" for kind in kinds),
+        *(f"diffusion_pytorch_model.{kind}{index}" for kind in kinds),
+    )
+
+
+def _is_pooled(found: Found) -> bool:
+    return _POOLED.search(found.path.stem) is not None
+
+
+def _check_config(what: str, folder: Path) -> None:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind = config.get("_class_name", "ControlNetModel")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UsageError(
+            f"{what}: that folder is no ControlNet of diffusers' format (config.json): {error}"
+        ) from None
+    if kind == "ControlNetUnionModel" or any(key in config for key in UNION):
+        raise UsageError(f"{what}: is a ControlNet-Union, which has several in one; give a plain one")
+    if kind != "ControlNetModel":
+        raise UsageError(f"{what}: is no ControlNet but {printable(kind)}")
 
 
 def load_controlnets(
@@ -31,27 +117,84 @@ def load_controlnets(
 def _load_controlnet(
     pipe: Pipeline, settings: ControlNet, found: Found, dtype: DType
 ) -> ControlNetModel:
+    what = f"controlnet {settings.path}"
     try:
-        if found.path.is_file():
-            read_shapes("controlnet", found.path)
-            with tempfile.TemporaryDirectory() as config:
-                # a single file does not say what it is, but a ControlNet mirrors its U-Net
-                ControlNetModel.from_unet(pipe.unet, load_weights_from_unet=False).save_config(config)
-                network = ControlNetModel.from_single_file(
-                    str(found.path), config=config, local_files_only=True, dtype=dtype
-                )
-        else:
-            network = ControlNetModel.from_pretrained(found.path, local_files_only=True, dtype=dtype)
-    except (*MISFITS, OSError, SafetensorError, SingleFileComponentError) as error:
-        reason = " ".join(str(error).split())[:200]
+        with notices("controlnet", settings.path):
+            load = _load_file if found.path.is_file() else _load_folder
+            network = load(pipe, settings, found, dtype)
+    except NotImplementedError:  # what torch says of moving a tensor that has no content
         raise UsageError(
-            f"controlnet {settings.path}: not a ControlNet for this model's family: {reason}"
+            f"{what}: not a ControlNet for this model's family: some of its tensors are absent"
         ) from None
-    for key in ("cross_attention_dim", "block_out_channels"):
-        own, expected = network.config[key], pipe.unet.config[key]
+    except (*MISFITS, OSError, SafetensorError, SingleFileComponentError) as error:
+        refuse_unreadable("controlnet", found.path, settings.variant)
+        raise UsageError(
+            f"{what}: not a ControlNet for this model's family: {reason_of(error)}"
+        ) from None
+    check_family(what, network.config, pipe.unet.config)
+    return network
+
+
+def check_family(what: str, config: Mapping[str, Any], unet: Mapping[str, Any]) -> None:
+    """Refuse a ControlNet that mirrors another U-Net, by the configurations of both.
+
+    Raises:
+        UsageError: it does, or is shown more than hints.
+    """
+    for key in MIRRORED:
+        own, expected = config[key], unet[key]
         if own != expected:
             raise UsageError(
-                f"controlnet {settings.path}: made for another family: its {key} is {own}, "
-                f"this model's {expected}"
+                f"{what}: made for another family: its {key} is {own}, this model's {expected}"
             )
+    for key, usual in USUAL.items():
+        if config[key] != usual:
+            raise UsageError(f"{what}: its {key} is {config[key]}, expected {usual}")
+
+
+def outline_controlnet(settings: ControlNet, found: Found, unet: Any) -> ControlNetModel:
+    """A ControlNet without its weights, for an outline of the U-Net; of a single file all is known.
+
+    Raises:
+        UsageError: it is made for another family, or holds what is not known.
+    """
+    what = f"controlnet {settings.path}"
+    with torch.device("meta"):
+        if found.path.is_dir():
+            config = json.loads((found.path / "config.json").read_text(encoding="utf-8"))
+            network = ControlNetModel.from_config(config)
+        else:
+            network = ControlNetModel.from_unet(unet, load_weights_from_unet=False)
+            network.register_to_config(global_pool_conditions=_is_pooled(found))
+    if found.path.is_file():
+        shapes = read_shapes("controlnet", found.path)
+        account_for("controlnet", settings.path, shapes, taken(shapes, {"controlnet": network}))
+    check_family(what, network.config, unet.config)
+    return network
+
+
+def _load_folder(_pipe: Pipeline, settings: ControlNet, found: Found, dtype: DType) -> ControlNetModel:
+    network, told = ControlNetModel.from_pretrained(
+        found.path,
+        variant=settings.variant,
+        local_files_only=True,
+        dtype=dtype,
+        output_loading_info=True,
+    )
+    account_for_loading("controlnet", settings.path, "ControlNet", told)
+    return network
+
+
+def _load_file(pipe: Pipeline, settings: ControlNet, found: Found, dtype: DType) -> ControlNetModel:
+    shapes = read_shapes("controlnet", found.path)
+    with tempfile.TemporaryDirectory() as config:
+        # a single file does not say what it is, but a ControlNet mirrors its U-Net
+        mirror = ControlNetModel.from_unet(pipe.unet, load_weights_from_unet=False)
+        mirror.register_to_config(global_pool_conditions=_is_pooled(found))
+        mirror.save_config(config)
+        network: ControlNetModel = ControlNetModel.from_single_file(
+            str(found.path), config=config, local_files_only=True, dtype=dtype
+        )
+    account_for("controlnet", settings.path, shapes, taken(shapes, {"controlnet": network}))
+    account_for_header("controlnet", settings.path, read_header("controlnet", found.path), ())
     return network

@@ -2,29 +2,26 @@
 
 from typing import Any
 
-from diffusers import DDIMScheduler
+from diffusers import StableDiffusionXLPipeline
 
-from sdcorrect.core.schedule import ddim_scheduler
-from sdcorrect.models.adapters import (
-    Adapters,
-    add_words,
-    find_adapters,
-    lay_loras,
-    load_vae,
-)
-from sdcorrect.models.checkpoints import Checkpoint, Pipeline, find_checkpoint, load_pipeline
+from sdcorrect.models.adapters import Adapters, find_adapters
+from sdcorrect.models.checkpoints import Checkpoint, find_checkpoint, load_pipeline
 from sdcorrect.models.controlnets import load_controlnets
+from sdcorrect.models.loras import lay_loras
 from sdcorrect.models.machine import choose_device, settle
 from sdcorrect.models.model import Model
 from sdcorrect.models.safety import add_safety_checker
 from sdcorrect.models.sources import Finder
+from sdcorrect.models.training import scheduler_for
+from sdcorrect.models.vaes import load_vae
+from sdcorrect.models.words import add_words
 from sdcorrect.settings import ModelSettings
 
 #: Settings beside the files that decide what a picture becomes.
 COMPUTED = {
     "prompt_syntax",
     "prediction_type",
-    "timestep_spacing",
+    "zero_snr",
     "vae_dtype",
     "vae_tiling",
     "safety_checker",
@@ -48,8 +45,10 @@ def decisive_settings(
     settings: ModelSettings, checkpoint: Checkpoint, adapters: Adapters
 ) -> dict[str, Any]:
     """What beside the checkpoint's identity decides what a model makes of a picture."""
+    scheduler = scheduler_for(checkpoint.name, checkpoint.config, checkpoint.marks, settings)
     return {
         "base_config": checkpoint.base_identity,
+        "timestep_spacing": scheduler.config.timestep_spacing,
         **adapters.identity,
         **settings.model_dump(mode="json", include=COMPUTED),
         # without the defaults, so that folders of versions that knew nothing of these go on
@@ -65,8 +64,10 @@ def load(settings: ModelSettings) -> Model:
     """
     device, dtype = choose_device(settings.device, settings.dtype)
     checkpoint, adapters = find(settings)
-    vae = adapters.vae and load_vae(adapters.vae, checkpoint.config, dtype)
-    pipe = load_pipeline(checkpoint, dtype, variant=settings.variant, vae=vae)
+    xl = checkpoint.pipeline_class is StableDiffusionXLPipeline
+    vae = adapters.vae and load_vae(adapters.vae, checkpoint.config, dtype, xl=xl)
+    scheduler = scheduler_for(checkpoint.name, checkpoint.config, checkpoint.marks, settings)
+    pipe = load_pipeline(checkpoint, dtype, scheduler=scheduler, variant=settings.variant, vae=vae)
     if settings.safety_checker:
         add_safety_checker(pipe, checkpoint)
     add_words(pipe, adapters.textual_inversions)
@@ -78,18 +79,9 @@ def load(settings: ModelSettings) -> Model:
         checkpoint.identity,
         decisive_settings(settings, checkpoint, adapters),
         pipe,
-        _scheduler(pipe, settings),
+        scheduler,
         device,
         settings.prompt_syntax,
         controlnets,
         [network.scale for network in settings.controlnets],
     )
-
-
-def _scheduler(pipe: Pipeline, settings: ModelSettings) -> DDIMScheduler:
-    """The paper's schedule on the model's betas; few-step models are sampled from the last timestep."""
-    config = dict(pipe.scheduler.config)
-    if settings.prediction_type:
-        config["prediction_type"] = settings.prediction_type
-    paper = ddim_scheduler(config)
-    return DDIMScheduler.from_config(paper.config, timestep_spacing=settings.timestep_spacing)

@@ -83,7 +83,8 @@ def compile_between_sites(unet: UNet2DConditionModel) -> None:
     stays outside of it, so that a recipe means the same.
     """
     parts = [module for module in unet.modules() if isinstance(module, FeedForward)]
-    for block in (*unet.down_blocks, unet.mid_block):
+    before = [*unet.down_blocks, *([unet.mid_block] if unet.mid_block else [])]  # BK-SDM has no middle
+    for block in before:
         parts += [module for module in block.modules() if isinstance(module, ResnetBlock2D)]
     for part in parts:
         part.compile()

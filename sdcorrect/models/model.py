@@ -182,20 +182,34 @@ class Model:
         return Control(self.controlnets, tensors, self.control_scales)
 
     def encode(self, pictures: Sequence[Image.Image], noise: Tensor) -> Tensor:
-        """x0 = scaling_factor * (mean + std * noise) of RGB pictures of one size, in float32."""
+        """x0 = scaling_factor * (mean + std * noise) of RGB pictures of one size, in float32.
+
+        Where the VAE's configuration has latents_mean and latents_std, these are taken out.
+        """
         vae = self.pipe.vae
         pixels = self.pipe.image_processor.preprocess(list(pictures))
         posterior = vae.encode(pixels.to(self.device, vae.dtype)).latent_dist
         latents = posterior.mean.float() + posterior.std.float() * noise.to(self.device)
-        return vae.config.scaling_factor * latents
+        mean, std = self._latents_statistics
+        return vae.config.scaling_factor * ((latents - mean) / std)
 
     def decode(self, latents: Tensor) -> list[Image.Image | None]:
         """The pictures of (batch, 4, height, width); None where the result is not finite."""
         vae = self.pipe.vae
-        pixels = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample.float()
+        mean, std = (value.to(vae.dtype) for value in self._latents_statistics)
+        latents = latents.to(vae.dtype) / vae.config.scaling_factor * std + mean
+        pixels = vae.decode(latents).sample.float()
         finite = pixels.isfinite().flatten(1).all(dim=1).tolist()
         pictures = self.pipe.image_processor.postprocess(pixels.nan_to_num())
         return [p if good else None for p, good in zip(pictures, finite, strict=True)]
+
+    @cached_property
+    def _latents_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the VAE's latents, (1, 4, 1, 1) each: 0 and 1 for most."""
+        config = self.pipe.vae.config
+        pair = (config.latents_mean or [0.0], config.latents_std or [1.0])
+        mean, std = (torch.tensor(values, device=self.device).view(1, -1, 1, 1) for values in pair)
+        return mean, std
 
     def flagged(self, pictures: Sequence[Image.Image | None]) -> list[bool]:
         """Which of `pictures` the safety checker holds to be unsafe: none, where there is none."""

@@ -1,6 +1,7 @@
 """The safety checker that comes with a checkpoint: it tells, and what comes of it is the caller's."""
 
 from collections.abc import Sequence
+from pickle import UnpicklingError
 
 import numpy as np
 from diffusers import StableDiffusionPipeline
@@ -9,7 +10,10 @@ from PIL import Image
 from transformers import CLIPImageProcessor
 
 from sdcorrect.errors import UsageError
+from sdcorrect.models.accounts import account_for_loading
 from sdcorrect.models.checkpoints import Checkpoint, Pipeline
+from sdcorrect.models.reasons import reason_of
+from sdcorrect.models.variants import refuse_unreadable
 
 
 def add_safety_checker(pipe: Pipeline, checkpoint: Checkpoint) -> None:
@@ -21,17 +25,21 @@ def add_safety_checker(pipe: Pipeline, checkpoint: Checkpoint) -> None:
     if not isinstance(pipe, StableDiffusionPipeline):
         raise UsageError(f"safety_checker: {checkpoint.name} is an SDXL, which comes with none")
     try:
-        checker = StableDiffusionSafetyChecker.from_pretrained(
-            checkpoint.config / "safety_checker", local_files_only=True, dtype=pipe.unet.dtype
+        checker, told = StableDiffusionSafetyChecker.from_pretrained(
+            checkpoint.config / "safety_checker",
+            local_files_only=True,
+            dtype=pipe.unet.dtype,
+            output_loading_info=True,
         )
         extractor = CLIPImageProcessor.from_pretrained(
             checkpoint.config / "feature_extractor", local_files_only=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except (OSError, ValueError, RuntimeError, EOFError, UnpicklingError) as error:
+        refuse_unreadable("safety_checker", checkpoint.config / "safety_checker", None)
         raise UsageError(
-            f"safety_checker: {checkpoint.config} holds none that loads: {reason}"
+            f"safety_checker: {checkpoint.config} holds none that loads: {reason_of(error)}"
         ) from None
+    account_for_loading("safety_checker", str(checkpoint.config), "safety_checker", told)
     pipe.register_modules(safety_checker=checker.eval(), feature_extractor=extractor)
 
 

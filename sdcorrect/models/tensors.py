@@ -3,6 +3,7 @@
 import pickle
 import re
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -10,7 +11,7 @@ from zipfile import is_zipfile
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdcorrect.errors import UsageError
 
@@ -34,6 +35,36 @@ def read_shapes(what: str, file: Path) -> dict[str, tuple[int, ...]]:
         raise _broken(what, file, error) from None
 
 
+def read_header(what: str, file: Path) -> dict[str, str]:
+    """The metadata in the header of a .safetensors file; other files have none.
+
+    Raises:
+        UsageError: it is cut short.
+    """
+    if file.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(file, "pt") as content:
+            return content.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise _broken(what, file, error) from None
+
+
+def read_some(what: str, file: Path, names: Collection[str]) -> dict[str, Tensor]:
+    """The tensors of these `names` in a file, read without the others.
+
+    Raises:
+        UsageError: it is no such file, is cut short, or holds code.
+    """
+    if file.suffix != ".safetensors":
+        return {key: value for key, value in read_tensors(what, file).items() if key in names}
+    try:
+        with safe_open(file, "pt") as content:
+            return {key: content.get_tensor(key) for key in names}
+    except (SafetensorError, OSError) as error:
+        raise _broken(what, file, error) from None
+
+
 def read_tensors(what: str, file: Path) -> dict[str, Any]:
     """The state dict of a file, unwrapped from the `state_dict` that training leaves around it.
 
@@ -53,6 +84,11 @@ def read_tensors(what: str, file: Path) -> dict[str, Any]:
                 f"{what} {file}: holds code beside its weights ({refused[1]}); refused without "
                 "running it; use the checkpoint's .safetensors version"
             ) from None
+        if "persistent_load of storage" in str(error):
+            raise UsageError(
+                f"{what} {file}: holds whole modules, as torch before 1.6 wrote them; "
+                "use a .safetensors version"
+            ) from None
         raise _broken(what, file, error) from None
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
         raise _broken(what, file, error) from None
@@ -66,7 +102,8 @@ def read_tensors(what: str, file: Path) -> dict[str, Any]:
 def _unpickle_weights(file: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of pickle protocols that still load
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
+        with torch.serialization.safe_globals([nn.ParameterDict]):  # of learned words; it runs no code
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
 
 
 def _broken(what: str, file: Path, error: Exception) -> UsageError:

@@ -58,21 +58,34 @@ class Shard:
 
 
 def choose_shard(
-    num_shards: int | None, shard_index: int | None, out: Path, environment: Mapping[str, str]
+    num_shards: int | None,
+    shard_index: int | None,
+    out: Path,
+    environment: Mapping[str, str],
+    *,
+    claim: bool = True,
 ) -> Shard:
     """The shard that the command line names, else that of the SLURM array task, else all pictures.
 
+    Args:
+        claim: take the array task's shard in the output folder; else only say which it would be.
+
     Raises:
-        UsageError: one flag without the other, or a task that the array of this folder lacks.
+        UsageError: one flag without the other, variables of SLURM that contradict each other, or a
+            task that the array of this folder lacks.
         SdcorrectError: the output folder cannot be written.
     """
-    if num_shards is not None and shard_index is not None:
-        return Shard(shard_index, num_shards)
+    if num_shards is not None and (shard_index is not None or num_shards == 1):
+        return Shard(shard_index or 0, num_shards)
     if num_shards is not None or shard_index is not None:
         raise UsageError("--num-shards and --shard-index go together; give both")
-    if "SLURM_ARRAY_TASK_ID" in environment:
-        return ArrayTask.from_environment(environment).claim(out)
-    return Shard()
+    if "SLURM_ARRAY_TASK_ID" not in environment:
+        return Shard()
+    task = ArrayTask.from_environment(environment)
+    return task.claim(out) if claim else task.would_claim(out)
+
+
+_OVERRIDE = "give --num-shards 1 for all pictures, or --num-shards and --shard-index for a part"
 
 
 @dataclass(frozen=True)
@@ -93,15 +106,12 @@ class ArrayTask:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """Raises UsageError where a variable of the array is missing or no number."""
+        """Raises UsageError where a variable of the array is missing, no number, or not of one array."""
 
         def number(name: str, default: str | None = None) -> int:
             text = environment.get(f"SLURM_ARRAY_TASK_{name}", default)
             if text is None or not text.isdecimal() or len(text) > 18:
-                raise UsageError(
-                    f"SLURM_ARRAY_TASK_{name} is {text!r}, not a number; "
-                    "give --num-shards and --shard-index"
-                )
+                raise UsageError(f"SLURM_ARRAY_TASK_{name} is {text!r}, not a number; {_OVERRIDE}")
             return int(text)
 
         task = cls(
@@ -112,9 +122,18 @@ class ArrayTask:
             number("MAX"),
             number("STEP", default="1"),
         )
-        if not 1 <= task.count <= MAX_SHARDS or task.step == 0:
+        if not (
+            task.first <= task.id <= task.last
+            and 1 <= task.count <= task.last - task.first + 1
+            and task.step >= 1
+        ):
             raise UsageError(
-                f"an array of {task.count} tasks, step {task.step}: a job has 1 to {MAX_SHARDS} shards"
+                f"SLURM_ARRAY_TASK_*: there is no task {task.id} in an array of {task.count} from "
+                f"{task.first} to {task.last} by {task.step}; {_OVERRIDE}"
+            )
+        if task.count > MAX_SHARDS:
+            raise UsageError(
+                f"an array of {task.count} tasks: a job has at most {MAX_SHARDS} shards; {_OVERRIDE}"
             )
         return task
 
@@ -127,19 +146,32 @@ class ArrayTask:
         """
         file = out / "records" / "arrays.json"
         with locked(file.with_suffix(".lock"), wait=True):
-            arrays = _read_arrays(file)
-            array = next(filter(self._is_of, reversed(arrays)), None)
-            others = [other for other in arrays if other is not array]
-            array = array or self._new()
-            index = array.shards.get(str(self.id))
-            if index is None:
-                index = self._free(array)
-            jobs = dict.fromkeys([*array.jobs, self.array])
-            shards = {**array.shards, str(self.id): index}
-            own = array.model_copy(update={"jobs": tuple(jobs), "shards": shards})
-            text = ARRAYS.dump_json([*others, own], indent=2) + b"\n"
+            arrays, own = self._entered(_read_arrays(file))
+            text = ARRAYS.dump_json([*arrays, own], indent=2) + b"\n"
             write_atomically(file, text, temporary=file.with_suffix(".tmp"))
-        return Shard(index, array.count)
+        return self._shard_of(own)
+
+    def would_claim(self, out: Path) -> Shard:
+        """What `claim` would give now; nothing is written.
+
+        Raises:
+            UsageError: as `claim`.
+        """
+        _, own = self._entered(_read_arrays(out / "records" / "arrays.json"))
+        return self._shard_of(own)
+
+    def _entered(self, arrays: list[ArrayShards]) -> tuple[list[ArrayShards], ArrayShards]:
+        """The other arrays, and that which this task is of, with its shard."""
+        array = next(filter(self._is_of, reversed(arrays)), None)
+        others = [other for other in arrays if other is not array]
+        array = array or self._new()
+        index = array.shards.get(str(self.id))
+        shards = {**array.shards, str(self.id): self._free(array) if index is None else index}
+        jobs = tuple(dict.fromkeys([*array.jobs, self.array]))
+        return others, array.model_copy(update={"jobs": jobs, "shards": shards})
+
+    def _shard_of(self, array: ArrayShards) -> Shard:
+        return Shard(array.shards[str(self.id)], array.count)
 
     def _new(self) -> ArrayShards:
         return ArrayShards(
@@ -157,7 +189,7 @@ class ArrayTask:
         if not free:
             raise UsageError(
                 f"array task {self.id} is none of the {array.count} tasks that share this output "
-                f"folder ({listed(array.shards)}); give --num-shards and --shard-index"
+                f"folder ({listed(array.shards)}); {_OVERRIDE}"
             )
         position = (self.id - array.first) // array.step
         return position if position in free else free[0]
@@ -170,6 +202,5 @@ def _read_arrays(file: Path) -> list[ArrayShards]:
         return []
     except (OSError, ValueError):
         raise UsageError(
-            f"{printable(file)}: is no list of arrays that this version has written; "
-            "give --num-shards and --shard-index"
+            f"{printable(file)}: is no list of arrays that this version has written; {_OVERRIDE}"
         ) from None

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import random
 import struct
 import subprocess
@@ -154,3 +155,23 @@ def test_odd_names_are_translated(sdcorrect: Run, tmp_path: Path, name: str) -> 
     assert "\x1b" not in result.stderr and "the file is empty" in result.stderr
     assert sum("failed:" in line for line in result.stderr.splitlines()) == 1
     assert sdcorrect("translate", folder, "-o", folder / "out", *quick).exit_code == 3
+
+
+def test_pipes_are_not_waited_for(translate: Run, pictures: Path, tmp_path: Path) -> None:
+    assert translate(pictures, "-o", tmp_path / "out").exit_code == 0
+    (pictures / "bicycle.png").unlink()
+    os.mkfifo(pictures / "bicycle.png")
+    again = translate(pictures, "-o", tmp_path / "out")
+    assert again.exit_code == 3
+    assert "bicycle.png (correct): cannot be read: it is no file" in again.stderr
+
+
+def test_captions_that_are_pipes_are_not_waited_for(
+    translate: Run, pictures: Path, tmp_path: Path
+) -> None:
+    os.mkfifo(pictures / "bicycle.txt")
+    for picture in ("church", "sub/ghost"):
+        (pictures / f"{picture}.txt").write_text("a caption")
+    result = translate(pictures, "-o", tmp_path / "out", "-p", "{caption} in oil")
+    assert result.exit_code == 3
+    assert "its caption bicycle.txt cannot be read: it is no file" in result.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import lora, save_folder, save_single, tiny
+from checkpoints import controlnet, lora, original_names, save_folder, save_single, tiny, vae
 from click.testing import Result
 from diffusers import UNet2DConditionModel
 from hub import REVISION, serving
@@ -138,3 +138,64 @@ def test_what_is_prefetched_is_used_offline_by_many_at_once(
     output, errors = absent.communicate(timeout=300)
     assert absent.returncode == 2
     assert "tiny/other: not on this machine, and offline the hub is not asked" in errors
+
+
+def test_doctor_tells_what_each_file_was_recognised_as(
+    sdcorrect: Run, job: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    save_folder(tiny("sd1"), tmp_path / "base")
+    save_single(tiny("sd1"), tmp_path / "model.safetensors")
+    vae().save_pretrained(tmp_path / "vae")
+    controlnet("sd1").save_pretrained(tmp_path / "control")
+    tensors = lora(tiny("sd1"))
+    alphas = [key for key in tensors if key.endswith(".alpha")]
+    save_file(tensors | {alphas[0]: torch.tensor(0.5)}, tmp_path / "ink.safetensors")
+    save_file({"emb_params": torch.ones(8, 32)}, tmp_path / "EasyNegative.safetensors")
+    settings = (
+        "model: model.safetensors\nbase_config: base\nvae: vae\nprediction_type: v_prediction\n"
+        "loras: [{path: ink.safetensors, weight: 0.7}]\ncontrolnets: [control]\n"
+        "textual_inversions: [EasyNegative.safetensors]"
+    )
+    result = sdcorrect("doctor", job(settings))
+    assert result.exit_code == 0, result.output
+    told = flat(result.stdout)
+    for expected in (
+        "texts 32 wide: prediction_type v_prediction, terminal SNR not zero, timestep_spacing leading",
+        "vae: folder, 4 channels, scaling_factor 0.18215",
+        f"ink.safetensors: LoRA, {len(alphas)} layers ({len(alphas) - 8} of the unet, 8 of the "
+        "text_encoder), rank 2, alpha 0.5 to 2, weight 0.7",
+        "EasyNegative.safetensors: the word EasyNegative, 8 vectors of 32",
+        "control: folder, hints canny, scale 1",
+    ):
+        assert expected in told, told
+
+
+def test_doctor_marks_each_file_that_would_be_refused(
+    sdcorrect: Run, job: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    save_folder(tiny("sd1"), tmp_path / "base")
+    tensors = original_names(tiny("sd1")) | {"novelty": torch.ones(2)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    save_file(lora(tiny("sdxl")), tmp_path / "other.safetensors")
+    torch.save({"word": torch.ones(2, 48)}, tmp_path / "word.pt")
+    controlnet("sd2").save_pretrained(tmp_path / "control")
+    result = sdcorrect(
+        "doctor",
+        job(
+            "model: model.safetensors\nbase_config: base\nloras: [other.safetensors]\n"
+            "textual_inversions: [word.pt]\ncontrolnets: [control]"
+        ),
+    )
+    assert result.exit_code == 2
+    told = flat(result.stdout)
+    for expected in (
+        "such as novelty: nothing that is known here",
+        "other.safetensors: made for another family: it reads texts 80 wide",
+        "word.pt: 48 wide, where this model's words are 32",
+        "control: made for another family: its cross_attention_dim is 48, this model's 32",
+    ):
+        assert expected in told, told
+    assert told.count("!") == 4
+    assert not (tmp_path / "out").exists()

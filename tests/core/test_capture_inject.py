@@ -79,6 +79,22 @@ def test_capture_may_end_the_evaluation_where_the_last_tensor_is_known(
     assert captured.skip.keys() == whole.skip.keys()
 
 
+def test_what_q_k_and_v_are_made_of_is_kept_and_the_layer_not_written_out(
+    unet: UNet2DConditionModel, rows: tuple[Tensor, int, Tensor]
+) -> None:
+    """Its probabilities have tokens^2 values a head."""
+    inputs: list[Tensor] = []
+    (layer,) = attention_block_at(unet, 8).self_attention
+    handle = layer.register_forward_pre_hook(lambda _layer, args: inputs.append(args[0]))
+    plain = evaluate(unet, rows)
+    with capture(unet, [Injection("query", (8,)), Injection("key-value", (8,))]) as captured:
+        # written out it would differ in the last bits
+        assert torch.equal(evaluate(unet, rows), plain)
+    handle.remove()
+    assert torch.equal(captured.self_attention_input[8][0], inputs[-1])
+    assert not captured.self_attention
+
+
 def test_a_skip_is_the_output_of_the_mirrored_encoder_block(
     unet: UNet2DConditionModel, rows: tuple[Tensor, int, Tensor]
 ) -> None:

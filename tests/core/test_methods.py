@@ -1,6 +1,7 @@
 """The equalities that define the methods of the comparison."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,10 +13,11 @@ from torch import Tensor
 from sdcorrect.core.alignment import Alignment
 from sdcorrect.core.capture import capture
 from sdcorrect.core.inject import Branches, inject
-from sdcorrect.core.plan import MID, Injection, Plan, Reuse, TensorName, Window, check_windows
+from sdcorrect.core.plan import MID, Injection, Plan, Reuse, Window, check_windows
 from sdcorrect.core.reuse import reusing
 from sdcorrect.core.sampler import denoise, invert, start
 from sdcorrect.core.schedule import ddim_scheduler, solver_from, timesteps_from
+from sdcorrect.core.sites import attention_block_at
 from sdcorrect.core.text import Text
 from sdcorrect.errors import UsageError
 from sdcorrect.models import Model
@@ -25,13 +27,16 @@ SOURCE, TARGET = "a church, flat design style", "a church, in 3d render style"
 ATTENTION = ("encoder.1", "encoder.4", MID, 3, 8)
 KINDS = (
     Injection("self-attention", ATTENTION),
+    Injection("query", ATTENTION),
     Injection("key-value", ATTENTION),
     Injection("cross-attention", ATTENTION),
     Injection("skip", (0, 4, 8)),
     Injection("resnet", (0, 4, 8)),
+    Injection("skip", (0, 4, 8), statistics="own"),
+    Injection("resnet", (0, 4, 8), statistics="own"),
 )
 SIZE = (32, 32)  #: px
-ids = [injection.tensor for injection in KINDS]
+ids = [f"{injection.tensor} {injection.statistics}" for injection in KINDS]
 
 
 @pytest.fixture
@@ -116,7 +121,7 @@ def test_each_tensor_reaches_the_branches_it_is_for_and_no_others(
     plain = unet(rows, 301, text).sample
     changed = {}
     for which in ("both", "cond"):
-        chosen = Injection(injection.tensor, injection.blocks, branches=which)
+        chosen = replace(injection, branches=which)
         with inject(
             unet,
             [chosen],
@@ -172,15 +177,17 @@ def test_weight_blends_between_the_own_tensor_and_the_sources(
     unet: UNet2DConditionModel, model: Model, x0: Tensor
 ) -> None:
     text = model.embed(SOURCE).embeddings
-    for injection in (KINDS[0], KINDS[1], KINDS[3], KINDS[4]):
+    for injection in KINDS:
+        if injection.tensor == "cross-attention":
+            continue  # it is read through the source's prompt
         blocks = tuple(block for block in injection.blocks if isinstance(block, int))[:1]
-        whole = Injection(injection.tensor, blocks)
+        whole = replace(injection, blocks=blocks)
         with capture(unet, [whole]) as captured:
             unet(x0, 1, text)
         other = x0.flip(-1)
 
-        def blended(weight: float, tensor: TensorName = injection.tensor) -> Tensor:
-            chosen = Injection(tensor, blocks, weight=weight)  # noqa: B023
+        def blended(weight: float) -> Tensor:
+            chosen = replace(whole, weight=weight)  # noqa: B023
             branches = Branches.of("captured", guided=False)
             with inject(unet, [chosen], captured=captured, branches=branches):  # noqa: B023
                 return unet(other, 301, text).sample  # noqa: B023
@@ -283,6 +290,65 @@ def timesteps(steps: int) -> Sequence[int]:
     return timesteps_from(ddim_scheduler(), steps, 1.0).tolist()
 
 
+def test_blocks_may_have_windows_of_their_own(model: Model, x0: Tensor) -> None:
+    """Each block follows its own, whatever else is put back meanwhile."""
+
+    def windowed(*injections: Injection) -> Tensor:
+        plan = Plan("one-step", injections=injections)
+        check_windows(plan, timesteps(4))
+        return sample(model, plan, x0)
+
+    def of(block: int, first: float, last: float) -> Injection:
+        return Injection("self-attention", (block,), (first, last))
+
+    always = windowed(of(3, 0, 1), of(8, 0, 1))
+    assert torch.equal(windowed(of(3, 0, 0.5), of(8, 0, 1), of(3, 0.5, 1)), always)
+    early = windowed(of(3, 0, 1), of(8, 0, 0.5))
+    assert relative(early, always) > 1e-3
+    assert relative(windowed(of(3, 0, 0.5), of(8, 0, 1)), early) > 1e-3
+    assert torch.equal(windowed(of(3, 0, 1), of(8, 0, 0.25), of(8, 0.25, 0.5)), early)
+
+
+@pytest.mark.parametrize("block", [3, 8, MID, "encoder.1"])
+def test_the_sources_query_key_and_value_together_are_the_sources_attention(
+    unet: UNet2DConditionModel, model: Model, x0: Tensor, block: int | str
+) -> None:
+    (layer,) = attention_block_at(unet, block).self_attention
+    outputs: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda *call: outputs.append(call[-1]))
+    text = model.embed(SOURCE).embeddings
+    both = [Injection("query", (block,)), Injection("key-value", (block,))]
+    with capture(unet, both) as captured:
+        unet(x0, 1, text)
+    branches = Branches.of("captured", guided=False)
+    for injections in (both, both[::-1], both[:1], both[1:]):
+        with inject(unet, injections, captured=captured, branches=branches):
+            unet(x0.flip(-1), 301, text)
+    handle.remove()
+    source, together, reversed_, query, key_value = outputs
+    assert relative(together, source) < 1e-5 and torch.equal(together, reversed_)
+    assert min(relative(query, source), relative(key_value, source), relative(query, key_value)) > 1e-3
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_clean_picture_may_be_seen_at_another_timestep(
+    model: Model, unet: UNet2DConditionModel, x0: Tensor, scaled: bool
+) -> None:
+    injections = (Injection("skip", (4,)), Injection("self-attention", (8,)))
+    plan = Plan("one-step", injections=injections, timestep=601, scale_input=scaled)
+    null, scheduler = model.text([""], SIZE), model.scheduler
+    found = invert(unet, scheduler, x0, null, plan, timesteps_from(scheduler, 4, 1.0)).captured
+    noiseless = scheduler.add_noise(x0, torch.zeros_like(x0), torch.tensor([601]))
+    with capture(unet, injections) as expected:
+        unet(noiseless if scaled else x0, 601, null.embeddings)
+    assert found is not None
+    torch.testing.assert_close(found.skip[4], expected.skip[4])
+    torch.testing.assert_close(found.self_attention[8], expected.self_attention[8])
+    with capture(unet, injections) as of_the_paper:
+        unet(x0, 1, null.embeddings)
+    assert relative(found.skip[4], of_the_paper.skip[4]) > 1e-2
+
+
 NONE_IN = r"none of the 5 steps taken \(timesteps 801 to 1\) is in its"
 
 
@@ -300,8 +366,13 @@ def test_timesteps_may_bound_an_injection() -> None:
         ([Injection("skip", (4,)), Injection("skip", (4,), (0, 0.5))], "skip of block 4 is .* twice"),
         (
             [Injection("self-attention", (4,)), Injection("key-value", (4,))],
-            "self-attention of block 4 is put back twice",
+            "self-attention of block 4 is put back twice at step 0, there is key-value too; give each",
         ),
+        (
+            [Injection("query", (4,), (0, 0.6)), Injection("self-attention", (3, 4), (0.4, 1))],
+            "query of block 4 is put back twice at step 2, there is self-attention too",
+        ),
+        ([Injection("query", (4,)), Injection("query", (4, 5))], "query of block 4 is .* step 0; give"),
     ],
 )  # fmt: skip
 def test_windows_that_cannot_be_are_refused(injections: list[Injection], message: str) -> None:

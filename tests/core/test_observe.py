@@ -56,8 +56,22 @@ def test_observing_changes_nothing_and_leaves_no_trace(
         Injection("self-attention", (3, 4), branches="cond"),
         Injection("key-value", (3, 4)),
         Injection("key-value", (4, 5), weight=0.4),
+        Injection("query", (3, 4)),
+        Injection("query", (4, 5), weight=0.4, branches="cond"),
+        Injection("query", (3, 4), max_tokens=16),
     ],
-    ids=["own", "injected", "blended", "small alone", "one branch", "key-value", "key-value blended"],
+    ids=[
+        "own",
+        "injected",
+        "blended",
+        "small alone",
+        "one branch",
+        "key-value",
+        "key-value blended",
+        "query",
+        "query blended in one branch",
+        "query where it is small",
+    ],
 )
 def test_the_observed_attention_gives_the_layers_own_output(
     unet: UNet2DConditionModel,

@@ -172,6 +172,31 @@ def test_another_method_is_compared_with_itself_without_what_it_puts_back(
     assert min(scores["sdedit"]["self-attention"][4]) > 0
 
 
+def test_features_with_own_statistics_are_observed_as_they_are_used(
+    model: Model, icon: Image.Image
+) -> None:
+    asked = Asked(icon, 3, "in 3d render style")
+    adain, paper = (
+        dissect(translator_of(model, built_in(name)), asked, (4,)).scores["correction"]
+        for name in ("correct-adain", "correct")
+    )
+    assert adain["self-attention"][4] == paper["self-attention"][4] == [0] * 4
+    assert paper["skip"][4] == [0] * 4 and min(adain["skip"][4]) > 0
+    sdedit = dissect(translator_of(model, built_in("correct-adain")), asked, (4,)).scores["sdedit"]
+    assert np.mean(adain["skip"][4]) < np.mean(sdedit["skip"][4])
+
+
+def test_attention_is_dissected_at_every_level_and_timestep_of_the_inversion(
+    model: Model, icon: Image.Image
+) -> None:
+    everywhere = Inject(tensor="self-attention", blocks=("encoder", "mid", "0+"))
+    recipe = Recipe(name="wide", inversion="one-step", timestep=401, inject=(everywhere,))
+    scores = dissect(translator_of(model, recipe), Asked(icon, 3, ""), (3, 5, 8)).scores
+    for block in (3, 5, 8):
+        assert scores["correction"]["self-attention"][block] == [0] * 4
+        assert min(scores["sdedit"]["self-attention"][block]) > 0
+
+
 def test_a_window_ends_the_match(model: Model, icon: Image.Image) -> None:
     early = Inject(tensor="self-attention", blocks=("4",), window=(0, 0.5))
     recipe = Recipe(name="early", inversion="one-step", inject=(early,))
@@ -204,6 +229,27 @@ def test_a_picture_becomes_a_figure_a_page_and_json(quick: Run, pictures: Path, 
     for attribute in ("src=", "srcset=", "href="):
         assert page.count(attribute) == page.count(f'{attribute}"data:')
     assert "0.000 *" in result.stdout and "* put back by correct" in result.stdout
+
+
+def test_own_statistics_are_told_wherever_what_is_put_back_is(
+    quick: Run, pictures: Path, tmp_path: Path
+) -> None:
+    method = (
+        "{name: mine, inversion: one-step, timestep: 501, inject: [{tensor: skip, blocks: [4], "
+        "statistics: own}, {tensor: self-attention, blocks: [4]}]}"
+    )
+    result = quick(pictures / "bicycle.png", "--set", f"method={method}", "--blocks", "4")
+    assert result.exit_code == 0, result.stderr
+    assert "0.000 *" in result.stdout and " ~" in result.stdout
+    assert "* put back, ~ put back with own statistics by mine" in result.stdout
+    content = json.loads((tmp_path / "out" / "dissect.json").read_text())
+    assert content["settings"]["timestep"] == 501
+    assert content["blocks"][0]["put_back"] == ["skip", "self-attention"]
+    assert content["blocks"][0]["own_statistics"] == ["skip"]
+    page = (tmp_path / "out" / "dissect.html").read_text()
+    assert "skip with own statistics and self-attention put back by mine" in page
+    assert page.count("put back with own statistics") == 1
+    assert "inversion<br>t = 501" in page
 
 
 def test_names_and_prompts_are_text_in_the_page(quick: Run, pictures: Path, tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+TITLE = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"cmyk\0" + bytes(79)  #: of a profile
+FIELDS = {3: "H", 4: "I", 7: "B"}  #: TIFF's types
+
 Samples = NDArray[np.integer[Any]]
 
 
@@ -33,6 +36,7 @@ def tiff(
     deflate: bool = False,
     order: str = "<",
     tags: tuple[tuple[int, int, tuple[int, ...]], ...] = (),
+    profile: bytes | None = None,
 ) -> bytes:
     """A TIFF of one strip, or of one for each plane.
 
@@ -53,13 +57,14 @@ def tiff(
         *((277, 3, (channels,)), (278, 3, (height,)), (279, 4, tuple(map(len, strips)))),
         (284, 3, (2 if planar else 1,)),
         *([(338, 3, (extra,))] if extra is not None else []),
+        *([(34675, 7, tuple(profile))] if profile else []),
         *tags,
     ]
     body = b"".join(strips)
     body += bytes(len(body) % 2)
     entries = b""
     for tag, kind, values in sorted(given):
-        value = struct.pack(f"{order}{len(values)}{'H' if kind == 3 else 'I'}", *values)
+        value = struct.pack(f"{order}{len(values)}{FIELDS[kind]}", *values)
         if len(value) > 4:
             body, value = body + value, struct.pack(f"{order}I", 8 + len(body))
         entries += struct.pack(f"{order}HHI", tag, kind, len(values)) + value.ljust(4, b"\0")
@@ -74,7 +79,7 @@ def png(
     height, width, _ = samples.shape
     rows = packed(samples, bits)
     stride = len(rows) // height
-    data = b"".join(b"\0" + rows[stride * row :][:stride] for row in range(height))
+    data = b"".join(b"\0" + rows[stride * row : stride * (row + 1)] for row in range(height))
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlace)
     return png_of((b"IHDR", header), *chunks, (b"IDAT", zlib.compress(data)), (b"IEND", b""))
 
@@ -84,3 +89,45 @@ def png_of(*chunks: tuple[bytes, bytes]) -> bytes:
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in chunks
     )
+
+
+def ppm(samples: Samples, most: int, magic: int) -> bytes:
+    """PBM, PGM or PPM: 1 to 3 are text, 4 to 6 the same in bytes."""
+    height, width, _ = samples.shape
+    head = f"P{magic}\n# by hand\n{width} {height}\n" + ("" if magic in {1, 4} else f"{most}\n")
+    if magic < 4:
+        return f"{head}{' '.join(map(str, samples.ravel().tolist()))}\n".encode()
+    return head.encode() + packed(samples, 1 if magic == 4 else 8 if most < 256 else 16)
+
+
+def lut_profile() -> bytes:
+    """An ICC profile of a printer: CMYK to Lab by a table of two points a channel (ICC.1, 10.10)."""
+    points = np.stack(np.meshgrid(*[(0, 1)] * 4, indexing="ij"), -1).reshape(-1, 4)
+    light = (1 - points[:, :3].mean(1)) * (1 - points[:, 3])
+    lab = np.stack(
+        [255 * light, 128 + 40 * (points[:, 1] - points[:, 0]), 128 + 60 * (points[:, 2] - 0.5)]
+    )
+    ramp = bytes(range(256))
+    identity = struct.pack(">9i", *(65536 * n for n in (1, 0, 0, 0, 1, 0, 0, 0, 1)))
+    table = b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + identity
+    table += ramp * 4 + np.round(lab.T).clip(0, 255).astype(np.uint8).tobytes() + ramp * 3
+    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
+    tags = {b"A2B0": table, b"wtpt": white, b"cprt": b"text\0\0\0\0none\0", b"desc": TITLE}
+    index, body, start = b"", b"", 132 + 12 * len(tags)
+    for name, content in tags.items():
+        content += bytes(-len(content) % 4)
+        index += name + struct.pack(">II", start + len(body), len(content))
+        body += content
+    head = struct.pack(">I4sI4s4s4s", start + len(body), b"lcms", 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    head += bytes(12) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + index + body
+
+
+def jp2_with_profile(data: bytes, icc: bytes) -> bytes:
+    """A JP2 that tells its colours by a number, with a profile in its place."""
+    header, colours = data.index(b"jp2h") - 4, data.index(b"colr") - 4
+    end = colours + int.from_bytes(data[colours : colours + 4], "big")
+    box = b"colr\2\0\0" + icc
+    box = struct.pack(">I", len(box) + 4) + box
+    length = int.from_bytes(data[header : header + 4], "big") + len(box) - (end - colours)
+    return data[:header] + struct.pack(">I", length) + data[header + 4 : colours] + box + data[end:]

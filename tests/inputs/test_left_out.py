@@ -135,7 +135,7 @@ def test_folders_that_systems_keep_are_left_out_and_told(look: Look, tmp_path: P
 def test_hidden_files_are_counted(look: Look, tree: Path) -> None:
     assert look(tree).notices == (
         "left out 1 file that is no picture: 1 .md",
-        "left out 2 hidden files, such as .DS_Store",
+        "left out 2 hidden files",
         "left out 1 folder that is hidden or the system's: 1 .cache",
     )
     assert look(tree / "**" / "*.jpg").notices == (
@@ -156,6 +156,9 @@ def test_an_earlier_output_is_left_out_and_told(
     assert keys(found) == ["a.jpg", "other/b.jpg"]
     assert "left out 1 folder that is an earlier run's: sub/first" in found.notices
     assert keys(look(folder / "sub" / "first" / "sdedit")) == ["a.png"]
+    # whose thumbnails are none of its pictures
+    picture(folder / "sub" / "first" / "report" / "ab" / "ab12.webp", "WEBP")
+    assert keys(look(folder / "sub" / "first")) == ["sdedit/a.png"]
     # a run that goes on passes over its own output as ever
     told = look(folder, output__path=str(folder / "sub" / "first")).notices
     assert told == ("left out 1 file that is no picture: 1 .json",)

@@ -1,20 +1,25 @@
 """Every kind of file that is read, each against what its pixels should be."""
 
+import io
 import os
+import re
 import struct
 import sys
+import time
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pillow_heif
 import pytest
-from encoders import png
-from imagecodecs import cms_profile
+from encoders import png, png_of, tiff
+from imagecodecs import cms_profile, jpeg2k_encode
 from PIL import Image, ImageCms
 
 from sdcorrect.config import Input
 from sdcorrect.errors import FilteredOut, PictureError
+from sdcorrect.inputs.decode import UPRIGHT
 from sdcorrect.inputs.items import Item
 from sdcorrect.inputs.pictures import Picture, Sizing, read_picture
 
@@ -108,11 +113,191 @@ def test_transparency_goes_onto_white(tmp_path: Path, mode: str) -> None:
     assert pixels(read(tmp_path / "a.png"))[0, [0, 7]].tolist() == [[255] * 3, [0] * 3]
 
 
-def test_exif_orientation(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    TWO_HALVES.rotate(90, expand=True).save(tmp_path / "a.jpg", exif=exif, quality=95, subsampling=0)
+TURNED = TWO_HALVES.rotate(90, expand=True)  #: upright again by orientation 6
+XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:Description tiff:Orientation=\"6\"/></x:xmpmeta>"
+
+
+def exif(*entries: bytes, pointed: bytes = b"") -> bytes:
+    """EXIF of orientation 6 and more entries, and what they point to, from byte 38 on if it is one."""
+    orientation = struct.pack(">HHIHH", 0x112, 3, 1, 6, 0)
+    count = struct.pack(">H", 1 + len(entries))
+    return b"MM\0*" + struct.pack(">I", 8) + count + orientation + b"".join(entries) + bytes(4) + pointed
+
+
+def gps(*, kind: int) -> bytes:
+    """EXIF whose GPSAltitudeRef, a byte, is of another type."""
+    entry = struct.pack(">H", 1) + struct.pack(">HHI", 5, kind, 2) + b"0\0\0\0" + bytes(4)
+    return exif(struct.pack(">HHII", 0x8825, 4, 1, 38), pointed=entry)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("written", [exif(), gps(kind=2)], ids=["plain", "not to be written back"])
+def test_exif_orientation(tmp_path: Path, format: str, written: bytes) -> None:
+    TURNED.save(tmp_path / "a", format, exif=b"Exif\0\0" + written, quality=95)
+    assert_two_halves(read(tmp_path / "a"), tolerance=60)
+
+
+def test_exif_of_an_avif_that_cannot_be_written_back(tmp_path: Path) -> None:
+    written = gps(kind=1)
+    TURNED.save(tmp_path / "a.avif", exif=written, quality=95, subsampling="4:4:4")
+    data = (tmp_path / "a.avif").read_bytes()
+    byte, text = (struct.pack(">HHI", 5, kind, 2) for kind in (1, 2))
+    assert byte in data
+    (tmp_path / "a.avif").write_bytes(data.replace(byte, text))
+    assert_two_halves(read(tmp_path / "a.avif"))
+
+
+def test_orientation_by_xmp(tmp_path: Path) -> None:
+    TURNED.save(tmp_path / "a.jpg", xmp=XMP, quality=95, subsampling=0)
     assert_two_halves(read(tmp_path / "a.jpg"))
+
+
+def test_orientation_behind_the_pixels_of_a_png(tmp_path: Path) -> None:
+    for bits in (8, 16):
+        samples = np.asarray(TURNED).astype(int) * (1 if bits == 8 else 257)
+        end = png_of((b"eXIf", exif()), (b"IEND", b""))[8:]
+        (tmp_path / "a.png").write_bytes(png(samples, bits, 2)[:-12] + end)
+        assert_two_halves(read(tmp_path / "a.png"), tolerance=0)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_exif_is_ignored(tmp_path: Path) -> None:
+    far = struct.pack(">HHII", 0x8769, 4, 1, 0xFFFFFFF0)
+    for name, data in {"far.jpg": exif(far), "cut.jpg": exif()[:12], "noise.jpg": b"x" * 99}.items():
+        TWO_HALVES.save(tmp_path / name, exif=b"Exif\0\0" + data, quality=95, subsampling=0)
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("bits", [8, 12])
+def test_orientation_of_a_tiff(tmp_path: Path, orientation: int, bits: int) -> None:
+    undone = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}[orientation]
+    picture = TWO_HALVES if orientation == 1 else TWO_HALVES.transpose(UPRIGHT[undone])
+    samples = np.round(np.asarray(picture) / 255 * (2**bits - 1)).astype(int)
+    tags = ((0x112, 3, (orientation,)),)
+    (tmp_path / "a.tif").write_bytes(tiff(samples, bits, 2, tags=tags))
+    assert_two_halves(read(tmp_path / "a.tif"), tolerance=1)
+
+
+TEXT = zlib.compress(bytes(3 << 20))
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        (b"zTXt", b"workflow\0\0" + TEXT),
+        (b"iTXt", b"workflow\0\1\0\0\0" + TEXT),
+        (b"zTXt", b"workflow\0\0" + zlib.compress(bytes(200 << 20))),
+        (b"iCCP", b"icc\0\0" + zlib.compress(cms_profile("srgb") + bytes(3 << 20))),
+    ],
+    ids=["zTXt", "iTXt", "a bomb", "iCCP"],
+)
+def test_long_metadata_of_a_png(tmp_path: Path, chunk: tuple[bytes, bytes]) -> None:
+    samples = np.asarray(TWO_HALVES).astype(int)
+    (tmp_path / "before.png").write_bytes(png(samples, 8, 2, chunk))
+    assert_two_halves(read(tmp_path / "before.png"), tolerance=1)
+    end = png_of(chunk, (b"IEND", b""))[8:]
+    (tmp_path / "behind.png").write_bytes(png(samples, 8, 2)[:-12] + end)
+    assert_two_halves(read(tmp_path / "behind.png"), tolerance=1)
+
+
+def test_what_follows_a_png_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(np.asarray(TWO_HALVES).astype(int), 8, 2) + bytes(2_000_000))
+    assert_two_halves(read(tmp_path / "a.png"), tolerance=0)
+
+
+def test_hdr_is_refused_and_unknown_colours_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    samples = np.asarray(TWO_HALVES).astype(int)
+    for transfer, name in ((16, "PQ"), (18, "HLG")):
+        (tmp_path / "a.png").write_bytes(png(samples, 8, 2, (b"cICP", bytes((9, transfer, 0, 1)))))
+        with pytest.raises(PictureError, match=rf"an HDR picture \({name}\); save it in sRGB"):
+            read(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes(png(samples, 8, 2, (b"cICP", bytes((4, 6, 0, 1)))))
+    assert_two_halves(read(tmp_path / "a.png"), tolerance=0)
+    (tmp_path / "b.png").write_bytes(png(samples, 8, 2, (b"gAMA", struct.pack(">I", 1))))
+    assert_two_halves(read(tmp_path / "b.png"), tolerance=0)
+    assert [message.split(": ", 1)[1] for message in caplog.messages] == [
+        "its cICP colours, primaries 4 and transfer 6, are not known: ignored",
+        "its gAMA, 1e-05, is impossible: ignored",
+    ]
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_may_lack_its_end_marker_and_nothing_else(tmp_path: Path, progressive: bool) -> None:
+    stream = io.BytesIO()
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    noise.save(stream, "JPEG", quality=90, progressive=progressive)
+    whole = stream.getvalue()
+    (tmp_path / "a.jpg").write_bytes(whole)
+    expected = pixels(read(tmp_path / "a.jpg"))
+    for end in (whole[:-1], whole[:-2]):
+        (tmp_path / "a.jpg").write_bytes(end)
+        np.testing.assert_array_equal(pixels(read(tmp_path / "a.jpg")), expected)
+    scans = [match.start() for match in re.finditer(b"\xff[\xda\xc4]", whole)]
+    cuts = {len(whole) - cut for cut in (4, 5, 6, 9, 30, 300, 1000)} | set(scans)
+    for cut in cuts:
+        (tmp_path / "a.jpg").write_bytes(whole[:cut])
+        with pytest.raises(PictureError, match="truncated|not decodable|not a picture"):
+            read(tmp_path / "a.jpg")
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_deep_pictures_are_whole(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).integers(0, 4096, (40, 40, 3))
+    for name, data in {
+        "a.tif": tiff(samples, 12, 2),
+        "planes.tif": tiff(samples, 16, 2, planar=True, deflate=True),
+        "a.png": png(samples, 16, 2),
+        "a.jp2": jpeg2k_encode(samples.astype(np.uint16), level=0, bitspersample=12),
+    }.items():
+        (tmp_path / name).write_bytes(data)
+        read(tmp_path / name)
+        for kept in (len(data) // 3, len(data) // 2, len(data) * 9 // 10):
+            (tmp_path / name).write_bytes(data[:kept])
+            with pytest.raises(PictureError):
+                read(tmp_path / name)
+    # a strip that goes on behind the end of the file
+    count = struct.pack("<HHII", 279, 4, 1, 40 * 180)
+    data = tiff(samples, 12, 2)
+    assert count in data
+    (tmp_path / "a.tif").write_bytes(data.replace(count, struct.pack("<HHII", 279, 4, 1, 40 * 1800)))
+    with pytest.raises(PictureError, match="parts of its samples are missing"):
+        read(tmp_path / "a.tif")
+
+
+def bombs() -> dict[str, bytes]:
+    """Files that would take minutes or gigabytes, each by the name of its reason."""
+    stream = io.BytesIO()
+    Image.new("L", (2000, 2000), 99).save(stream, "JPEG", progressive=True)
+    jpeg = stream.getvalue()
+    scan = jpeg[jpeg.rindex(b"\xff\xda") : -2]
+    small = png(np.zeros((8, 8, 1), int), 8, 0)
+    deep = bytearray(png(np.zeros((8, 8, 3), int), 16, 2))
+    deep[16:24] = struct.pack(">II", 60_000, 60_000)
+    deep[29:33] = struct.pack(">I", zlib.crc32(deep[12:29]))
+    wide = struct.pack("<HHII", 256, 4, 1, 2_000_000_000)
+    icc = (b"iCCP", b"icc\0\0" + zlib.compress(bytes(200 << 20)))
+    return {
+        "more than 40 scans": jpeg[:-2] + scan * 5000 + jpeg[-2:],
+        "more than 100,000 segments": b"\xff\xd8" + b"\xff\xfe\0\2" * 1_000_000 + b"\xff\xd9",
+        "more than 100,000 chunks": small[:33] + png_of((b"abCd", b""))[8:] * 1_000_000 + small[33:],
+        "too large for": png(np.zeros((8, 8, 1), int), 8, 0, icc),
+        "has more than the 64,000,000 px": bytes(deep),
+        "2000000000x8 px: more than": tiff(np.zeros((8, 8, 3), int), 12, 2).replace(
+            struct.pack("<HHIHH", 256, 3, 1, 8, 0), wide
+        ),
+    }
+
+
+def test_bombs_are_refused_in_seconds(tmp_path: Path) -> None:
+    for reason, data in bombs().items():
+        (tmp_path / "bomb").write_bytes(data)
+        began = time.perf_counter()
+        with pytest.raises(PictureError, match=reason):
+            read(tmp_path / "bomb")
+        assert time.perf_counter() - began < 10, reason
 
 
 def test_a_colour_profile_is_converted_to_srgb(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sdcorrect.core.capture import capture
 from sdcorrect.core.inject import Branches, inject
+from sdcorrect.core.observe import Observation, observe
 from sdcorrect.core.plan import Injection
 from sdcorrect.core.sites import block_at
 from sdcorrect.errors import UsageError
@@ -127,12 +128,150 @@ def test_on_an_injected_skip_the_residual_lies_exactly(
         assert (residual[:free] == 0).all()
 
 
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_pooled_residuals_act_on_the_prompts_branch_alone_as_in_diffusers(
+    checkpoint: Where, tmp_path: Path, icon: Image.Image, family: Family
+) -> None:
+    shuffle = controlnet(family)
+    shuffle.register_to_config(global_pool_conditions=True)
+    shuffle.save_pretrained(tmp_path / "shuffle")
+    model = load_with(checkpoint, family, {"path": str(tmp_path / "shuffle"), "scale": 0.9})
+    parts = model.pipe.components | {
+        "scheduler": DDIMScheduler.from_config(model.scheduler.config),
+        "controlnet": model.controlnets.nets[0],
+    }
+    pipe = (
+        StableDiffusionXLControlNetImg2ImgPipeline(**parts, add_watermarker=False)
+        if family == "sdxl"
+        else StableDiffusionControlNetImg2ImgPipeline(**parts, requires_safety_checker=False)
+    )
+    pipe.set_progress_bar_config(disable=True)
+    hint = canny(icon, (50, 100))
+    expected = pipe(
+        PROMPT,
+        negative_prompt=NEGATIVE,
+        image=icon,
+        control_image=hint,
+        controlnet_conditioning_scale=0.9,
+        strength=0.5,
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        generator=torch.Generator().manual_seed(SEED),
+        output_type="latent",
+    ).images
+    assert relative(sdedit(model, icon, hints=[hint]), expected) < 1e-4
+
+
+@pytest.mark.parametrize("order", [("plain", "pooled"), ("pooled", "plain")])
+def test_beside_a_pooled_network_a_plain_one_acts_everywhere(
+    checkpoint: Where,
+    network: Callable[[Family], Path],
+    tmp_path: Path,
+    icon: Image.Image,
+    order: tuple[str, str],
+) -> None:
+    # a single file tells it by its name alone
+    save_file(original_controlnet_names(controlnet("sd1", 3)), tmp_path / "v11e_shuffle.safetensors")
+    paths = {"plain": network("sd1"), "pooled": tmp_path / "v11e_shuffle.safetensors"}
+    model = load_with(checkpoint, "sd1", *(str(paths[name]) for name in order))
+    rows = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    text = type(model.text(["a"], icon.size)).cat([model.text([p], icon.size) for p in "abcd"])
+    hint = canny(icon, (50, 100))
+    together = model.control([[hint, hint]]).evaluate(rows, torch.tensor(301), text, 1, 1)
+    down, middle = together["down_block_additional_residuals"], together["mid_block_additional_residual"]
+    expected = {}
+    for name, net in zip(order, model.controlnets.nets, strict=True):
+        expected[name] = net(
+            rows,
+            301,
+            text.embeddings,
+            model.control([[hint, hint]]).hints[0].repeat(4, 1, 1, 1),
+            return_dict=False,
+        )
+    for k, residual in enumerate((*down, middle)):
+        plain, pooled = (
+            (*expected[name][0], expected[name][1])[k].clone() for name in ("plain", "pooled")
+        )
+        assert pooled.shape[2:] == (1, 1)
+        plain[:1], pooled[:2] = 0, 0  # the inverted row, and the unconditional one
+        torch.testing.assert_close(residual, plain + pooled, rtol=1e-4, atol=1e-5)
+
+
+def test_a_controlnet_with_a_name_that_bears_on_it_is_another(checkpoint: Where, tmp_path: Path) -> None:
+    identities = []
+    for name in ("soft.safetensors", "soft_shuffle.safetensors"):
+        save_file(original_controlnet_names(controlnet("sd1")), tmp_path / name)
+        model = load_with(checkpoint, "sd1", str(tmp_path / name))
+        identities.append(model.decisive["controlnets"][0][0])
+        assert model.controlnets.nets[0].config.global_pool_conditions == ("shuffle" in name)
+    assert identities[0] != identities[1]
+
+
+@pytest.mark.parametrize("statistics", ["source", "own"])
+@pytest.mark.parametrize("weight", [1.0, 0.4])
+@pytest.mark.parametrize("which", ["both", "cond"])
+@pytest.mark.parametrize("beside", ["captured", "inverted", "sampled"])
+def test_the_residual_stays_whatever_becomes_of_the_skip_below_it(
+    checkpoint: Where,
+    network: Callable[[Family], Path],
+    icon: Image.Image,
+    beside: Any,
+    which: Any,
+    weight: float,
+    statistics: Any,
+) -> None:
+    """(1 - w) S_own + w S + residual, in the branches that are meant, S with own statistics or not."""
+    model = load_with(checkpoint, "sd1", str(network("sd1")))
+    unet, block = model.pipe.unet, 4
+    branches = Branches.of(beside, guided=True)
+    count = len(branches.donors)
+    latents = torch.randn(count + 1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    texts = model.text(["a", "b", "c", "d"][:count], icon.size)
+    control = model.control([[canny(icon, (50, 100))]])
+    skip = Injection("skip", (block,), weight=weight, branches=which, statistics=statistics)
+    with capture(unet, [skip]) as captured:
+        unet(latents[count:], 1, **texts[:1].arguments)
+    rows, t = latents[:count], torch.tensor(301)
+    residuals = control.evaluate(rows, t, texts, free=int(beside == "inverted"))
+    seen: list[Observation] = []
+    with observe(unet, (block,), seen.append, pictures=count):
+        unet(rows, t, **texts.arguments)
+        unet(rows, t, **texts.arguments, **residuals)
+        known = captured if beside == "captured" else None
+        with inject(unet, [skip], captured=known, branches=branches, control=control):
+            unet(rows, t, **texts.arguments, **residuals)
+    bare, plain, used = (observation.skip[block] for observation in seen)
+    residual = residuals["down_block_additional_residuals"][-(block + 1)]
+    changed = [False, *([True] * (count - 1))] if known is None else [True] * count
+    if beside == "sampled":
+        changed[2] = False  # the source's own branch of the prompt
+    for branch, donor in enumerate(branches.donors):
+        if not changed[branch] or (which == "cond" and not branches.conditional[branch]):
+            assert torch.equal(used[branch], plain[branch])
+            continue
+        own = bare[branch : branch + 1]
+        source = captured.skip[block] if known else bare[donor : donor + 1]
+        if statistics == "own":
+            source = (source - mean(source)) / deviation(source) * deviation(own) + mean(own)
+        expected = (1 - weight) * own + weight * source + residual[branch]
+        torch.testing.assert_close(used[branch : branch + 1], expected, rtol=1e-4, atol=1e-4)
+        assert relative(used[branch], plain[branch]) > 1e-2
+
+
+def mean(features: Tensor) -> Tensor:
+    return features.mean(dim=(-2, -1), keepdim=True)
+
+
+def deviation(features: Tensor) -> Tensor:
+    return features.std(dim=(-2, -1), keepdim=True, correction=0)
+
+
 def test_the_inversion_runs_without_it(
     checkpoint: Where, network: Callable[[Family], Path], icon: Image.Image
 ) -> None:
     model = load_with(checkpoint, "sd1", str(network("sd1")))
     calls: list[int] = []
-    model.controlnets.register_forward_pre_hook(lambda *_: calls.append(1))
+    model.controlnets.nets[0].register_forward_pre_hook(lambda *_: calls.append(1))
     translator = Translator(model, [BUILT_IN["correct"]], steps=3, strength=1, guidance_scale=5)
     result = translator(
         [icon],
@@ -221,6 +360,69 @@ def test_what_is_no_controlnet_is_told(checkpoint: Where, tmp_path: Path) -> Non
         with pytest.raises(UsageError, match="controlnet ") as error:
             load_with(checkpoint, "sd1", str(path), offline=True)
         assert "\n" not in str(error.value)
+
+
+def complaint(checkpoint: Where, family: Family, settings: Any) -> str:
+    with pytest.raises(UsageError) as error:
+        load_with(checkpoint, family, settings)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+UNION = ("task_embedding", "control_add_embedding.linear_1.weight", "transformer_layes.0.ln_1.bias")
+
+
+def test_a_controlnet_union_is_refused_by_name(checkpoint: Where, tmp_path: Path) -> None:
+    plain = controlnet("sdxl")
+    tensors = plain.state_dict() | {name: torch.ones(6, 16) for name in UNION}
+    save_file(tensors, tmp_path / "union.safetensors")
+    message = complaint(checkpoint, "sdxl", str(tmp_path / "union.safetensors"))
+    assert "3 tensors in it would not be used, such as" in message
+    assert "ControlNet-Union" in message
+    for changes in ({"_class_name": "ControlNetUnionModel"}, {"num_control_type": 6}, {}):
+        folder = tmp_path / f"union{len(changes)}{'_class_name' in changes}"
+        plain.save_pretrained(folder)
+        save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
+        config = folder / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+        assert "ControlNet-Union" in complaint(checkpoint, "sdxl", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"_class_name": "ControlNetXSAdapter"}, "is no ControlNet but ControlNetXSAdapter"),
+        ({"conditioning_channels": 1}, "its conditioning_channels is 1, expected 3"),
+        ({"layers_per_block": 1}, "made for another family: its layers_per_block is 1, this model's 2"),
+    ],
+)
+def test_another_architecture_is_told(
+    checkpoint: Where, tmp_path: Path, change: dict[str, Any], expected: str
+) -> None:
+    config = controlnet("sd1").config
+    network = type(controlnet("sd1")).from_config({**config, **change})
+    network.save_pretrained(tmp_path)
+    if "_class_name" in change:
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    assert expected in complaint(checkpoint, "sd1", str(tmp_path))
+
+
+def test_a_variant_is_loaded_and_named(checkpoint: Where, tmp_path: Path) -> None:
+    controlnet("sd1", 2).save_pretrained(tmp_path / "cn", variant="fp16")
+    path = str(tmp_path / "cn")
+    message = complaint(checkpoint, "sd1", path)
+    assert "cn: has only the variant fp16; set variant: fp16" in message
+    model = load_with(checkpoint, "sd1", {"path": path, "variant": "fp16"})
+    expected = controlnet("sd1", 2).state_dict()
+    for name, value in model.controlnets.nets[0].state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    controlnet("sd1", 3).save_pretrained(tmp_path / "cn")
+    plain = load_with(checkpoint, "sd1", path)
+    assert plain.decisive["controlnets"] != model.decisive["controlnets"]
+    message = complaint(checkpoint, "sd1", {"path": path, "variant": "ema"})
+    assert "has no variant ema; it has the variant fp16; set variant: fp16" in message
 
 
 def test_canny_draws_edges_white_on_black() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import Family
+from checkpoints import Family, save_folder, tiny
 from PIL import Image
 
 from sdcorrect.errors import UsageError
@@ -57,6 +57,23 @@ def test_settings_are_passed_to_the_pipeline() -> None:
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not load_with().pipe.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     assert thrifty.decisive["vae_tiling"] != load_with().decisive["vae_tiling"]
+
+
+def distilled(tmp_path: Path) -> Path:
+    """A U-Net as BK-SDM's: one layer a block, and no middle."""
+    return save_folder(tiny("sd1", layers_per_block=1, mid_block_type=None), tmp_path / "bk-sdm")
+
+
+def test_a_unet_without_a_middle_block_can_be_compiled(icon: Image.Image, tmp_path: Path) -> None:
+    folder = str(distilled(tmp_path))
+    compiled = load_with(model=folder, compile=True)
+    parts = [m for m in compiled.pipe.unet.modules() if m._compiled_call_impl is not None]
+    assert len(parts) == 4 + 2 * 3 + 3  # resnets of the encoder, feed-forwards of three levels
+    with torch.compiler.set_stance("force_eager"):
+        ours = translate(compiled, icon, "correct-attention", "masactrl")
+    plain = translate(load_with(model=folder), icon, "correct-attention", "masactrl")
+    for name, picture in plain.items():
+        assert np.array_equal(ours[name], picture)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Prompts: plain ones as diffusers reads them, weighted ones of any length."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from sdcorrect.core.syntax import check_networks, parse_weights, readings, unread
 from sdcorrect.errors import UsageError
 from sdcorrect.models import Model, load
-from sdcorrect.models.prompts import encode_plain, encode_weighted, parse_weights
+from sdcorrect.models.prompts import encode_plain, encode_weighted
 from sdcorrect.recipes import BUILT_IN
 from sdcorrect.settings import ModelSettings
 from sdcorrect.translate import Translator
@@ -50,6 +52,12 @@ def weighted() -> Model:
         ("a (cat", [("a ", 1), ("cat", 1.1)]),
         ("a cat) [x)", [("a cat) ", 1), ("x)", 1 / 1.1)]),
         ("(cat:0)", [("cat", 0)]),
+        ("a (bird:-0.5)", [("a ", 1), ("bird", -0.5)]),
+        ("(cat:1.)", [("cat", 1)]),
+        ("(cat:+1.2)", [("cat", 1.2)]),
+        ("(cat: .8 )", [("cat", 0.8)]),
+        ("(cat:.)", [("cat:.", 1.1)]),
+        ("(cat:-)", [("cat:-", 1.1)]),
         ("", []),
     ],
 )
@@ -60,6 +68,7 @@ def test_weights_are_those_of_the_web_uis(prompt: str, expected: list[tuple[str,
 
 
 @example(prompt="[ ] a")
+@example(prompt="BREAK (bird:-0.5) BREAK BREAK b")
 @given(prompt=st.text(alphabet="ab ,:.01()[]\\!", max_size=60))
 @settings(max_examples=60, deadline=None)
 def test_any_text_is_a_prompt(weighted: Model, prompt: str) -> None:
@@ -168,6 +177,116 @@ def test_texts_of_another_length_in_the_batch_change_no_picture(
     for name in rows:
         ((file, alone),) = run(Path(name).stem, name).items()
         assert together[file] == alone
+
+
+def test_a_negative_weight_puts_a_word_on_the_other_side_of_the_empty_prompt(weighted: Model) -> None:
+    empty, hidden = weighted.embed("").embeddings, weighted.embed("red (cat:0)").embeddings
+    negative = weighted.embed("red (cat:-1.5)").embeddings
+    place = len(weighted.pipe.tokenizer("red cat").input_ids) - 2
+    assert negative.isfinite().all()
+    torch.testing.assert_close(negative[:, place + 1 :], hidden[:, place + 1 :], atol=1e-3, rtol=1e-3)
+    tokens = weighted.pipe.tokenizer("red cat", padding="max_length", return_tensors="pt").input_ids
+    seen = torch.ones_like(tokens)
+    seen[:, place] = 0
+    masked = weighted.pipe.text_encoder(tokens, attention_mask=seen)[0]
+    expected = empty[:, place] - 1.5 * (masked - empty)[:, place]
+    torch.testing.assert_close(negative[:, place], expected, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a cat", [["a cat"]]),
+        ("a cat BREAK a dog", [["a cat"], ["a dog"]]),
+        ("a catBREAK BREAKFAST, break", [["a catBREAK BREAKFAST, break"]]),
+        ("BREAK a", [[], ["a"]]),
+        ("a BREAK BREAK b BREAK", [["a"], [], ["b"]]),
+        ("(a BREAK b:1.3) c", [["a"], ["b", " c"]]),
+        ("", [[]]),
+    ],
+)
+def test_break_begins_a_new_reading(prompt: str, expected: list[list[str]]) -> None:
+    found = readings(parse_weights(prompt))
+    assert [[text for text, _ in reading] for reading in found] == expected
+    if prompt.startswith("("):
+        assert found == [[("a", 1.3)], [("b", 1.3), (" c", 1.0)]]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_break_parts_is_read_by_itself(checkpoint: Where, family: Family) -> None:
+    folder = str(checkpoint(family, "folder"))
+    model = load(ModelSettings(model=folder, prompt_syntax="weighted", device="cpu"))
+    prompts = ("a (red:1.3) cat", "a dog", f"{LONG} and")
+    parted = model.embed(" BREAK ".join(prompts), 9)
+    alone = [model.embed(prompt) for prompt in prompts]
+    assert model.count_chunks(" BREAK ".join(prompts)) == 2 + model.count_chunks(LONG)
+    expected = torch.cat([each.embeddings for each in alone], dim=1)
+    assert torch.equal(parted.embeddings[:, : expected.shape[1]], expected)
+    assert parted.embeddings.shape[1] == 9 * 24
+    if family == "sdxl":
+        assert torch.equal(parted.pooled, alone[0].pooled)
+
+
+PLAIN_ONLY = ["a (bird:1.5)", "a (bird:-0.5)", "((bird))", "a [bird]", r"saber \(fate\)", "a BREAK b"]
+ANYWHERE = ["a cat AND a dog", "a [cat:dog:0.5]", "a [cat|dog]"]
+
+
+@pytest.mark.parametrize("prompt", PLAIN_ONLY + ANYWHERE)
+@pytest.mark.parametrize("syntax", ["plain", "weighted"])
+def test_what_is_read_otherwise_than_by_web_uis_is_told(
+    model: Model, weighted: Model, caplog: pytest.LogCaptureFixture, prompt: str, syntax: str
+) -> None:
+    (model if syntax == "plain" else weighted)._encode(prompt, 1)
+    told = [r.getMessage() for r in caplog.records if r.name == "sdcorrect.models.prompts"]
+    if prompt in ANYWHERE:
+        assert any("write them out" in line or "make one prompt of them" in line for line in told)
+    else:
+        assert ["set prompt_syntax: weighted" in line for line in told] == [True] * (syntax == "plain")
+
+
+@pytest.mark.parametrize("prompt", ["", "a cat, and a dog", "BREAKFAST IN A SANDBOX", "12:30, a/b"])
+def test_of_words_alone_nothing_is_told(prompt: str) -> None:
+    assert not list(unread(prompt, weighted=False))
+
+
+@pytest.mark.parametrize("syntax", ["plain", "weighted"])
+@pytest.mark.parametrize(
+    ("prompt", "remedy"),
+    [
+        ("a cat <lora:ink:0.8>", "`loras: [{path: ink.safetensors, weight: 0.8}]`"),
+        ("<lora:ink>, a cat", "`loras: [{path: ink.safetensors, weight: 1}]`"),
+        ("a <LyCO:some style:0.5:0.2>", "path: some style.safetensors, weight: 0.5"),
+        ("a <hypernet:x:1>", "hypernetworks are not known"),
+    ],
+)
+def test_a_lora_in_a_prompt_is_refused_and_told_where_it_belongs(
+    model: Model, weighted: Model, prompt: str, remedy: str, syntax: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(remedy)):
+        check_networks(prompt)
+    with pytest.raises(UsageError, match=re.escape(remedy)):
+        (model if syntax == "plain" else weighted).embed(prompt)
+    check_networks("a <lora> cat, 3 < 4 and lora:ink:0.8")
+
+
+def test_a_lora_in_any_prompt_of_a_job_is_told_before_it_begins(
+    translate: Callable[..., Result], pictures: Path, tmp_path: Path
+) -> None:
+    listed = pictures / "listed.jsonl"
+    listed.write_text(json.dumps({"path": "bicycle.png", "prompt": "a <lora:ink:0.8>"}))
+    (pictures / "bicycle.txt").write_text("a bicycle <lora:ink:0.8>")
+    (tmp_path / "job.yaml").write_text("prompt: a\nnegative_prompt: ugly <lora:ink:0.8>\n")
+    for arguments in (
+        (pictures, "-p", "a <lora:ink:0.8>"),
+        (pictures, "-c", tmp_path / "job.yaml"),
+        (listed,),
+        (pictures, "-p", "{caption}", "--limit", 1, "--set", "input.recursive=false"),
+    ):
+        result = translate(*arguments, "-o", tmp_path / "out")
+        assert result.exit_code == 2, arguments
+        assert "loras: [{path: ink.safetensors, weight: 0.8}]" in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+        assert not (tmp_path / "out").exists()
 
 
 def test_methods_that_align_words_refuse_weighted_prompts(weighted: Model) -> None:

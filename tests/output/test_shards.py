@@ -93,6 +93,48 @@ def test_flags_come_before_the_array(tmp_path: Path) -> None:
         choose_shard(4, 4, tmp_path, {})
 
 
+def test_one_shard_alone_is_all_pictures_whatever_the_array(tmp_path: Path) -> None:
+    assert choose_shard(1, None, tmp_path, environment(1, [0, 1], 0)) == Shard(0, 1)
+    assert choose_shard(1, 0, tmp_path, environment(1, [0, 1], 0)) == Shard(0, 1)
+    assert not (tmp_path / "records").exists()
+
+
+@pytest.mark.parametrize("ids", [[0, 1, 2], [5, 7, 9], [1, 3, 10]])
+def test_what_would_be_claimed_is_claimed_then(ids: list[int], tmp_path: Path) -> None:
+    for task in ids[::-1]:
+        before = sorted(tmp_path.rglob("*"))
+        told = choose_shard(None, None, tmp_path, environment(1, ids, task), claim=False)
+        assert sorted(tmp_path.rglob("*")) == before
+        assert told == shard_of(1, ids, task, tmp_path) == shard_of(1, ids, task, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ID", "7"),
+        ("ID", ""),
+        ("ID", "4294967294"),  # which SLURM gives for none
+        ("MIN", "2"),
+        ("MAX", None),
+        ("MAX", "x"),
+        ("COUNT", None),
+        ("COUNT", "0"),
+        ("COUNT", "1000000000"),
+        ("STEP", "0"),
+    ],
+)
+def test_variables_that_are_of_no_array_are_refused_and_the_way_out_is_told(
+    tmp_path: Path, name: str, value: str | None
+) -> None:
+    variables = environment(1, [0, 1, 2, 3], 1)
+    del variables[f"SLURM_ARRAY_TASK_{name}"]
+    if value is not None:
+        variables[f"SLURM_ARRAY_TASK_{name}"] = value
+    with pytest.raises(UsageError, match="SLURM_ARRAY_TASK_.*; give --num-shards 1 for all pictures"):
+        choose_shard(None, None, tmp_path, variables)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_array_whose_variables_are_incomplete_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="SLURM_ARRAY_TASK_COUNT is None"):
         ArrayTask.from_environment({"SLURM_ARRAY_TASK_ID": "3"})

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Translate the icons that split.csv keeps for reporting, which no choice was made on, and measure how near
+# each recipe comes to the truth: scripts/research/report_wide.sh [STRENGTH ...], 0.8 by default. RECIPES
+# (sdedit, correct, correct-adain, correct-wide) and LIMIT (all 80) change what is done. Stopped, or called
+# with more recipes or a higher limit, it goes on from there.
+source "$(dirname "$0")/../setup.sh"
+strengths=("$@")
+[ ${#strengths[@]} -gt 0 ] || strengths=(0.8)
+recipes=${RECIPES:-sdedit, correct, correct-adain, correct-wide}
+out=out/wide
+declare -A prompts=(
+  [flat]="in flat design style" [3d]="in 3d render style" [ink]="in black and white ink style"
+)
+
+for style in "${!prompts[@]}"; do
+  mkdir -p "$out/icons/$style"
+  grep ',report$' scripts/research/split.csv | cut -d, -f1 | while read -r icon; do
+    cp -n "sdcorrect/assets/icons/$style/$icon.png" "$out/icons/$style/"
+  done
+done
+
+for strength in "${strengths[@]}"; do
+  for direction in 3d-to-flat flat-to-ink flat-to-3d ink-to-3d; do
+    from=${direction%-to-*} to=${direction#*-to-} folder=$out/$direction/$strength
+    others=()
+    for style in "${!prompts[@]}"; do
+      if [ "$style" != "$to" ]; then others+=(--other-style "${prompts[$style]}"); fi
+    done
+    .venv/bin/sdcorrect translate "$out/icons/$from" -c configs/benchmark-icons.yaml -o "$folder" \
+      -p "${prompts[$to]}" --strength "$strength" --limit "${LIMIT:-80}" --set "variants=[$recipes]"
+    .venv/bin/sdcorrect evaluate "$folder" --reference "$out/icons/$to" "${others[@]}"
+  done
+done

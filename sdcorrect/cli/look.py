@@ -1,0 +1,27 @@
+"""What a job's pictures are, found before anything is loaded."""
+
+from typing import TYPE_CHECKING
+
+from sdcorrect.cli.console import err
+from sdcorrect.config import Job
+
+if TYPE_CHECKING:
+    from sdcorrect.inputs.items import Found
+
+
+def look(job: Job) -> "Found":
+    """What `job` covers.
+
+    Raises:
+        UsageError: there is nothing, or no hints for it.
+    """
+    from sdcorrect.inputs.hints import check_folders
+    from sdcorrect.inputs.items import find
+
+    check_folders(job.controlnets)
+    return find(job)
+
+
+def tell_left_out(found: "Found") -> None:
+    for notice in found.notices:
+        err.print(notice)

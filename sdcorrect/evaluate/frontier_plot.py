@@ -1,0 +1,53 @@
+"""The curves of a frontier as a figure."""
+
+import io
+from itertools import cycle
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sdcorrect.evaluate.profiles import LOWER_IS_BETTER
+from sdcorrect.evaluate.results import Frontier, Plane
+from sdcorrect.output.files import write_atomically
+
+#: Okabe and Ito's colours, told apart with any colour vision.
+COLOURS = ("#999999", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#000000")
+SIDE = 4.2  #: of a panel, inches
+DPI = 110
+
+
+def write_plot(frontier: Frontier, file: Path) -> None:
+    """Raises SdcorrectError where the file cannot be written."""
+    stream = io.BytesIO()
+    draw(frontier).savefig(stream, format="png")
+    write_atomically(file, stream.getvalue(), temporary=file.with_name(f".{file.name}.tmp"))
+
+
+def draw(frontier: Frontier) -> Figure:
+    """A panel for each plane: each curve goes over the strengths, and a variant at one is a diamond."""
+    kept = list(dict.fromkeys(plane.kept for plane in frontier.planes))
+    styles = list(dict.fromkeys(plane.style for plane in frontier.planes))
+    figure = Figure((SIDE * len(styles), SIDE * len(kept) + 0.6), dpi=DPI, layout="constrained")
+    panels = figure.subplots(len(kept), len(styles), squeeze=False)
+    for plane in frontier.planes:
+        _draw(panels[kept.index(plane.kept)][styles.index(plane.style)], plane, frontier)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def _draw(panel: Axes, plane: Plane, frontier: Frontier) -> None:
+    for (variant, points), colour in zip(frontier.curves.items(), cycle(COLOURS), strict=False):
+        panel.plot(
+            [point.means[plane.style] for point in points],
+            [point.means[plane.kept] for point in points],
+            "o-" if len(points) > 1 else "D",
+            color=colour,
+            label=variant,
+            markersize=4 if len(points) > 1 else 7,
+        )
+    panel.set_xlabel(f"{plane.style} →", parse_math=False)
+    lower = plane.kept.removesuffix("_truth") in LOWER_IS_BETTER
+    panel.set_ylabel(f"← {plane.kept}" if lower else f"{plane.kept} →", parse_math=False)
+    panel.grid(alpha=0.25)

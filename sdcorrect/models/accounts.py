@@ -1,0 +1,202 @@
+"""Everything in a file is accounted for: used, or listed here as ignorable, or the file is refused.
+
+One rule for every kind of file that a job names. A loader says what a file holds and what of it was
+used; what is left over is looked up in `IGNORABLE`, and what is not there refuses the file in one line
+that names it, says what it is (`STRANGERS`) and what would work. What the libraries say while they
+load becomes a warning of our own.
+"""
+
+import logging
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from sdcorrect.errors import UsageError, printable
+
+logger = logging.getLogger(__name__)
+
+#: Tensors that change no picture, whatever the kind of file: patterns of whole names, by why.
+IGNORABLE = {
+    "counts up from 0, as every text encoder does by itself": r"(.*\.)?position_ids",
+    "the mask of a causal text encoder, which makes it by itself": r"(.*\.)?attn_mask",
+    "averages over the training (EMA) beside the weights": r"(first_stage_model\.)?model_ema\..+",
+    "what the training's loss was computed with": r"(first_stage_model\.|vae\.)?loss\..+",
+    "weights of the training's loss": r"logvar|lvlb_weights",
+    "tables that follow from the scheduler's betas": (
+        r"betas|(sqrt_|sqrt_recip_|sqrt_recipm1_|sqrt_one_minus_|log_one_minus_)?alphas_cumprod(_prev)?"
+        r"|posterior_(variance|log_variance_clipped|mean_coef[12])|denoiser\.(log_)?sigmas"
+    ),
+    "compares pictures with texts, and no picture is read": r"(.*\.)?logit_scale",
+    "the last layer of OpenCLIP, after the one that Stable Diffusion 2 reads": (
+        r"cond_stage_model\.model\.(transformer\.resblocks\.23\..+|text_projection)"
+    ),
+    "pools the first text encoder, which no family asks of it": (
+        r"(cond_stage_model|conditioner\.embedders\.0)\.transformer\.text_projection(\.weight)?"
+    ),
+    "notes on how a word was learned": (
+        r"step|name|hash|notes|change_vector|string_to_token|sd_checkpoint(_name)?"
+    ),
+    "counts the steps of the training": r"(.*\.)?(global_step|num_updates|num_batches_tracked)",
+}
+MERGED = "merge it into its model with the trainer's own tool and give that as model"
+WORDS = "give them in a file of their own under textual_inversions"
+#: What else is met in files, by a part of the tensors' names: what it is, and what would work.
+STRANGERS = (
+    (r"control_model\.", "a ControlNet", "give it under controlnets"),
+    (r"(^|\.)(position_net|fuser)\.", "GLIGEN's boxes", "give a model without them"),
+    (r"motion_modules\.|temporal_transformer", "a motion module for videos", "give a model of pictures"),
+    (r"\.oft_|oft_blocks|oft_diag", "OFT", MERGED),
+    (r"\.boft_", "BOFT", MERGED),
+    (r"\.on_input$", "IA3", MERGED),
+    (r"\.[ab][12]\.weight$", "GLoRA", MERGED),
+    (r"\.diff(_b)?$", "whole differences of weights", MERGED),
+    (r"\.[wb]_norm$|norm\w*\.lora_", "trained normalisations", MERGED),
+    (r"lora_(B|up)\..*bias$", "trained biases", MERGED),
+    (r"vera_lambda", "VeRA", MERGED),
+    (r"bundle_emb|emb_params|string_to_param|embedding_manager", "learned words", WORDS),
+    (r"\.lora_|_lora\.|\.hada_|\.lokr_|\.dora_scale", "a LoRA or its like", "give it under loras"),
+    (r"label_emb\.|class_embedding\.", "a class embedding, as of unCLIP", "give a model without it"),
+    (r"noise_augmentor\.|^embedder\.", "unCLIP's reading of pictures", "give a model that reads texts"),
+    (r"task_embedding|control_add_embedding|transformer_layes", "ControlNet-Union", "give a plain one"),
+    (r"^lora_te2_|^text_encoder_2\.", "SDXL's second text encoder", "give an SDXL as model"),
+    (r"image_proj|ip_adapter|to_[kv]_ip", "an IP-Adapter", "sdcorrect has no place for one"),
+    (
+        r"(double|single|joint)_blocks[._]|single_transformer_blocks|x_embedder|^(lora_)?transformer[._]",
+        "another architecture",
+        "give SD 1.x, 2.x or SDXL",
+    ),
+    (r"edm_|sigma_(max|min|data)", "the mark of an EDM model", "give one trained on betas"),
+    (
+        r"^(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner)\.",
+        "a part of a checkpoint",
+        "give a whole one as model",
+    ),
+)
+UNKNOWN = ("nothing that is known here", "give the file without it, or converted to diffusers' format")
+
+#: What libraries tell while they load that changes no picture, or that is accounted for by tensor.
+HARMLESS = re.compile(
+    r"torchvision|safety.checker|kept in float32|LOAD REPORT|^Some weights of|EMA weights|deprecat"
+    r"|Fetching|device_map|fast processor|fast image processor|unsafe serialization"
+    r"|no file named diffusion_pytorch_model\.safetensors",
+    re.I,
+)
+#: The words in a header's keys that tell how a file is to be used.
+BEARING = re.compile(
+    r"alpha|rank|(^|_)dim($|_)|lora|dora|scal(e|ing)|predict|snr|sigma|v_pred|parameteri[sz]ation", re.I
+)
+#: Headers of trainers and of model sites that tell of the training; alphas and ranks are in tensors too.
+NOTES = re.compile(r"ss_.*|sshs_.*|modelspec\..*|format|sd_merge_.*|thumbnail|recipe")
+
+
+def ignorable(key: str) -> bool:
+    """Whether a tensor of this name changes no picture, so that it may be left unused."""
+    return any(re.fullmatch(pattern, key) for pattern in IGNORABLE.values())
+
+
+def stranger(what: str, keys: Iterable[str]) -> tuple[str, str]:
+    """What tensors of these names are that have no place in a file that is `what`; what would work."""
+    for pattern, kind, remedy in STRANGERS:
+        if f"under {what.replace(' ', '_')}" not in remedy and any(
+            re.search(pattern, key) for key in keys
+        ):
+            return kind, remedy
+    return UNKNOWN
+
+
+def account_for(what: str, name: str, held: Iterable[str], used: Collection[str]) -> None:
+    """Refuse a file of which something would be dropped.
+
+    Args:
+        what: the file is to the job, such as "vae"; begins the message.
+        name: of the file, as the job gives it.
+        held: the names of all tensors in the file.
+        used: those that a loader has used.
+
+    Raises:
+        UsageError: a tensor is neither used nor ignorable.
+    """
+    rest = [key for key in held if key not in used and not ignorable(key)]
+    if rest:
+        kind, remedy = stranger(what, rest)
+        count = "1 tensor" if len(rest) == 1 else f"{len(rest)} tensors"
+        raise UsageError(
+            f"{what} {name}: {count} in it would not be used, such as {printable(rest[0])}: "
+            f"{kind}; {remedy}"
+        )
+
+
+def account_for_loading(what: str, name: str, part: str, told: Mapping[str, Any]) -> None:
+    """Refuse a part of which `from_pretrained(..., output_loading_info=True)` did not use or find all.
+
+    Libraries fill what they do not find with random numbers, and go on.
+
+    Args:
+        part: of a pipeline, such as "unet".
+        told: the second result of that call.
+
+    Raises:
+        UsageError: a tensor is absent, has another shape, or is neither used nor ignorable.
+    """
+    missing = [key for key in sorted(told["missing_keys"]) if not ignorable(key)]
+    if missing:
+        raise UsageError(
+            f"{what} {name}: {len(missing)} tensors of its {part} are absent, such as {missing[0]}"
+        )
+    for key, shape, expected in told["mismatched_keys"]:
+        raise UsageError(
+            f"{what} {name}: {key} of its {part} is {tuple(shape)}, "
+            f"its config.json says {tuple(expected)}"
+        )
+    account_for(what, f"{name} ({part})", sorted(told["unexpected_keys"]), ())
+
+
+def account_for_header(what: str, name: str, header: Mapping[str, str], used: Collection[str]) -> None:
+    """Tell of keys in a file's header that seem to say how it is to be used, and that nothing read.
+
+    Args:
+        header: the metadata of a .safetensors file.
+        used: the keys that a loader has read.
+    """
+    for key in header:
+        if key not in used and BEARING.search(key) and not NOTES.fullmatch(key):
+            logger.warning(
+                "%s %s: its header says %s: %s, which is not known here and is not used",
+                what,
+                name,
+                printable(key),
+                printable(header[key])[:60],
+            )
+
+
+@contextmanager
+def notices(what: str, name: str) -> Iterator[None]:
+    """Within this context, what diffusers, transformers and peft tell becomes a warning of our own.
+
+    They tell in their logs alone what they do not use of a file, such as keys of a config.json.
+    """
+    libraries = [logging.getLogger(library) for library in ("diffusers", "transformers", "peft")]
+    before = [(library, library.level, library.handlers, library.propagate) for library in libraries]
+    listener = _Listener(logging.WARNING)
+    for library in libraries:
+        library.setLevel(logging.WARNING)
+        library.handlers, library.propagate = [listener], False
+    try:
+        yield
+    finally:
+        for library, level, handlers, propagate in before:
+            library.setLevel(level)
+            library.handlers, library.propagate = handlers, propagate
+    for told in dict.fromkeys(listener.told):
+        if not HARMLESS.search(told):
+            logger.warning("%s %s: %s", what, name, printable(told))
+
+
+class _Listener(logging.Handler):
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.told: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append(" ".join(record.getMessage().split())[:300])

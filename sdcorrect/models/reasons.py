@@ -1,0 +1,20 @@
+"""Why a library could not load something, in words for those who wrote the job."""
+
+import re
+
+#: Sentences of the libraries that advise programmers.
+_ADVICE = re.compile(
+    r"\w+ ?= ?(True|False|None)\b|stack ?trace|traceback|from_pretrained|from_single_file|`\w+\("
+    r"|Please (load|make sure|check|open|pass|use)|pip install|torch\.load|weights_only"
+    r"|local_files_only|huggingface",
+    re.I,
+)
+_LONGEST = 200
+
+
+def reason_of(error: BaseException) -> str:
+    """What `error` says, on one line and without its advice for programmers."""
+    text = " ".join(str(error).split())
+    sentences = re.split(r"(?<=[.!?:]) (?=[A-Z])", text)
+    kept = " ".join(sentence for sentence in sentences if not _ADVICE.search(sentence))
+    return (kept or "a library could not read it")[:_LONGEST].rstrip(" .:")

@@ -1,0 +1,122 @@
+"""Find and load another VAE, of diffusers' format or the original one."""
+
+import logging
+from pathlib import Path
+
+from diffusers import AutoencoderKL
+from diffusers.loaders.single_file_utils import SingleFileComponentError
+from safetensors import SafetensorError
+from torch import dtype as DType
+
+from sdcorrect.errors import UsageError
+from sdcorrect.models.accounts import account_for, account_for_loading, notices
+from sdcorrect.models.architecture import check_latents
+from sdcorrect.models.controlnets import MISFITS
+from sdcorrect.models.original import taken
+from sdcorrect.models.reasons import reason_of
+from sdcorrect.models.sources import Finder, Found
+from sdcorrect.models.tensors import read_shapes
+from sdcorrect.models.variants import listing, refuse_unreadable, weights_in
+
+logger = logging.getLogger(__name__)
+
+#: What is downloaded of a repository: its own VAE's files, or those of a pipeline's.
+FILES = tuple(
+    f"{folder}{file}"
+    for folder in ("", "vae/")
+    for file in (
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+        "diffusion_pytorch_model.bin",
+        "diffusion_pytorch_model*.json",
+        "diffusion_pytorch_model-*-of-*",
+    )
+)
+
+
+def find_vae(name: str, finder: Finder) -> Found:
+    """A VAE's folder or file, or a pipeline's folder, downloaded where the hub has it.
+
+    Raises:
+        UsageError: it is not there, or holds no weights.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir() and not (_folder(path) / "config.json").is_file():
+        raise UsageError(f"vae {name}: that folder is no VAE of diffusers' format (no config.json)")
+    inside = ("vae/*",) if _folder(path) != path else ("*",)
+    found = finder.find("vae", name, FILES, here=inside)
+    if found.path.is_dir():
+        part = "vae" if _folder(found.path) != found.path else ""
+        _check_weights(name, part, weights_in(listing(name, found)).get(part, set()))
+    return found
+
+
+def _folder(path: Path) -> Path:
+    """The folder of the VAE itself, where `path` is that of a pipeline."""
+    return path / "vae" if (path / "vae").is_dir() else path
+
+
+def _check_weights(name: str, part: str, variants: set[str]) -> None:
+    if not variants:
+        raise UsageError(f"vae {name}: holds no weights of a VAE under diffusers' names")
+    if "" not in variants:
+        folder = f"{name}/{part}" if part else name
+        variant = min(variants)
+        raise UsageError(
+            f"vae {name}: its only weights are of variant {variant}; name their file: "
+            f"{folder}/diffusion_pytorch_model.{variant}.safetensors"
+        )
+
+
+def load_vae(found: Found, config: Path, dtype: DType, *, xl: bool) -> AutoencoderKL:
+    """A VAE from a diffusers folder, a pipeline's folder or a single file, the latter as `config` says.
+
+    Args:
+        config: the diffusers folder that the model's settings come from.
+        xl: whether the model is an SDXL.
+
+    Raises:
+        UsageError: it is broken, or is no VAE of Stable Diffusion.
+    """
+    path = found.path
+    try:
+        with notices("vae", str(path)):
+            if path.is_file():
+                vae = AutoencoderKL.from_single_file(
+                    str(path), config=str(config), subfolder="vae", local_files_only=True, dtype=dtype
+                )
+            else:
+                vae, told = AutoencoderKL.from_pretrained(
+                    _folder(path),
+                    local_files_only=True,
+                    dtype=dtype,
+                    output_loading_info=True,
+                )
+                account_for_loading("vae", str(path), "VAE", told)
+    except NotImplementedError:  # what torch says of moving a tensor that has no content
+        raise UsageError(f"vae {path}: some of its tensors are absent") from None
+    except (*MISFITS, OSError, SafetensorError, SingleFileComponentError) as error:
+        refuse_unreadable("vae", _folder(path), None)
+        raise UsageError(f"vae {path}: not a VAE of Stable Diffusion: {reason_of(error)}") from None
+    if path.is_file():
+        shapes = read_shapes("vae", path)
+        account_for("vae", str(path), shapes, taken(shapes, {"vae": vae}))
+    if vae.config.latent_channels != 4:
+        raise UsageError(
+            f"vae {path}: its latents have {vae.config.latent_channels} channels, Stable Diffusion's 4"
+        )
+    check_latents(f"vae {path}: it", vae.config, xl=xl)
+    own, models = vae.config.scaling_factor, _scaling_factor(config)
+    if own != models:
+        logger.warning(
+            "vae %s: scales latents by %g, the model's own by %g; is it of another family?",
+            path,
+            own,
+            models,
+        )
+    return vae
+
+
+def _scaling_factor(config: Path) -> float:
+    factor: float = AutoencoderKL.load_config(config, subfolder="vae").get("scaling_factor", 0.18215)
+    return factor

@@ -1,0 +1,139 @@
+"""What is printed: names as they are, plain lines in logs, and nothing into a closed pipe."""
+
+import logging
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from sdcorrect.cli.console import MOST_ALIKE, _Lines
+
+Run = Callable[..., Result]
+COMMAND = (sys.executable, "-c", "from sdcorrect.cli import app; app()")
+QUICK = ("-p", "x", "--steps", "2", "--strength", "1", "--set", "size=32", "--method", "sdedit")
+#: What rich takes for styles, for errors in styles, and for the names of emoji.
+MARKED = ["out [final]", "a[/b]", "[red]", "[/]", ":cat:", "[link=x]y", "\\[z]"]
+
+
+@pytest.mark.parametrize("name", ["out [final]", "a[/b]", ":cat:"])
+def test_names_are_printed_as_they_are(
+    translate: Run, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (pictures / f"{Path(name).name}.png").write_bytes(b"no picture")
+    result = translate(pictures, "-o", name, "--method", "sdedit", "--limit", 9)
+    assert result.exit_code == 3
+    assert f"pictures: {name}/<variant>/" in result.stdout
+    assert f"failed: {Path(name).name}.png (sdedit): " in result.stderr
+    dry = translate(pictures, "-o", name, "--dry-run")
+    assert f"by correct into {name}\n" in dry.stdout
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_names_in_errors_and_of_other_commands(
+    sdcorrect: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = Path(f"{name}.yaml")
+    job.parent.mkdir(exist_ok=True)
+    job.write_text("input: {path: in}\noutput: {path: out}\nprompt: p\n")
+    assert sdcorrect("validate", job).stdout.startswith(f"{name}.yaml: a valid job")
+    job.write_text("prompt: [\n")
+    assert sdcorrect("validate", job).stderr.startswith(f"error: {name}.yaml:2: not YAML")
+    for command in ("status", "merge"):
+        assert f"error: {name}: no job.json" in sdcorrect(command, name).stderr
+    refused = sdcorrect("translate", __file__, *QUICK, "--model", name, "-o", "o")
+    assert f"model {name}: " in refused.stderr
+
+
+def test_what_would_steer_a_terminal_is_escaped(sdcorrect: Run, tmp_path: Path) -> None:
+    result = sdcorrect("status", tmp_path / "a\x1b[2Jb\nc")
+    assert "a\\x1b[2Jb\\nc: no job.json" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_log_has_plain_lines_whatever_the_environment_says(pictures: Path, tmp_path: Path) -> None:
+    """Standard output goes to a file under FORCE_COLOR, messages go to a dumb terminal."""
+    (pictures / "broken.png").write_bytes(b"no picture")
+    above, below = pty.openpty()
+    environment = {**os.environ, "FORCE_COLOR": "1", "TERM": "dumb", "TTY_COMPATIBLE": "1"}
+    command = [*COMMAND, "translate", str(pictures), "-o", str(tmp_path / "out"), *QUICK]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=below, env=environment)
+    os.close(below)
+    messages = b""
+    try:
+        while read := os.read(above, 4096):
+            messages += read
+    except OSError:  # the other end is closed
+        pass
+    assert process.wait() == 3
+    assert b"\x1b" not in messages + (tmp_path / "log").read_bytes()
+    lines = messages.decode().splitlines()
+    assert sorted(line.split()[1] for line in lines[:-1]) == ["done", "done", "done", "failed"]
+    assert lines[-1].startswith("failed: broken.png (sdedit): ")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_name_that_the_terminal_cannot_show_ends_nothing(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "日本.yaml").write_text("input: {path: in}\noutput: {path: out}\nprompt: p\n")
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [*COMMAND, "validate", str(tmp_path / "日本.yaml")]
+    process = subprocess.run(command, env=environment, capture_output=True)
+    assert (process.returncode, process.stderr) == (0, b"")
+    assert b"\\u65e5\\u672c.yaml: a valid job" in process.stdout
+
+
+def test_the_script_for_slurm_has_a_paths_own_bytes(tmp_path: Path) -> None:
+    job = os.fsencode(tmp_path) + b"/\xff.yaml"
+    Path(os.fsdecode(job)).write_text("input: {path: in}\noutput: {path: out}\nprompt: p\n")
+    command = [*COMMAND, "slurm", "-c", os.fsdecode(job), "--tasks", "2"]
+    process = subprocess.run(command, capture_output=True)
+    assert process.returncode == 0, process.stderr
+    assert b"/\xff.yaml" in process.stdout
+
+
+@pytest.mark.parametrize("command", [["recipes"], ["--help"], ["schema", "job"], ["slurm"]])
+def test_a_reader_that_goes_ends_it_quietly(command: list[str], tmp_path: Path) -> None:
+    if command == ["slurm"]:
+        (tmp_path / "j.yaml").write_text("input: {path: in}\noutput: {path: out}\nprompt: p\n")
+        command = ["slurm", "-c", str(tmp_path / "j.yaml"), "--tasks", "2"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = subprocess.run([*COMMAND, *command], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (process.returncode, process.stderr) == (141, b"")
+
+
+def test_a_run_whose_log_is_closed_ends_with_whole_records(pictures: Path, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [*COMMAND, "translate", str(pictures), "-o", str(tmp_path / "out"), *QUICK]
+    process = subprocess.run(command, stdout=writing, stderr=writing)
+    os.close(writing)
+    assert process.returncode == 141
+    records = (tmp_path / "out" / "records" / "0-of-1.jsonl").read_text()
+    assert records.endswith("\n") and records.count('"done"') >= 1
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+def test_of_warnings_that_are_alike_no_more_are_shown_than_a_person_reads(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    handler = _Lines()
+    for number in range(5000):
+        record = logging.LogRecord("n", logging.WARNING, "f", 1, "%s: ignored", (number,), None)
+        handler.emit(record)
+    handler.emit(logging.LogRecord("n", logging.WARNING, "f", 1, "another", (), None))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "warning: 0: ignored"
+    assert len(lines) == MOST_ALIKE + 2
+    assert lines[-2:] == [
+        "warning: and more lines like the last, of which only 100 are shown",
+        "warning: another",
+    ]

@@ -1,0 +1,125 @@
+"""Curves over strengths, and what they dominate."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from jsonschema import Draft202012Validator
+from PIL import Image
+
+from sdcorrect.evaluate.frontier import area_under
+
+Run = Callable[..., Result]
+
+
+def area(*points: tuple[float, float]) -> float:
+    styles, kept = np.array(points).T
+    return area_under(styles, kept)
+
+
+def test_a_point_dominates_a_rectangle_and_a_line_what_lies_under_it() -> None:
+    assert area((0.5, 0.4)) == pytest.approx(0.2)
+    assert area((1, 1)) == pytest.approx(1)
+    assert area((0, 1), (1, 0)) == pytest.approx(0.5, abs=0.02)
+    assert area((0, 1), (1, 1)) == pytest.approx(1)
+    # left of its weakest strength a curve has what it has there
+    assert area((0.5, 0.8), (1, 0)) == pytest.approx(0.5 * 0.8 + 0.2, abs=0.02)
+
+
+def test_what_is_dominated_adds_nothing_and_order_does_not_matter() -> None:
+    curve = (0.0, 1.0), (0.6, 0.7), (1.0, 0.2)
+    assert area(*curve) == pytest.approx(area(*curve[::-1]))
+    assert area((0.6, 0.7), (0.3, 0.1)) == pytest.approx(area((0.6, 0.7)))
+    assert area(*curve) > area(*curve[1:]) > area(*curve[2:])
+
+
+@pytest.fixture
+def strengths(folders: Any, translate: Run, tmp_path: Path) -> list[Path]:
+    """The same job at three strengths, the last of them with a variant of its own."""
+    outs = [tmp_path / "curves" / name for name in ("0.5", "1", "inverted")]
+    variants = ("[sdedit, correct]", "[sdedit, correct]", "[ddim]")
+    for out, strength, chosen in zip(outs, (0.5, 1, 1), variants, strict=True):
+        settings = ("--set", "size=32", "--set", f"variants={chosen}", "--strength", strength)
+        result = translate(folders.pictures, "-o", out, *settings)
+        assert result.exit_code == 0, result.stderr
+    return outs
+
+
+@pytest.fixture
+def measured(sdcorrect: Run, networks: Path) -> Run:
+    return lambda *arguments: sdcorrect("evaluate", "--clip", networks / "clip", *arguments)
+
+
+def test_several_folders_become_curves_areas_and_a_plot(
+    measured: Run, sdcorrect: Run, strengths: list[Path], folders: Any
+) -> None:
+    result = measured("--frontier", *strengths, "--reference", folders.pictures)
+    assert result.exit_code == 0, result.stderr
+    content = json.loads((strengths[0].parent / "frontier.json").read_text())
+    Draft202012Validator(json.loads(sdcorrect("schema", "frontier").stdout)).validate(content)
+    assert {name: [p["strength"] for p in curve] for name, curve in content["curves"].items()} == {
+        "sdedit": [0.5, 1],
+        "correct": [0.5, 1],
+        "ddim": [1],
+    }
+    assert [(plane["kept"], plane["style"]) for plane in content["planes"]] == [
+        ("ssim_truth", "clip_text"),
+        ("structure_distance_truth", "clip_text"),
+    ]
+    assert (content["pictures"], content["left_out"], content["base"]) == (3, 0, "sdedit")
+    for out in strengths:
+        of_folder = json.loads((out / "evaluation.json").read_text())["variants"]
+        for variant, found in of_folder.items():
+            (point,) = (p for p in content["curves"][variant] if p["folder"] == str(out))
+            for metric, mean in point["means"].items():
+                assert mean == pytest.approx(found["metrics"][metric]["mean"])
+    for plane in content["planes"]:
+        for variant, found in plane["areas"].items():
+            assert 0 <= found["low"] <= found["high"] <= 1
+            assert (found["difference"] is None) == (variant == "sdedit")
+    with Image.open(strengths[0].parent / "frontier.png") as plot:
+        assert plot.format == "PNG"
+    assert "ssim_truth over clip_text" in result.stdout
+
+
+def test_a_picture_that_is_missing_somewhere_counts_nowhere(
+    measured: Run, strengths: list[Path]
+) -> None:
+    records = strengths[1] / "records" / "0-of-1.jsonl"
+    kept = [line for line in records.read_text().splitlines() if '"church.png"' not in line]
+    records.write_text("".join(f"{line}\n" for line in kept))
+    for variant in ("sdedit", "correct"):
+        (strengths[1] / variant / "church.png").unlink()
+    result = measured("--frontier", *strengths)
+    assert result.exit_code == 0, result.stderr
+    assert "left out, for not all variants have them: 1 pictures" in result.stderr
+    content = json.loads((strengths[0].parent / "frontier.json").read_text())
+    assert (content["pictures"], content["left_out"]) == (2, 1)
+
+
+def test_what_is_no_curve_is_one_line(
+    measured: Run, translate: Run, strengths: list[Path], folders: Any, tmp_path: Path
+) -> None:
+    half, whole, _ = strengths
+    same = shutil.copytree(half, tmp_path / "same")
+    other = tmp_path / "other"
+    settings = ("--set", "size=32", "--set", "variants=[sdedit]", "--strength", 0.5)
+    translate(folders.pictures, "-o", other, *settings, "--seed", 3, "--strength", 0.75)
+    for arguments, message in (
+        ((half, whole), "2 output folders: give one, or --frontier"),
+        (("--frontier", half), "give two output folders or more"),
+        (("--frontier", half, half), "give two output folders or more"),
+        (("--frontier", half, whole, "--csv", tmp_path / "all.csv"), "are of one folder"),
+        (("--frontier", half, same), "both have sdedit at strength 0.5; give each strength once"),
+        (("--frontier", half, other), "differ in seed (0, 3); a curve is of one job"),
+        (("--frontier", half, whole, "--metrics", "ssim,psnr"), "--frontier is of clip_text or"),
+    ):
+        result = measured(*arguments)
+        assert result.exit_code == 2, (arguments, result.output)
+        assert message in " ".join(result.stderr.split()) and result.stderr.count("\n") == 1
+    assert not (tmp_path / "curves" / "frontier.json").exists()
