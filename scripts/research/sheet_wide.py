@@ -29,7 +29,7 @@ def main() -> int:
     icons = arguments.out.parents[1] / "icons"
     rows = [icons / source, *(arguments.out / recipe for recipe in arguments.recipes), icons / target]
     names = sorted(
-        (file.name for file in rows[0].iterdir()), key=lambda n: hashlib.sha256(n.encode()).hexdigest()
+        (file.name for file in rows[1].iterdir()), key=lambda n: hashlib.sha256(n.encode()).hexdigest()
     )[: arguments.icons]
     size = (len(names) * (SIDE + GAP) + GAP, len(rows) * (SIDE + GAP) + GAP)
     sheet = Image.new("RGB", size, "white")
