@@ -136,7 +136,6 @@ class Recorder:
     def _asked(self, item: Item, sha256: str | None, variant: str) -> dict[str, Any]:
         """What every record of `item` has."""
         method = self.translator.methods[variant]
-        known = self.ledger.known(item.key, variant)
         return {
             "input": InputFile(path=item.key, sha256=sha256),
             "variant": variant,
@@ -146,7 +145,7 @@ class Recorder:
             "effective_steps": method.effective_steps,
             "fingerprint": self.fingerprint.mark(item, variant),
             "finished": datetime.now(timezone.utc),
-            "attempt": known.attempt + 1 if known else 1,
+            "attempt": self.ledger.next_attempt(item.key, variant),
         }
 
     def _append(self, record: Record, item: Item) -> Record:

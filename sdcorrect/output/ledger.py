@@ -79,6 +79,11 @@ class Ledger:
     def known(self, key: str, variant: str) -> Known | None:
         return self._known.get((key, variant))
 
+    def next_attempt(self, key: str, variant: str) -> int:
+        """One more than that of any record the folder has or had: other shards' may have stayed."""
+        known = self._known.get((key, variant)) or self._forgotten.get((key, variant))
+        return known.attempt + 1 if known else 1
+
     def gone(self, keys: Set[str]) -> list[str]:
         """The outputs that stand, by this folder's records, of pictures that are none of `keys`."""
         known = {**self._forgotten, **self._known}.items()

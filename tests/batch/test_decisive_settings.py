@@ -43,6 +43,8 @@ QUICK: Settings = {
     "device": "cpu",
 }
 ATTENTION = {"tensor": "self-attention", "blocks": ["3"]}
+FEATURE = {"tensor": "skip", "blocks": ["4"]}
+ONE_STEP = {"name": "own", "inversion": "one-step", "inject": [ATTENTION]}
 INVERTED = {"name": "own", "inversion": "full", "start": "inverted", "inject": [ATTENTION]}
 CROSSED = INVERTED | {
     "source": "sampled",
@@ -50,6 +52,7 @@ CROSSED = INVERTED | {
     "words": "refine",
     "inject": [{"tensor": "cross-attention", "blocks": ["3"]}],
 }
+CONTROLNET = {"variant": "fp16", "hint": "@pictures", "thresholds": [1, 2], "scale": 0.5}
 P2P: Settings = {"method": "p2p-reweight", "source_prompt": "a cat"}
 
 
@@ -70,6 +73,7 @@ REFUSED: dict[str, tuple[Settings, Settings]] = {
         {"base_config": "@other sd1"},
     ),
     "prediction_type": ({}, {"prediction_type": "v_prediction"}),
+    "zero_snr": ({}, {"zero_snr": True}),
     "timestep_spacing": ({}, {"timestep_spacing": "trailing"}),
     "vae": ({}, {"vae": "@sd1"}),
     "loras.path": ({"loras": ["@lora"]}, {"loras": ["@other lora"]}),
@@ -86,7 +90,12 @@ REFUSED: dict[str, tuple[Settings, Settings]] = {
             {"controlnets": ["@controlnet"]},
             {"controlnets": [{"path": "@controlnet", key: value}]},
         )
-        for key, value in {"hint": "@pictures", "thresholds": [1, 2], "scale": 0.5}.items()
+        for key, value in {
+            "variant": "fp16",
+            "hint": "@pictures",
+            "thresholds": [1, 2],
+            "scale": 0.5,
+        }.items()
     },
     "prompt_syntax": ({}, {"prompt_syntax": "weighted"}),
     "safety_checker": ({}, {"safety_checker": True}),
@@ -110,6 +119,8 @@ REFUSED: dict[str, tuple[Settings, Settings]] = {
     "size": ({}, {"size": 40}),
     "resize": ({}, {"resize": "crop"}),
     "method.inversion": recipe(INVERTED, inversion="one-step", start="noise"),
+    "method.timestep": recipe(ONE_STEP, timestep=500),
+    "method.scale_input": recipe(ONE_STEP, scale_input=True),
     "method.inversion_steps": recipe(INVERTED, inversion_steps=3),
     "method.inversion_prompt": (
         {"method": INVERTED, "source_prompt": "a cat"},
@@ -127,6 +138,7 @@ REFUSED: dict[str, tuple[Settings, Settings]] = {
     "method.inject.timesteps": injection(ATTENTION, timesteps=[0, 500]),
     "method.inject.weight": injection(ATTENTION, weight=0.5),
     "method.inject.max_tokens": injection(ATTENTION, max_tokens=16),
+    "method.inject.statistics": injection(FEATURE, statistics="own"),
     "method.inject.branches": injection(ATTENTION, branches="cond"),
     "method.words": (
         {"method": CROSSED, "source_prompt": "a cat", "prompt": "a dog"},
@@ -213,7 +225,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Whatever a setting may name."""
     root = tmp_path_factory.mktemp("files")
     pipe = tiny("sd1")
-    save_folder(pipe, root / "sd1")
+    for variant in (None, "fp16"):
+        save_folder(pipe, root / "sd1", variant=variant)
+        controlnet("sd1").save_pretrained(root / "controlnet", variant=variant)
     save_single(pipe, root / "single.safetensors")
     save_folder(tiny("sd1", layers_per_block=1), root / "other sd1")
     weights = lora(pipe)
@@ -221,7 +235,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file({key: 2 * value for key, value in weights.items()}, root / "other lora")
     for name in ("cat", "dog"):
         save_file({"emb_params": torch.ones(1, 32)}, root / name)
-    controlnet("sd1").save_pretrained(root / "controlnet")
     controlnet("sd1", seed=3).save_pretrained(root / "other controlnet")
     pictures = make_pictures(root / "pictures", 2)
     shutil.copytree(pictures, root / "copied pictures")

@@ -133,3 +133,27 @@ def test_a_lock_is_had_by_one_and_says_by_whom(tmp_path: Path) -> None:
     assert not file.exists()
     with locked(file):
         pass
+
+
+def test_what_is_begun_anew_in_shards_counts_after_the_records_that_stay(tmp_path: Path) -> None:
+    opened(tmp_path).append(record("a", attempt=3))
+    shard = Shard.of("a", 2)
+    anew = opened(tmp_path, shard, overwrite=True)
+    assert anew.known("a", "correct") is None
+    anew.append(record("a", attempt=anew.next_attempt("a", "correct"), seed=7))
+    assert OutputFolder(tmp_path).records()["a", "correct"].seed == 7
+
+
+def test_the_end_of_a_long_file_is_found_from_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdcorrect.output.ledger.BLOCK", 100)
+    opened(tmp_path).append(record("a"))
+    file = tmp_path / "records" / "0-of-1.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole + b"x" * 1000)
+    opened(tmp_path)
+    assert file.read_bytes() == whole
+    file.write_bytes(b"x" * 1000)
+    opened(tmp_path)
+    assert file.read_bytes() == b""
