@@ -110,6 +110,7 @@ def test_a_reader_that_goes_ends_it_quietly(command: list[str], tmp_path: Path) 
     assert (process.returncode, process.stderr) == (141, b"")
 
 
+@pytest.mark.slow
 def test_a_run_whose_log_is_closed_ends_with_whole_records(pictures: Path, tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -208,7 +208,9 @@ def told_by(job: Job, caplog: pytest.LogCaptureFixture) -> str:
     return told
 
 
-@pytest.mark.parametrize("spoil", [with_one_more, with_one_renamed])
+@pytest.mark.parametrize(
+    "spoil", [with_one_more, pytest.param(with_one_renamed, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("kind", GOOD)
 def test_a_tensor_that_is_not_known_or_not_there_is_refused_or_told(
     checkpoint: Where,

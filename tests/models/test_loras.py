@@ -278,9 +278,16 @@ def test_loha_and_lokr_multiply_their_factors(tmp_path: Path, kind: str, dora: b
     "config",
     [
         peft.LoHaConfig(r=3, alpha=5, alpha_pattern={"to_k": 2}, target_modules=["to_k", "conv1"]),
-        peft.LoHaConfig(r=3, alpha=5, use_effective_conv2d=True, target_modules=["to_k", "conv1"]),
-        peft.LoKrConfig(r=3, alpha=5, target_modules=["to_k", "conv1"]),
-        peft.LoKrConfig(r=64, alpha=5, target_modules=["to_k", "conv1"]),
+        pytest.param(
+            peft.LoHaConfig(r=3, alpha=5, use_effective_conv2d=True, target_modules=["to_k", "conv1"]),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            peft.LoKrConfig(r=3, alpha=5, target_modules=["to_k", "conv1"]), marks=pytest.mark.slow
+        ),
+        pytest.param(
+            peft.LoKrConfig(r=64, alpha=5, target_modules=["to_k", "conv1"]), marks=pytest.mark.slow
+        ),
         peft.LoKrConfig(
             r=2, alpha=5, decompose_both=True, decompose_factor=8, target_modules=["to_k", "proj_in"]
         ),

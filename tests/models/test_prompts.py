@@ -272,8 +272,8 @@ def test_a_lora_in_a_prompt_is_refused_and_told_where_it_belongs(
 def test_a_lora_in_any_prompt_of_a_job_is_told_before_it_begins(
     translate: Callable[..., Result], pictures: Path, tmp_path: Path
 ) -> None:
-    listed = pictures / "listed.jsonl"
-    listed.write_text(json.dumps({"path": "bicycle.png", "prompt": "a <lora:ink:0.8>"}))
+    listed = tmp_path / "listed.jsonl"
+    listed.write_text(json.dumps({"path": "pictures/bicycle.png", "prompt": "a <lora:ink:0.8>"}))
     (pictures / "bicycle.txt").write_text("a bicycle <lora:ink:0.8>")
     (tmp_path / "job.yaml").write_text("prompt: a\nnegative_prompt: ugly <lora:ink:0.8>\n")
     for arguments in (
