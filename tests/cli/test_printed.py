@@ -57,6 +57,7 @@ def test_what_would_steer_a_terminal_is_escaped(sdcorrect: Run, tmp_path: Path) 
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_log_has_plain_lines_whatever_the_environment_says(pictures: Path, tmp_path: Path) -> None:
     """Standard output goes to a file under FORCE_COLOR, messages go to a dumb terminal."""
     (pictures / "broken.png").write_bytes(b"no picture")

@@ -77,13 +77,18 @@ def times(up: Tensor, down: Tensor) -> Tensor:
 
 def assert_weights(pipe: Pipeline, expected: dict[tuple[str, str], Tensor]) -> None:
     """These weights, and no others, are not the tiny checkpoint's own."""
-    own = plain("sdxl" if "text_encoder_2" in pipe.components else "sd1")
-    for part in PARTS:
-        if part in pipe.components:
-            for name, value in own.components[part].state_dict().items():
+    own = plain("sdxl" if "text_encoder_2" in pipe.components else "sd1").components
+    for part, module in pipe.components.items():
+        if part in PARTS:
+            found = module.state_dict()
+            for name, value in own[part].state_dict().items():
                 wanted = expected.pop((part, name.removesuffix(".weight")), value)
-                found = pipe.components[part].state_dict()[name]
-                torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5, msg=f"{part}.{name}")
+                if wanted is value:
+                    assert torch.equal(found[name], value), f"{part}.{name}"
+                else:
+                    torch.testing.assert_close(
+                        found[name], wanted, rtol=1e-5, atol=1e-5, msg=f"{part}.{name}"
+                    )
     assert not expected
 
 

@@ -150,7 +150,8 @@ def find_all(jobs: list[dict[str, Any]], address: str, cache: Path) -> tuple[lis
     return lines[::2], done.stderr
 
 
-@pytest.mark.parametrize("hub", ["refuses", pytest.param("is silent", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("hub", ["refuses", "is silent"])
 def test_a_hub_that_does_not_answer_is_given_up_in_seconds(
     tmp_path: Path, silent: str, hub: str
 ) -> None:

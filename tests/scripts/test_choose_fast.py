@@ -45,6 +45,7 @@ def test_bands_are_of_the_evaluations_means(tmp_path: Path, monkeypatch: pytest.
     assert near < far
 
 
+@pytest.mark.slow
 def test_every_seed_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["--strengths", "0.6", "--solvers", "dpm++", "--steps", "3", "--guided", "1", "--reuse", "0"]
     plain = ["--metrics", "ssim", "--rounds", "0", "--seeds"]

@@ -25,6 +25,7 @@ def test_ranks_divergence_against_loss() -> None:
     assert found["block 4"]["rho"] == pytest.approx(-1)
 
 
+@pytest.mark.slow
 def test_writes_figure_and_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
