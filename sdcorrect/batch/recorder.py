@@ -24,10 +24,8 @@ from sdcorrect.translate import Translator
 SAMPLERS = {"ddim": "DDIM", "dpm++": "DPM++ 2M", "unipc": "UniPC", "lcm": "LCM"}
 #: What the file system answers where a single name is at fault: something is in its way, it is too long,
 #: or holds what that file system refuses.
-OF_A_NAME = {
-    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP),
-    *(errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ),
-}
+IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP}
+OF_A_NAME = {*IN_THE_WAY, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +100,8 @@ class Recorder:
             replace(file, content, temporary=self.ledger.temporary)
         except OSError as error:
             reason = f"output {printable(file)}: cannot be written: {error.strerror}"
+            if error.errno in IN_THE_WAY:
+                reason += "; another file or folder is in its way"
             if self._is_of_the_name(error, self.job.output.path / record.variant):
                 raise PictureError(reason) from None
             raise SdcorrectError(reason) from None
@@ -149,14 +149,20 @@ class Recorder:
         }
 
     def _append(self, record: Record, item: Item) -> Record:
-        """Add `record`; no output of an earlier run stays that it does not tell of."""
+        """Add `record`; no output of an earlier run stays unsaid that it does not tell of."""
         known = self.ledger.known(item.key, record.variant)
+        path = Path(record.variant) / item.output
         if record.output is None:
-            self._remove(Path(record.variant) / item.output)
-        if known and known.output and Path(known.output) != Path(record.variant) / item.output:
+            self._remove(path)
+        if known and known.output and Path(known.output) != path:
             earlier = Path(known.output)
             if earlier.relative_to(record.variant) not in self.outputs:
-                self._remove(earlier)
+                logger.warning(
+                    "%s: is %s under the name of an earlier run; it counts nowhere, and stays until you "
+                    "remove it",
+                    printable(self.job.output.path / earlier),
+                    printable(item.key),
+                )
         self.ledger.append(record)
         self.wrote = True
         return record

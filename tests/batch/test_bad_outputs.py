@@ -120,16 +120,29 @@ def test_a_picture_that_is_gone_is_told_and_counts_nowhere(
     assert "3" in sdcorrect("status", out).stdout
 
 
-def test_an_output_whose_name_changes_leaves_none_of_the_name_before(
-    translate: Command, pictures: Path, tmp_path: Path
+def test_an_output_whose_name_changes_is_told_under_the_name_before(
+    translate: Command, pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "out"
     translate(pictures, "-o", out)
     before = (out / "correct" / "bicycle.png").read_bytes()
     shutil.copy(pictures / "church.jpg", pictures / "bicycle.jpg")  # now both keep their own suffixes
     assert translate(pictures, "-o", out).exit_code == 0
-    assert sorted(file.name for file in (out / "correct").glob("bicycle*")) == [
-        "bicycle.jpg.png",
-        "bicycle.png.png",
-    ]
     assert (out / "correct" / "bicycle.png.png").read_bytes() == before
+    assert f"{out}/correct/bicycle.png: is bicycle.png under the name of an earlier run" in caplog.text
+
+
+def test_an_earlier_output_in_the_way_of_a_folder_fails_what_is_in_it_alone(
+    translate: Command, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    translate(pictures, "-o", out)
+    (pictures / "church.png").mkdir()
+    shutil.copy(pictures / "bicycle.png", pictures / "church.png" / "b.png")
+    assert translate(pictures, "-o", out).exit_code == 3
+    assert statuses(out) == {
+        "bicycle.png": "done",
+        "church.jpg": "done",
+        "church.png/b.png": "failed",
+        "sub/ghost.png": "done",
+    }
