@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from diffusers import StableDiffusionXLPipeline
+from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 
 from sdcorrect.models.adapters import Adapters, find_adapters
 from sdcorrect.models.checkpoints import Checkpoint, find_checkpoint, load_pipeline
@@ -42,10 +42,9 @@ def find(settings: ModelSettings) -> tuple[Checkpoint, Adapters]:
 
 
 def decisive_settings(
-    settings: ModelSettings, checkpoint: Checkpoint, adapters: Adapters
+    settings: ModelSettings, checkpoint: Checkpoint, adapters: Adapters, scheduler: DDIMScheduler
 ) -> dict[str, Any]:
     """What beside the checkpoint's identity decides what a model makes of a picture."""
-    scheduler = scheduler_for(checkpoint.name, checkpoint.config, checkpoint.marks, settings)
     return {
         "base_config": checkpoint.base_identity,
         "timestep_spacing": scheduler.config.timestep_spacing,
@@ -77,7 +76,7 @@ def load(settings: ModelSettings) -> Model:
     return Model(
         checkpoint.name,
         checkpoint.identity,
-        decisive_settings(settings, checkpoint, adapters),
+        decisive_settings(settings, checkpoint, adapters, scheduler),
         pipe,
         scheduler,
         device,

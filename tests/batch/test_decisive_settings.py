@@ -24,6 +24,7 @@ from sdcorrect.config import Job, absolute_paths, load_job
 from sdcorrect.errors import UsageError
 from sdcorrect.models import Model, load
 from sdcorrect.models.load import decisive_settings, find
+from sdcorrect.models.training import scheduler_for
 from sdcorrect.output.ledger import refuse_other_job
 from sdcorrect.output.records import Fingerprint
 from sdcorrect.output.shards import Shard
@@ -257,7 +258,9 @@ def job_of(files: Path, *changes: Settings) -> Job:
 def mark_of(job: Job, model: Model) -> Fingerprint:
     """The fingerprint of `job`, for which nothing more is loaded than `dtype` asks for."""
     own = load(job) if job.dtype != "auto" else copy(model)
-    own.decisive = decisive_settings(job, *find(job))
+    checkpoint, adapters = find(job)
+    scheduler = scheduler_for(checkpoint.name, checkpoint.config, checkpoint.marks, job)
+    own.decisive = decisive_settings(job, checkpoint, adapters, scheduler)
     own.identity = find(job)[0].identity
     return fingerprint_of(job, own, job.size or model.native_size)
 
