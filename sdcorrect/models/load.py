@@ -8,7 +8,7 @@ from sdcorrect.models.adapters import Adapters, find_adapters
 from sdcorrect.models.checkpoints import Checkpoint, find_checkpoint, load_pipeline
 from sdcorrect.models.controlnets import load_controlnets
 from sdcorrect.models.loras import lay_loras
-from sdcorrect.models.machine import choose_device, settle
+from sdcorrect.models.machine import choose_device, place_on_device
 from sdcorrect.models.model import Model
 from sdcorrect.models.safety import add_safety_checker
 from sdcorrect.models.sources import Finder
@@ -72,7 +72,7 @@ def load(settings: ModelSettings) -> Model:
     add_words(pipe, adapters.textual_inversions)
     lay_loras(pipe, adapters.loras)
     controlnets = load_controlnets(pipe, adapters.controlnets, dtype)
-    settle(pipe, controlnets, settings, device)
+    place_on_device(pipe, controlnets, settings, device)
     return Model(
         checkpoint.name,
         checkpoint.identity,

@@ -48,7 +48,7 @@ def choose_vae_dtype(settings: ModelSettings, dtype: torch.dtype, force_upcast: 
     return torch.float32 if dtype == torch.float16 and force_upcast else dtype
 
 
-def settle(
+def place_on_device(
     pipe: Pipeline, controlnets: nn.Module | None, settings: ModelSettings, device: torch.device
 ) -> None:
     """Bring a loaded pipeline to `device`, in the memory layout and economy that the job asks for.

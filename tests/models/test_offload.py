@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from sdcorrect.models import Model, load
-from sdcorrect.models.machine import settle
+from sdcorrect.models.machine import place_on_device
 from sdcorrect.recipes import BUILT_IN
 from sdcorrect.settings import ModelSettings
 from sdcorrect.translate import Translator
@@ -69,7 +69,8 @@ def test_offloaded_parts_make_the_same_pictures(
     on_cpu, there, offloaded = (load(ModelSettings(**settings)) for _ in range(3))
     with accelerator():
         for model, offload in ((there, False), (offloaded, True)):
-            settle(model.pipe, model.controlnets, ModelSettings(cpu_offload=offload), ACCELERATOR)
+            settings = ModelSettings(cpu_offload=offload)
+            place_on_device(model.pipe, model.controlnets, settings, ACCELERATOR)
             model.device = ACCELERATOR
         encoders = {"text_encoder", "text_encoder_2"} & set(there.pipe.components)
         assert residents(there) == {"unet", "vae", "controlnets"} | encoders
