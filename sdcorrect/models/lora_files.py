@@ -203,7 +203,7 @@ def _settings(
 def _refuse_settings(
     name: str, part: str | None, settings: Mapping[str, Any], layers: Iterable[Layer]
 ) -> None:
-    """Refuse what peft can do and `lay_loras` cannot."""
+    """Refuse what peft can do and `fuse_loras` cannot."""
     usual = LoraConfig().to_dict()
     for key, value in settings.items():
         adapts_base = re.match("pissa|olora|loftq|corda", str(value))

@@ -43,7 +43,7 @@ class Placed:
 
 
 @torch.no_grad()
-def lay_loras(pipe: Pipeline, loras: Sequence[tuple[Lora, Found]]) -> None:
+def fuse_loras(pipe: Pipeline, loras: Sequence[tuple[Lora, Found]]) -> None:
     """Add LoRAs to the weights of `pipe`.
 
     Raises:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from sdcorrect.errors import UsageError
 from sdcorrect.models.adapters import find_adapters
-from sdcorrect.models.loras import lay_loras
+from sdcorrect.models.loras import fuse_loras
 from sdcorrect.models.sources import Finder
 from sdcorrect.settings import Lora, ModelSettings
 
@@ -42,7 +42,7 @@ def laid(family: Family, file: Path, weight: float = 1) -> Pipeline:
     pipe, finder = tiny(family), Finder(offline=True)
     lora = Lora(path=str(file), weight=weight)
     adapters = find_adapters(ModelSettings(loras=(lora,)), finder)
-    lay_loras(pipe, adapters.loras)
+    fuse_loras(pipe, adapters.loras)
     return pipe
 
 
