@@ -7,7 +7,7 @@ from torch import Tensor, unflatten
 
 
 @runtime_checkable
-class TellsItsAttention(Protocol):
+class ReportsAttention(Protocol):
     """What computes a self-attention layer by probabilities that may not be those of its input."""
 
     def probabilities(self, layer: Attention, hidden_states: Tensor) -> Tensor | None:

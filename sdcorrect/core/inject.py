@@ -110,7 +110,7 @@ class _WhereSmall:
         return chosen(layer, hidden_states, *args, **kwargs)
 
     def probabilities(self, layer: Attention, hidden_states: Tensor) -> Tensor | None:
-        """What self-attention that is changed attends by; see TellsItsAttention."""
+        """What self-attention that is changed attends by; see ReportsAttention."""
         return self.told(layer, hidden_states) if self.told and self._applies(hidden_states) else None
 
     def _applies(self, hidden_states: Tensor) -> bool:
@@ -148,7 +148,7 @@ class _Projected:
         return attended
 
     def probabilities(self, layer: Attention, hidden_states: Tensor) -> Tensor | None:
-        """What it attends by; see TellsItsAttention."""
+        """What it attends by; see ReportsAttention."""
         asking, answering = self.query(hidden_states), self.key_value(hidden_states)
         if asking is answering:
             return None

@@ -9,7 +9,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn, split
 
-from sdcorrect.core.attention import TellsItsAttention, attention_probabilities
+from sdcorrect.core.attention import ReportsAttention, attention_probabilities
 from sdcorrect.core.plan import Block
 from sdcorrect.core.sites import DecoderBlock, block_at
 
@@ -36,7 +36,7 @@ class SelfAttention:
 
     def by_queries(self, queries: int) -> Iterator[Tensor]:
         """The probabilities (pictures, heads, queries, tokens) of so many queries at a time."""
-        if isinstance(self.processor, TellsItsAttention):
+        if isinstance(self.processor, ReportsAttention):
             told = self.processor.probabilities(self.layer, self.hidden_states)
             if told is not None:
                 yield from split(told[-1], queries, dim=-2)
