@@ -32,7 +32,7 @@ class Finding:
     """One line of the report; `ok` is false where something would not run."""
 
     what: str
-    is_so: str
+    value: str
     ok: bool = True
 
 

@@ -46,7 +46,7 @@ def _report(findings: "Iterator[Finding]") -> bool:
     all_well = True
     for finding in findings:
         mark = "" if finding.ok else "! "
-        table.add_row(finding.what, Text.assemble((mark, "red"), printable(finding.is_so)))
+        table.add_row(finding.what, Text.assemble((mark, "red"), printable(finding.value)))
         all_well &= finding.ok
     out.print(table, soft_wrap=False)
     return all_well
