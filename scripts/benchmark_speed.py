@@ -28,7 +28,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from sdcorrect.batch.runner import ShardRun
 from sdcorrect.config import Job, load_job
-from sdcorrect.core.inject import CAPTURED, Branches, inject
+from sdcorrect.core.branches import CAPTURED, Branches
+from sdcorrect.core.inject import inject
 from sdcorrect.core.plan import Injection, in_window
 from sdcorrect.core.sampler import evaluate_unet, invert_one_step
 from sdcorrect.costs import Stopwatch, compare, now

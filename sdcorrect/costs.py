@@ -17,7 +17,7 @@ from torch import nn
 from sdcorrect.config import Job
 from sdcorrect.inputs.hints import canny
 from sdcorrect.models import Model
-from sdcorrect.translate import Translator
+from sdcorrect.translate import Request, Translator
 
 #: In a round, recipes that take at most one in so many of the seconds of the dearest run so often.
 OFTEN = 10
@@ -148,15 +148,15 @@ def _run(translator: Translator, name: str, job: Job, pictures: Sequence[Image.I
     began = now(model)
     with watch.watching():
         for picture in pictures:
-            translation = translator(
-                [picture],
-                variants=[name],
-                seeds=[job.seed],
-                prompts=[job.prompt],
-                negative_prompts=[job.negative_prompt],
-                source_prompts=[job.source_prompt],
-                hints=[[canny(picture, network.thresholds) for network in job.controlnets]],
-            )[name]
+            request = Request(
+                picture,
+                job.seed,
+                job.prompt,
+                job.negative_prompt,
+                job.source_prompt,
+                [canny(picture, network.thresholds) for network in job.controlnets],
+            )
+            translation = translator([request], variants=[name])[name]
             evaluations += translation.evaluations
     seconds = now(model) - began
     return Timing(

@@ -80,6 +80,8 @@ BlockSpec = Annotated[
 #: A part of the steps taken, as fractions.
 WindowField = Annotated[tuple[StrictFloat, StrictFloat], AfterValidator(_check_window)]
 Timestep = Annotated[StrictInt, Field(ge=0, le=999)]
+#: Which latents a picture is encoded as: a sample of the VAE's posterior, or its mean.
+Posterior = Literal["sample", "mean"]
 
 
 class Inject(_Frozen):
@@ -181,7 +183,7 @@ class Recipe(_Frozen):
     source: Literal["inverted", "sampled"] = "inverted"
     inject: tuple[Inject, ...] = ()
     words: Words | None = None
-    posterior: Literal["sample", "mean"] = "sample"
+    posterior: Posterior = "sample"
     guidance_window: WindowField = ALWAYS
     reuse_every: Annotated[StrictInt, Field(ge=2)] | None = None
     steps: Annotated[StrictInt, Field(ge=1, le=999)] | None = None

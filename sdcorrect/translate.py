@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,21 @@ from sdcorrect.core.text import Text
 from sdcorrect.core.trajectory import SpilledTrajectory
 from sdcorrect.errors import UsageError
 from sdcorrect.models import Model
-from sdcorrect.recipes import Recipe
+from sdcorrect.recipes import Posterior, Recipe
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A picture and what is asked of it."""
+
+    image: Image.Image  #: RGB, of a size that the model takes
+    seed: int
+    prompt: str
+    negative_prompt: str = ""
+    source_prompt: str | None = None  #: what the picture shows, where a recipe asks it
+    hints: Sequence[Image.Image] = ()  #: one for each ControlNet
 
 
 @dataclass(frozen=True)
@@ -136,103 +147,36 @@ class Translator:
                 )
             if method.recipe.needs_source_prompt and source_prompt is None:
                 raise UsageError(f"recipe {method.recipe.name} needs a source prompt")
-            self._alignment(method, [source_prompt], [prompt])
+            self.alignment(method, [source_prompt], [prompt])
 
     def __call__(
-        self, images: Sequence[Image.Image], *, variants: Sequence[str], **asked: Any
+        self, requests: Sequence[Request], *, variants: Sequence[str]
     ) -> dict[str, Translation]:
         """All of `translate`, by recipe."""
-        return dict(self.translate(images, variants=variants, **asked))
+        return dict(self.translate(requests, variants=variants))
 
     @torch.inference_mode()
     def translate(
-        self,
-        images: Sequence[Image.Image],
-        *,
-        variants: Sequence[str],
-        seeds: Sequence[int],
-        prompts: Sequence[str],
-        negative_prompts: Sequence[str],
-        source_prompts: Sequence[str | None] = (),
-        hints: Sequence[Sequence[Image.Image]] = (),
+        self, requests: Sequence[Request], *, variants: Sequence[str]
     ) -> Iterator[tuple[str, Translation]]:
-        """Translate RGB images of one size, each with its own seed and prompts, by one recipe at a time.
-
-        `source_prompts` may be left out where no recipe needs them; `hints`, of each picture one for
-        each ControlNet, where the model has none.
-        """
-        model, size = self.model, images[0].size
-        with self._phase("text"):
-            told = [prompt for prompt in source_prompts if prompt is not None]
-            read = partial(model.text, size=size, chunks=self._chunks(prompts, negative_prompts, told))
-            null = read([""] * len(images))
-            source_text = read(told) if len(told) == len(images) else None
-        with self._phase("encode"):
-            posterior_noise, noise = model.noise(seeds, size)
-            x0 = {
-                posterior: model.encode(images, draw)
-                for posterior, draw in {
-                    "sample": posterior_noise,
-                    "mean": torch.zeros_like(posterior_noise),
-                }.items()
-                if any(m.recipe.posterior == posterior for m in self.methods.values())
-            }
-            control = model.control(hints)
-        sources = _Sources(self, x0, null, source_text)
+        """Translate a batch of pictures of one size, by one recipe at a time."""
+        batch = _Batch(self, requests)
         for name in variants:
-            method, began = self.methods[name], self._apart_from_inversion()
-            with self._phase("text"):
-                cond = read(prompts, guidance_scale=method.guidance_scale)
-                uncond = read([method.negative_prompt_for(p) for p in negative_prompts])
-                alignment = self._alignment(method, source_prompts, prompts)
-            with self._phase("invert"):
-                found = sources.of(method)
-            before = model.evaluations
-            with self._phase("denoise"):
-                scheduler, timesteps = method.solver(model.scheduler)
-                latents = denoise(
-                    model.pipe.unet,
-                    scheduler,
-                    start(
-                        scheduler,
-                        x0[method.recipe.posterior],
-                        noise,
-                        found.source,
-                        method.plan,
-                        timesteps,
-                    ),
-                    timesteps,
-                    cond=cond,
-                    uncond=uncond,
-                    guidance_scale=1.0 if model.follows_guidance else method.guidance_scale,
-                    source=found.source,
-                    plan=method.plan,
-                    alignment=alignment,
-                    control=control,
-                    generators=model.generators_after_noise(seeds, size)
-                    if method.scheduler == "lcm"
-                    else (),
-                )
-            rows = found.rows + model.evaluations - before
-            with self._phase("decode"):
-                pictures = model.decode(latents)
-            seconds = self._apart_from_inversion() - began + found.seconds
-            flagged = model.flagged(pictures)
-            yield name, Translation(pictures, rows // len(images), flagged, seconds)
+            yield name, batch.by(self.methods[name])
 
     def count_chunks(self, prompt: str, negative_prompt: str, source_prompt: str | None) -> int:
         """How many times the text encoder reads a picture's texts: a batch is of pictures alike."""
-        return self._chunks([prompt], [negative_prompt], [source_prompt or ""])
+        negative = [method.negative_prompt_for(negative_prompt) for method in self.methods.values()]
+        return self.model.count_chunks(prompt, *negative, source_prompt or "")
 
-    def _chunks(
-        self, prompts: Sequence[str], negative_prompts: Sequence[str], source_prompts: Sequence[str]
-    ) -> int:
-        negative = [m.negative_prompt_for(p) for m in self.methods.values() for p in negative_prompts]
-        return self.model.count_chunks(*prompts, *negative, *source_prompts)
-
-    def _alignment(
+    def alignment(
         self, method: Method, source_prompts: Sequence[str | None], prompts: Sequence[str]
     ) -> Alignment | None:
+        """How the words of each prompt are those of its source's, where `method` asks it.
+
+        Raises:
+            UsageError: they cannot be aligned.
+        """
         words = method.recipe.words
         if words is None:
             return None
@@ -247,13 +191,15 @@ class Translator:
         return alignment.to(model.device, model.dtype)
 
     @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the seconds of this context, and of what it asks of the device."""
         began = time.perf_counter()
         yield
         self.synchronize()
         self.seconds[name] += time.perf_counter() - began
 
-    def _apart_from_inversion(self) -> float:
+    def apart_from_inversion(self) -> float:
+        """The seconds of all other phases."""
         return sum(seconds for phase, seconds in self.seconds.items() if phase != "invert")
 
     def synchronize(self) -> None:
@@ -317,20 +263,93 @@ class _Found:
     seconds: float
 
 
-class _Sources:
-    """The sources of one batch, each inverted once, however many recipes share it."""
+class _Batch:
+    """Requests of one size, read and encoded once, and inverted once for the methods that share it."""
 
-    def __init__(
-        self, translator: Translator, x0: Mapping[str, Tensor], null: Text, text: Text | None
-    ) -> None:
-        self._translator = translator
-        self._x0 = x0
-        self._null = null
-        self._text = text
+    def __init__(self, translator: Translator, requests: Sequence[Request]) -> None:
+        self._translator, self._requests = translator, requests
+        self._size = requests[0].image.size
         self._found: dict[Hashable, _Found] = {}
+        with translator.phase("text"):
+            self._chunks = max(
+                translator.count_chunks(r.prompt, r.negative_prompt, r.source_prompt) for r in requests
+            )
+            self._null = self._read([""] * len(requests))
+            told = [r.source_prompt for r in requests if r.source_prompt is not None]
+            self._source_text = self._read(told) if len(told) == len(requests) else None
+        with translator.phase("encode"):
+            self._noise, self._x0 = self._encode()
+            self._control = translator.model.control([r.hints for r in requests])
 
-    def of(self, method: Method) -> _Found:
-        """The source that `method` needs."""
+    def by(self, method: Method) -> Translation:
+        """What `method` makes of them."""
+        translator, model = self._translator, self._translator.model
+        began = translator.apart_from_inversion()
+        with translator.phase("text"):
+            cond = self._read([r.prompt for r in self._requests], guidance_scale=method.guidance_scale)
+            uncond = self._read([method.negative_prompt_for(r.negative_prompt) for r in self._requests])
+            alignment = translator.alignment(
+                method, [r.source_prompt for r in self._requests], [r.prompt for r in self._requests]
+            )
+        with translator.phase("invert"):
+            found = self._source_of(method)
+        before = model.evaluations
+        with translator.phase("denoise"):
+            latents = self._denoise(method, found.source, cond, uncond, alignment)
+        rows = found.rows + model.evaluations - before
+        with translator.phase("decode"):
+            pictures = model.decode(latents)
+        seconds = translator.apart_from_inversion() - began + found.seconds
+        return Translation(pictures, rows // len(self._requests), model.flagged(pictures), seconds)
+
+    def _denoise(
+        self, method: Method, source: Source, cond: Text, uncond: Text, alignment: Alignment | None
+    ) -> Tensor:
+        model, plan, x0 = self._translator.model, method.plan, self._x0[method.recipe.posterior]
+        scheduler, timesteps = method.solver(model.scheduler)
+        return denoise(
+            model.pipe.unet,
+            scheduler,
+            start(scheduler, x0, self._noise, source, plan, timesteps),
+            timesteps,
+            cond=cond,
+            uncond=uncond,
+            guidance_scale=1.0 if model.follows_guidance else method.guidance_scale,
+            source=source,
+            plan=plan,
+            alignment=alignment,
+            control=self._control,
+            generators=model.generators_after_noise(self._seeds, self._size)
+            if method.scheduler == "lcm"
+            else (),
+        )
+
+    @property
+    def _seeds(self) -> list[int]:
+        return [request.seed for request in self._requests]
+
+    def _read(self, prompts: Sequence[str], guidance_scale: float = 1.0) -> Text:
+        return self._translator.model.text(
+            prompts, self._size, chunks=self._chunks, guidance_scale=guidance_scale
+        )
+
+    def _encode(self) -> tuple[Tensor, dict[Posterior, Tensor]]:
+        """Noise, and the latents x0 by how they are taken from the posterior."""
+        model = self._translator.model
+        posterior_noise, noise = model.noise(self._seeds, self._size)
+        draws: dict[Posterior, Tensor] = {
+            "sample": posterior_noise,
+            "mean": torch.zeros_like(posterior_noise),
+        }
+        asked = {method.recipe.posterior for method in self._translator.methods.values()}
+        images = [request.image for request in self._requests]
+        return noise, {
+            posterior: model.encode(images, draw)
+            for posterior, draw in draws.items()
+            if posterior in asked
+        }
+
+    def _source_of(self, method: Method) -> _Found:
         key = method.inversion
         if key not in self._found:
             model, spill = self._translator.model, self._translator.spill
@@ -343,7 +362,7 @@ class _Sources:
                 self._null,
                 replace(method.plan, injections=tuple(i for m in alike for i in m.plan.injections)),
                 torch.unique(torch.cat([m.solver(model.scheduler)[1] for m in alike])),
-                prompt=self._text if method.recipe.inversion_prompt == "source" else None,
+                prompt=self._source_text if method.recipe.inversion_prompt == "source" else None,
                 trajectory=SpilledTrajectory(spill) if spill else None,
             )
             self._translator.synchronize()

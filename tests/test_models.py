@@ -12,7 +12,7 @@ from sdcorrect.errors import UsageError
 from sdcorrect.models import MINI, Model, choose_device, load
 from sdcorrect.recipes import BUILT_IN
 from sdcorrect.settings import ModelSettings
-from sdcorrect.translate import Translator
+from sdcorrect.translate import Request, Translator
 
 
 def translate(
@@ -20,13 +20,7 @@ def translate(
 ) -> dict[str, Image.Image]:
     recipes = [BUILT_IN[name] for name in names]
     translator = Translator(model, recipes, steps=5, strength=strength, guidance_scale=5)
-    translations = translator(
-        [image],
-        variants=names,
-        seeds=[SEED],
-        prompts=[PROMPT],
-        negative_prompts=[NEGATIVE],
-    )
+    translations = translator([Request(image, SEED, PROMPT, NEGATIVE)], variants=names)
     return {name: translations[name].pictures[0] for name in names}
 
 
@@ -68,8 +62,8 @@ def test_what_a_solver_draws_as_it_goes_is_the_pictures_own(model: Model, icon: 
     translator = Translator(model, recipes, steps=3, strength=1, guidance_scale=5, scheduler="lcm")
 
     def pictures(*seeds: int) -> list[bytes]:
-        two = {"prompts": [PROMPT] * 2, "negative_prompts": [NEGATIVE] * 2}
-        translation = translator([icon] * 2, variants=["sdedit"], seeds=seeds, **two)["sdedit"]
+        requests = [Request(icon, seed, PROMPT, NEGATIVE) for seed in seeds]
+        translation = translator(requests, variants=["sdedit"])["sdedit"]
         return [picture.tobytes() for picture in translation.pictures]
 
     first, second = pictures(1, 2)

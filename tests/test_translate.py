@@ -13,7 +13,7 @@ from PIL import Image, ImageChops
 from sdcorrect.errors import UsageError
 from sdcorrect.models import Model
 from sdcorrect.recipes import BUILT_IN, Recipe
-from sdcorrect.translate import Translation, Translator
+from sdcorrect.translate import Request, Translation, Translator
 
 
 @pytest.fixture
@@ -29,14 +29,8 @@ def small(name: str, **changes: Any) -> Recipe:
 
 def run(model: Model, image: Image.Image, *recipes: Recipe, **settings: Any) -> dict[str, Translation]:
     job = {"steps": 4, "strength": 0.75, "guidance_scale": 5.0, **settings}
-    return Translator(model, recipes, **job)(
-        [image],
-        variants=[recipe.name for recipe in recipes],
-        seeds=[0],
-        prompts=["a church, in 3d render style"],
-        negative_prompts=[""],
-        source_prompts=["a church, in flat design style"],
-    )
+    request = Request(image, 0, "a church, in 3d render style", "", "a church, in flat design style")
+    return Translator(model, recipes, **job)([request], variants=[recipe.name for recipe in recipes])
 
 
 @pytest.mark.parametrize(
@@ -190,10 +184,8 @@ def test_the_mean_of_the_posterior_leaves_nothing_to_the_seed(model: Model, imag
     def differs(posterior: str) -> bool:
         recipe = small("ddim", posterior=posterior)
         translator = Translator(model, [recipe], steps=4, strength=1.0, guidance_scale=5.0)
-        pictures = translator(
-            [image] * 2, variants=["ddim"], seeds=[0, 1], prompts=["in 3d render style"] * 2,
-            negative_prompts=[""] * 2,
-        )["ddim"].pictures  # fmt: skip
+        requests = [Request(image, seed, "in 3d render style") for seed in (0, 1)]
+        pictures = translator(requests, variants=["ddim"])["ddim"].pictures
         return ImageChops.difference(*pictures).getbbox() is not None
 
     assert BUILT_IN["pnp"].posterior == "mean"

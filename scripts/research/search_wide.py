@@ -44,7 +44,7 @@ from sdcorrect.inputs.pictures import read_image
 from sdcorrect.models import Model, load, quiet_libraries
 from sdcorrect.recipes import BUILT_IN, Recipe
 from sdcorrect.settings import ModelSettings
-from sdcorrect.translate import Translator
+from sdcorrect.translate import Request, Translator
 
 HERE = Path(__file__).parent
 ICONS = HERE.parents[1] / "sdcorrect" / "assets" / "icons"
@@ -240,13 +240,11 @@ class Bench:
         files = [ICONS / source / f"{name}.png" for name in names]
         read = [read_image(file, Input(path=file)) for file in files]
         items = [Item(file, file.name, Path(file.name), PROMPTS[target], "") for file in files]
-        made = translator(
-            [image for image, _ in read],
-            variants=[recipe.name],
-            seeds=[seed_of(item, sha256, 0) for item, (_, sha256) in zip(items, read, strict=True)],
-            prompts=[PROMPTS[target]] * len(names),
-            negative_prompts=[""] * len(names),
-        )[recipe.name].pictures
+        requests = [
+            Request(image, seed_of(item, sha256, 0), PROMPTS[target])
+            for item, (image, sha256) in zip(items, read, strict=True)
+        ]
+        made = translator(requests, variants=[recipe.name])[recipe.name].pictures
         for name, picture in zip(names, made, strict=True):
             truth = Image.open(ICONS / target / f"{name}.png").convert("RGB")
             assert picture, f"{recipe.name} makes {name} not finite"

@@ -10,7 +10,7 @@ from PIL import Image
 from sdcorrect.errors import printable
 from sdcorrect.inputs.items import seed_of
 from sdcorrect.inputs.pictures import Picture
-from sdcorrect.translate import Translator
+from sdcorrect.translate import Request, Translator
 
 FLAGGED = "flagged by the safety checker, and not saved"
 OUT_OF_MEMORY = "out of memory with one picture at a time; choose a smaller size"
@@ -80,15 +80,7 @@ class Attempts:
         # A batch is always full: kernels differ by its size, and a picture's bytes must not
         # depend on how many others happened to be left over with it.
         rows = [*pictures, *[pictures[-1]] * (batch_size - len(pictures))]
-        translations = self.translator.translate(
-            [picture.image for picture in rows],
-            variants=variants,
-            seeds=[seed_of(picture.item, picture.sha256, self.job_seed) for picture in rows],
-            prompts=[picture.item.prompt for picture in rows],
-            negative_prompts=[picture.item.negative_prompt for picture in rows],
-            source_prompts=[picture.item.source_prompt for picture in rows],
-            hints=[picture.hints for picture in rows],
-        )
+        translations = self.translator.translate([*map(self._request, rows)], variants=variants)
         try:
             for variant, made in translations:
                 seconds = made.seconds / len(pictures)
@@ -104,6 +96,17 @@ class Attempts:
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
+
+    def _request(self, picture: Picture) -> Request:
+        item = picture.item
+        return Request(
+            picture.image,
+            seed_of(item, picture.sha256, self.job_seed),
+            item.prompt,
+            item.negative_prompt,
+            item.source_prompt,
+            picture.hints,
+        )
 
     def _halve_batches(self) -> None:
         before, self.batch_size = self.batch_size, self.batch_size // 2

@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
@@ -14,51 +13,11 @@ from typing_extensions import Self
 from sdcorrect.core.adain import with_statistics_of
 from sdcorrect.core.alignment import Alignment
 from sdcorrect.core.attention import attention_probabilities, merge_heads, split_heads
+from sdcorrect.core.branches import CAPTURED, Branches, Donors
 from sdcorrect.core.capture import Captured
 from sdcorrect.core.control import Control
 from sdcorrect.core.plan import Block, Injection
 from sdcorrect.core.sites import Processor, attention_block_at, block_at
-
-#: For each branch the branch it takes from: itself, a source beside it, or what was captured before.
-Donors = tuple[int, ...]
-CAPTURED = -1
-
-
-@dataclass(frozen=True)
-class Branches:
-    """What the rows of a U-Net call are: branches, each of as many pictures, one after the other."""
-
-    donors: Donors
-    conditional: tuple[bool, ...]
-
-    @classmethod
-    def of(cls, source: Literal["captured", "inverted", "sampled"], *, guided: bool) -> Self:
-        """The branches of one step; without guidance the unconditional ones are left out.
-
-        captured: [uncond, cond], the source known from before.
-        inverted: [source, uncond, cond].
-        sampled: [source uncond, uncond, source cond, cond].
-        """
-        match source, guided:
-            case "captured", True:
-                return cls((CAPTURED, CAPTURED), (False, True))
-            case "captured", False:
-                return cls((CAPTURED,), (True,))
-            case "inverted", True:
-                return cls((0, 0, 0), (False, False, True))
-            case "sampled", True:
-                return cls((0, 0, 2, 2), (False, False, True, True))
-            case _:
-                return cls((0, 0), (True, True))
-
-    def donors_of(self, injection: Injection) -> Donors:
-        """Where each branch takes `injection` from; those that it leaves alone take from themselves."""
-        return tuple(
-            donor if conditional or injection.branches == "both" else branch
-            for branch, (donor, conditional) in enumerate(
-                zip(self.donors, self.conditional, strict=True)
-            )
-        )
 
 
 @contextmanager

@@ -33,6 +33,9 @@ SchedulerName = Literal["ddim", "dpm++", "unipc", "lcm"]
 #: many; refine: the words that both have, the others are new; reweight: as refine, some weighing more.
 Words = Literal["replace", "refine", "reweight"]
 
+#: Where the source is while the target is denoised: captured before, or in a branch of its own.
+Beside = Literal["captured", "inverted", "sampled"]
+
 #: The first and the last as fractions of the steps taken, half-open.
 Window = tuple[float, float]
 ALWAYS: Window = (0.0, 1.0)
@@ -102,8 +105,7 @@ class Plan:
     scale_input: bool = False
 
     @property
-    def beside(self) -> Literal["captured", "inverted", "sampled"]:
-        """Where the source is while denoising: captured before, or in a branch of its own."""
+    def beside(self) -> Beside:
         return self.source if self.inversion == "full" and self.injections else "captured"
 
 

@@ -19,9 +19,10 @@ from diffusers import DDIMScheduler, SchedulerMixin, UNet2DConditionModel
 from torch import Generator, Tensor
 
 from sdcorrect.core.alignment import Alignment
+from sdcorrect.core.branches import Branches, Whose, guide
 from sdcorrect.core.capture import AllCaptured, Captured, capture
 from sdcorrect.core.control import Control
-from sdcorrect.core.inject import Branches, inject
+from sdcorrect.core.inject import inject
 from sdcorrect.core.plan import Injection, Plan, in_window
 from sdcorrect.core.reuse import reusing
 from sdcorrect.core.schedule import inverse_of, step_on
@@ -162,17 +163,16 @@ def denoise(
 ) -> Tensor:
     """Denoise with classifier-free guidance, the source's tensors put back in both branches.
 
-    At every step the U-Net is evaluated once, on the rows [uncond, cond]; where the source is not
-    captured but runs along, on [source, uncond, cond]; where it is sampled beside the target, on
-    [source uncond, uncond, source cond, cond]. Without guidance, which is a scale of up to 1, there
-    are no unconditional rows. `control` adds its residuals in all of them but an inverted source's.
-    Solvers that draw noise as they go take each picture's from its own of `generators`.
+    At every step the U-Net is evaluated once, on the rows of all branches (see Branches): [uncond,
+    cond]; where the source is not captured but runs along, on [source, uncond, cond]; where it is
+    sampled beside the target, on [source uncond, uncond, source cond, cond]. Without guidance, which is
+    a scale of up to 1, there are no unconditional rows. `control` adds its residuals in all of them but
+    an inverted source's. Solvers that draw noise as they go take each picture's from its own of
+    `generators`.
     """
-    total, batch, taken = len(timesteps), len(latents), timesteps.tolist()
-    free = batch if plan.beside == "inverted" else 0  # rows that are inverted, not controlled
-    if plan.beside == "sampled":
-        latents = torch.cat([latents, latents])
-        cond, uncond = Text.cat([source.text, cond]), Text.cat([uncond, uncond])
+    total, taken = len(timesteps), timesteps.tolist()
+    stepped: tuple[Whose, ...] = ("source", "target") if plan.beside == "sampled" else ("target",)
+    known = dict.fromkeys(stepped, latents)
 
     def at(step: int) -> tuple[tuple[Injection, ...], bool]:
         injections = tuple(i for i in plan.injections if i.active(step, taken))
@@ -180,10 +180,8 @@ def denoise(
         return injections, guided
 
     for (injections, guided), steps in groupby(range(total), key=at):
-        texts = [uncond, cond] if guided else [cond]
-        if plan.beside == "inverted":
-            texts.insert(0, source.text)
         branches = Branches.of(plan.beside, guided=guided)
+        texts = branches.texts(source.text, uncond, cond)
         with (
             inject(
                 unet,
@@ -197,14 +195,14 @@ def denoise(
         ):
             for step in steps:
                 t = timesteps[step]
-                rows = [latents] * (2 if guided else 1)
                 if plan.beside == "inverted":
-                    rows.insert(0, source.trajectory[int(t)])
-                unprompted = len(latents) if guided else 0
-                *without, towards = evaluate_unet(unet, rows, t, texts, control, free, unprompted)
-                prediction = guide(without[-1], towards, guidance_scale) if guided else towards
-                latents = step_on(scheduler, prediction, t, latents, generators)
-    return latents[-batch:]
+                    known["source"] = source.trajectory[int(t)]
+                rows = branches.latents(known)
+                predictions = evaluate_unet(unet, rows, t, texts, control, branches)
+                guided_by = branches.guide(predictions, guidance_scale)
+                for whose in stepped:
+                    known[whose] = step_on(scheduler, guided_by[whose], t, known[whose], generators)
+    return known["target"]
 
 
 def evaluate_unet(
@@ -213,21 +211,17 @@ def evaluate_unet(
     t: Tensor,
     texts: list[Text],
     control: Control | None = None,
-    free: int = 0,
-    unprompted: int = 0,
+    branches: Branches | None = None,
 ) -> Sequence[Tensor]:
     """The U-Net's prediction for each of `rows` under its text, in one call, in float32.
 
-    With the residuals of `control` in all but the first `free` rows; the next `unprompted` of them
-    are those of the unconditional branch.
+    With the residuals of `control` in those of `branches` that it acts on.
     """
     # not unet.dtype, which walks through all parameters to tell
     latents, text = torch.cat(rows).to(unet.conv_in.weight.dtype), Text.cat(texts)
-    residuals = control.evaluate(latents, t, text, free, unprompted) if control else {}
+    residuals = {}
+    if control and branches:
+        free, unprompted = (len(rows[0]) * n for n in (branches.uncontrolled, branches.unprompted))
+        residuals = control.evaluate(latents, t, text, free, unprompted)
     prediction = unet(latents, t, **text.arguments, **residuals).sample.float()
     return torch.split(prediction, [len(row) for row in rows])
-
-
-def guide(without: Tensor, towards: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance (Ho and Salimans, 2022)."""
-    return without + scale * (towards - without)

@@ -23,7 +23,8 @@ STABLE_DIFFUSION_BETAS = {
     "beta_schedule": "scaled_linear",
 }
 #: What the U-Net predicts, and how a solver reads it; how a folder's own solver steps is not asked.
-PREDICTION = ("prediction_type", "thresholding", "dynamic_thresholding_ratio", "sample_max_value")
+THRESHOLDING = ("thresholding", "dynamic_thresholding_ratio", "sample_max_value")
+PREDICTION = ("prediction_type", *THRESHOLDING)
 PAPER_SPACING = {
     "timestep_spacing": "leading",
     "steps_offset": 1,
@@ -42,7 +43,8 @@ def inverse_of(scheduler: DDIMScheduler, steps: int) -> DDIMInverseScheduler:
 
     x_next = sqrt(a_next) (x - sqrt(1 - a) e) / sqrt(a) + sqrt(1 - a_next) e
     """
-    inverse = DDIMInverseScheduler.from_config(scheduler.config)
+    config = {key: value for key, value in scheduler.config.items() if key not in THRESHOLDING}
+    inverse = DDIMInverseScheduler.from_config(config)
     inverse.set_timesteps(steps)
     return inverse
 

@@ -1,6 +1,6 @@
 """One picture in three conditions from the same noise: the clean inversion, SDEdit, the correction."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -14,7 +14,7 @@ from sdcorrect.core.sampler import Source, clean, denoise, start
 from sdcorrect.dissect.maps import Atlas, Maps
 from sdcorrect.dissect.measure import COMPARED, discrepancies
 from sdcorrect.errors import PictureError, UsageError
-from sdcorrect.translate import Method, Translator
+from sdcorrect.translate import Method, Request, Translator
 
 #: What is compared with the inversion. SDEdit is the recipe with nothing put back.
 Condition = Literal["sdedit", "correction"]
@@ -22,17 +22,6 @@ CONDITIONS: tuple[Condition, ...] = ("sdedit", "correction")
 
 #: tensor -> block -> a score for each timestep
 Scores = dict[TensorName, dict[Block, list[float]]]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A picture and what is asked of it."""
-
-    image: Image.Image  #: RGB, of a size that the model takes
-    seed: int
-    prompt: str
-    negative_prompt: str = ""
-    hints: Sequence[Image.Image] = ()
 
 
 @dataclass
@@ -80,7 +69,7 @@ def dissectable(translator: Translator) -> Method:
 
 @torch.inference_mode()
 def dissect(
-    translator: Translator, asked: Asked, blocks: Collection[Block], drawn: Drawn | None = None
+    translator: Translator, asked: Request, blocks: Collection[Block], drawn: Drawn | None = None
 ) -> Dissection:
     """Run the translator's first method on one picture, and the same with nothing put back.
 

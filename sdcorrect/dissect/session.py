@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from sdcorrect.config import Job
 from sdcorrect.dissect.about import Setup, Subject, put_back_by
 from sdcorrect.dissect.choose import EVERYWHERE, choose_blocks, choose_timesteps, place_point
-from sdcorrect.dissect.dissection import Asked, Dissection, Drawn, dissect, dissectable
+from sdcorrect.dissect.dissection import Dissection, Drawn, dissect, dissectable
 from sdcorrect.inputs.hints import check_folders, hints_of
 from sdcorrect.inputs.items import Item, find_items, seed_of
 from sdcorrect.inputs.pictures import Picture, Sizing, read_picture
 from sdcorrect.models import Model
-from sdcorrect.translate import Translator
+from sdcorrect.translate import Request, Translator
 
 
 class Session:
@@ -69,12 +69,12 @@ class Session:
             PictureError: it has no hint, or a tensor is not finite.
         """
         item, seed = picture.item, seed_of(picture.item, picture.sha256, self.job.seed)
-        asked = Asked(
+        asked = Request(
             picture.image,
             seed,
             item.prompt,
             item.negative_prompt,
-            hints_of(picture, self.job.controlnets, self.sizing, self.job.input.max_pixels),
+            hints=hints_of(picture, self.job.controlnets, self.sizing, self.job.input.max_pixels),
         )
         negative = self.translator.methods[self.settings.method].negative_prompt_for(
             item.negative_prompt

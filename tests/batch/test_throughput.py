@@ -12,6 +12,7 @@ from sdcorrect.inputs.items import find_items
 from sdcorrect.inputs.pictures import read_picture
 from sdcorrect.models import Model
 from sdcorrect.output.shards import Shard
+from sdcorrect.translate import Request
 
 pytestmark = pytest.mark.slow
 BATCH = 8
@@ -27,13 +28,11 @@ def test_a_folder_runs_at_the_rate_of_the_bare_loop(model: Model, tmp_path: Path
     def bare(first: int, last: int) -> float:
         began = time.perf_counter()
         for start in range(first, last, BATCH):
-            run.translator(
-                images[start : start + BATCH],
-                variants=["correct"],
-                seeds=range(start, start + BATCH),
-                prompts=[job.prompt] * BATCH,
-                negative_prompts=[""] * BATCH,
-            )
+            requests = [
+                Request(image, start + i, job.prompt)
+                for i, image in enumerate(images[start : start + BATCH])
+            ]
+            run.translator(requests, variants=["correct"])
         return time.perf_counter() - began
 
     bare(0, BATCH)  # the first batch of a process is slower

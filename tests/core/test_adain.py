@@ -9,8 +9,9 @@ from sampling import relative
 from torch import Tensor, var_mean
 
 from sdcorrect.core.adain import with_statistics_of
+from sdcorrect.core.branches import Branches
 from sdcorrect.core.capture import capture
-from sdcorrect.core.inject import Branches, inject
+from sdcorrect.core.inject import inject
 from sdcorrect.core.observe import Observation, observe
 from sdcorrect.core.plan import FEATURES, Injection, TensorName
 

@@ -5,8 +5,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from sdcorrect.core.branches import Branches
 from sdcorrect.core.capture import AllCaptured, Captured, capture
-from sdcorrect.core.inject import Branches, inject
+from sdcorrect.core.inject import inject
 from sdcorrect.core.plan import Injection
 from sdcorrect.core.sites import attention_block_at, block_at, decoder_blocks
 from sdcorrect.errors import UsageError

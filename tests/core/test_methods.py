@@ -11,8 +11,9 @@ from sampling import of_diffusers, relative, sdedit
 from torch import Tensor
 
 from sdcorrect.core.alignment import Alignment
+from sdcorrect.core.branches import Branches
 from sdcorrect.core.capture import capture
-from sdcorrect.core.inject import Branches, inject
+from sdcorrect.core.inject import inject
 from sdcorrect.core.plan import MID, Injection, Plan, Reuse, Window, check_windows
 from sdcorrect.core.reuse import reusing
 from sdcorrect.core.sampler import denoise, invert, start

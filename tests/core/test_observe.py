@@ -6,8 +6,9 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from sdcorrect.core.attention import merge_heads, split_heads
+from sdcorrect.core.branches import Branches
 from sdcorrect.core.capture import capture
-from sdcorrect.core.inject import Branches, inject
+from sdcorrect.core.inject import inject
 from sdcorrect.core.observe import Observation, SelfAttention, observe
 from sdcorrect.core.plan import Injection
 from sdcorrect.core.sites import attention_block_at

@@ -14,12 +14,12 @@ from scipy.spatial.distance import cosine, jensenshannon
 from sdcorrect.core.observe import Observation, observe
 from sdcorrect.dissect import measure
 from sdcorrect.dissect.choose import choose_blocks, choose_timesteps, place_point
-from sdcorrect.dissect.dissection import Asked, Dissection, Drawn, dissect
+from sdcorrect.dissect.dissection import Dissection, Drawn, dissect
 from sdcorrect.errors import PictureError, UsageError
 from sdcorrect.inputs.pictures import Sizing
 from sdcorrect.models import Model
 from sdcorrect.recipes import Inject, Recipe, built_in
-from sdcorrect.translate import Translator
+from sdcorrect.translate import Request, Translator
 
 Run = Callable[..., Result]
 BLOCKS = (3, 4, 5)
@@ -44,7 +44,7 @@ def translator_of(model: Model, recipe: Recipe, strength: float = 1.0) -> Transl
 def dissection(model: Model) -> Dissection:
     """An icon at the model's own size, in four steps."""
     file = Path(__file__).parents[2] / "sdcorrect" / "assets" / "pictures" / "church.png"
-    asked = Asked(Image.open(file).convert("RGB").resize((64, 64)), 3, "in 3d render style")
+    asked = Request(Image.open(file).convert("RGB").resize((64, 64)), 3, "in 3d render style")
     drawn = Drawn([751, 1], (0.9, 0.1))
     return dissect(translator_of(model, built_in("correct")), asked, BLOCKS, drawn)
 
@@ -66,7 +66,7 @@ def test_what_is_put_back_matches_the_inversion_exactly_and_nothing_else_does(
 def test_the_discrepancy_of_sdedit_grows_with_the_noise(
     model: Model, icon: Image.Image, dissection: Dissection
 ) -> None:
-    asked = Asked(icon, 3, "in 3d render style")
+    asked = Request(icon, 3, "in 3d render style")
     weakest = dissect(translator_of(model, built_in("correct"), 0.25), asked, BLOCKS)
     assert weakest.timesteps == [1]
     for tensor, noisy in dissection.scores["sdedit"].items():
@@ -78,11 +78,9 @@ def test_the_discrepancy_of_sdedit_grows_with_the_noise(
 def test_the_results_are_those_of_translate(model: Model, icon: Image.Image) -> None:
     recipes = [built_in("sdedit"), built_in("correct")]
     translator = Translator(model, recipes, steps=2, strength=1, guidance_scale=7.5)
-    expected = translator(
-        [icon], variants=["sdedit", "correct"], seeds=[7], prompts=["a"], negative_prompts=["b"]
-    )
+    expected = translator([Request(icon, 7, "a", "b")], variants=["sdedit", "correct"])
     correction = Translator(model, recipes[1:], steps=2, strength=1, guidance_scale=7.5)
-    results = dissect(correction, Asked(icon, 7, "a", "b"), BLOCKS).results
+    results = dissect(correction, Request(icon, 7, "a", "b"), BLOCKS).results
     for condition, name in (("sdedit", "sdedit"), ("correction", "correct")):
         (picture,) = expected[name].pictures
         assert picture is not None
@@ -110,7 +108,7 @@ def test_the_point_is_a_query_and_its_row_is_drawn(model: Model, icon: Image.Ima
     drawn = Drawn([1], (0.9, 0.1))
     seen: list[Observation] = []
     with observe(model.pipe.unet, (4,), seen.append):
-        dissect(translator_of(model, built_in("correct"), 0.3), Asked(icon, 3, ""), (4,), drawn)
+        dissect(translator_of(model, built_in("correct"), 0.3), Request(icon, 3, ""), (4,), drawn)
     (whole,) = seen[0].self_attention[4][0].by_queries(64)
     row = 0 * 8 + 7  # 0.9 across and 0.1 down an 8 x 8 grid
     expected = whole[0, :, row].mean(dim=0).reshape(8, 8)
@@ -166,7 +164,7 @@ def test_another_method_is_compared_with_itself_without_what_it_puts_back(
     model: Model, icon: Image.Image
 ) -> None:
     fast = translator_of(model, built_in("correct-fast"))
-    scores = dissect(fast, Asked(icon, 3, "in 3d render style"), (4,)).scores
+    scores = dissect(fast, Request(icon, 3, "in 3d render style"), (4,)).scores
     assert len(scores["sdedit"]["self-attention"][4]) == 6  # its solver's steps, not the job's
     assert scores["correction"]["self-attention"][4] == [0] * 6
     assert min(scores["sdedit"]["self-attention"][4]) > 0
@@ -175,7 +173,7 @@ def test_another_method_is_compared_with_itself_without_what_it_puts_back(
 def test_features_with_own_statistics_are_observed_as_they_are_used(
     model: Model, icon: Image.Image
 ) -> None:
-    asked = Asked(icon, 3, "in 3d render style")
+    asked = Request(icon, 3, "in 3d render style")
     adain, paper = (
         dissect(translator_of(model, built_in(name)), asked, (4,)).scores["correction"]
         for name in ("correct-adain", "correct")
@@ -191,7 +189,7 @@ def test_attention_is_dissected_at_every_level_and_timestep_of_the_inversion(
 ) -> None:
     everywhere = Inject(tensor="self-attention", blocks=("encoder", "mid", "0+"))
     recipe = Recipe(name="wide", inversion="one-step", timestep=401, inject=(everywhere,))
-    scores = dissect(translator_of(model, recipe), Asked(icon, 3, ""), (3, 5, 8)).scores
+    scores = dissect(translator_of(model, recipe), Request(icon, 3, ""), (3, 5, 8)).scores
     for block in (3, 5, 8):
         assert scores["correction"]["self-attention"][block] == [0] * 4
         assert min(scores["sdedit"]["self-attention"][block]) > 0
@@ -200,7 +198,7 @@ def test_attention_is_dissected_at_every_level_and_timestep_of_the_inversion(
 def test_a_window_ends_the_match(model: Model, icon: Image.Image) -> None:
     early = Inject(tensor="self-attention", blocks=("4",), window=(0, 0.5))
     recipe = Recipe(name="early", inversion="one-step", inject=(early,))
-    scores = dissect(translator_of(model, recipe), Asked(icon, 3, ""), (4,)).scores
+    scores = dissect(translator_of(model, recipe), Request(icon, 3, ""), (4,)).scores
     assert [score == 0 for score in scores["correction"]["self-attention"][4]] == [True] * 2 + [
         False
     ] * 2

@@ -20,8 +20,9 @@ from safetensors.torch import save_file
 from sampling import NEGATIVE, PROMPT, SEED, relative, sdedit
 from torch import Tensor
 
+from sdcorrect.core.branches import Branches
 from sdcorrect.core.capture import capture
-from sdcorrect.core.inject import Branches, inject
+from sdcorrect.core.inject import inject
 from sdcorrect.core.observe import Observation, observe
 from sdcorrect.core.plan import Injection
 from sdcorrect.core.sites import block_at
@@ -30,7 +31,7 @@ from sdcorrect.inputs.hints import canny
 from sdcorrect.models import Model, load
 from sdcorrect.recipes import BUILT_IN
 from sdcorrect.settings import ModelSettings
-from sdcorrect.translate import Translator
+from sdcorrect.translate import Request, Translator
 
 Where = Callable[[Family, str], Path]
 Run = Callable[..., Result]
@@ -273,14 +274,8 @@ def test_the_inversion_runs_without_it(
     calls: list[int] = []
     model.controlnets.nets[0].register_forward_pre_hook(lambda *_: calls.append(1))
     translator = Translator(model, [BUILT_IN["correct"]], steps=3, strength=1, guidance_scale=5)
-    result = translator(
-        [icon],
-        variants=["correct"],
-        seeds=[1],
-        prompts=["in 3d render style"],
-        negative_prompts=[""],
-        hints=[[canny(icon, (50, 100))]],
-    )["correct"]
+    request = Request(icon, 1, "in 3d render style", hints=[canny(icon, (50, 100))])
+    result = translator([request], variants=["correct"])["correct"]
     assert len(calls) == 3
     assert result.evaluations == 1 + 2 * 3
 
@@ -296,14 +291,8 @@ def test_an_inverted_source_that_runs_along_is_not_controlled(
     )
     quick = BUILT_IN["pnp"].model_copy(update={"steps": None, "inversion_steps": None})
     translator = Translator(model, [quick], steps=2, strength=1, guidance_scale=5)
-    translator(
-        [icon],
-        variants=["pnp"],
-        seeds=[1],
-        prompts=["in 3d render style"],
-        negative_prompts=[""],
-        hints=[[canny(icon, (50, 100))]],
-    )
+    request = Request(icon, 1, "in 3d render style", hints=[canny(icon, (50, 100))])
+    translator([request], variants=["pnp"])
     assert rows == [2, 2]  # of the three rows [source, uncond, cond] of each step
 
 

@@ -13,14 +13,15 @@ from diffusers import LatentConsistencyModelPipeline
 from PIL import Image
 from sampling import NEGATIVE, PROMPT, of_diffusers, relative, sdedit
 
+from sdcorrect.core.branches import Branches
 from sdcorrect.core.capture import capture
-from sdcorrect.core.inject import Branches, inject
+from sdcorrect.core.inject import inject
 from sdcorrect.core.plan import Injection
 from sdcorrect.core.sites import attention_block_at
 from sdcorrect.models import Model, load
 from sdcorrect.recipes import BUILT_IN
 from sdcorrect.settings import ModelSettings
-from sdcorrect.translate import Translator
+from sdcorrect.translate import Request, Translator
 
 Where = Callable[[Family, str], Path]
 
@@ -84,14 +85,9 @@ def test_every_recipe_runs_on_every_family(checkpoint: Where, icon: Image.Image,
     model = load_family(checkpoint, family)
     recipes = [BUILT_IN[name] for name in ("sdedit", "correct", "correct-features", "ddim", "masactrl")]
     translator = Translator(model, recipes, steps=2, strength=1, guidance_scale=5)
-    results = translator(
-        [icon, icon.transpose(Image.Transpose.FLIP_LEFT_RIGHT)],
-        variants=[recipe.name for recipe in recipes],
-        seeds=[1, 2],
-        prompts=[PROMPT] * 2,
-        negative_prompts=[""] * 2,
-        source_prompts=["an icon"] * 2,
-    )
+    images = [icon, icon.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+    requests = [Request(image, 1 + i, PROMPT, "", "an icon") for i, image in enumerate(images)]
+    results = translator(requests, variants=[recipe.name for recipe in recipes])
     pictures = {name: result.pictures[0].tobytes() for name, result in results.items()}
     assert len(set(pictures.values())) == len(recipes)
     assert results["correct"].evaluations == 1 + 2 * 2
@@ -134,9 +130,7 @@ def test_without_guidance_there_is_one_branch_and_it_is_counted_so(
         model, [BUILT_IN["correct"]], steps=2, strength=1, guidance_scale=guidance_scale
     )
     assert translator.methods["correct"].solver(model.scheduler)[1].tolist() == [999, 499]
-    results = translator(
-        [icon], variants=["correct"], seeds=[1], prompts=[PROMPT], negative_prompts=[""]
-    )
+    results = translator([Request(icon, 1, PROMPT)], variants=["correct"])
     assert results["correct"].evaluations == 1 + 2 * branches
 
 

@@ -15,7 +15,7 @@ from sdcorrect.models import Model, load
 from sdcorrect.models.machine import choose_vae_dtype
 from sdcorrect.recipes import BUILT_IN
 from sdcorrect.settings import ModelSettings
-from sdcorrect.translate import Translator
+from sdcorrect.translate import Request, Translator
 
 Where = Callable[[Family, str], Path]
 RECIPES = ("correct", "pnp", "masactrl")
@@ -29,14 +29,8 @@ def translate(model: Model, image: Image.Image, *names: str) -> dict[str, np.nda
     quick = {"steps": None, "inversion_steps": None}
     recipes = [BUILT_IN[name].model_copy(update=quick) for name in names]
     translator = Translator(model, recipes, steps=2, strength=1, guidance_scale=5)
-    results = translator(
-        [image] * 2,
-        variants=names,
-        seeds=[1, 2],
-        prompts=["in 3d render style"] * 2,
-        negative_prompts=[""] * 2,
-        source_prompts=["an icon"] * 2,
-    )
+    prompts = {"prompt": "in 3d render style", "source_prompt": "an icon"}
+    results = translator([Request(image, seed, **prompts) for seed in (1, 2)], variants=names)
     return {name: np.asarray(result.pictures[0], dtype=float) for name, result in results.items()}
 
 

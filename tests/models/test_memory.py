@@ -12,17 +12,12 @@ import resource
 from PIL import Image
 from benchmark_speed import sd15_sized
 from sdcorrect.recipes import BUILT_IN
-from sdcorrect.translate import Translator
+from sdcorrect.translate import Request, Translator
 
 model = sd15_sized()
 translator = Translator(model, [BUILT_IN["correct"]], steps=1, strength=1, guidance_scale=7.5)
-result = translator(
-    [Image.new("RGB", (512, 512), "red")],
-    variants=["correct"],
-    seeds=[0],
-    prompts=["a cat"],
-    negative_prompts=[""],
-)["correct"]
+request = Request(Image.new("RGB", (512, 512), "red"), 0, "a cat")
+result = translator([request], variants=["correct"])["correct"]
 assert result.evaluations == 3
 assert result.pictures[0].size == (512, 512)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

@@ -14,7 +14,7 @@ from sdcorrect.models import Model, load
 from sdcorrect.models.machine import place_on_device
 from sdcorrect.recipes import BUILT_IN
 from sdcorrect.settings import ModelSettings
-from sdcorrect.translate import Translator
+from sdcorrect.translate import Request, Translator
 
 Where = Callable[[Family, str], Path]
 RECIPES = [
@@ -36,15 +36,9 @@ def residents(model: Model) -> set[str]:
 def translate(model: Model, image: Image.Image) -> list[bytes]:
     names = [recipe.name for recipe in RECIPES]
     translator = Translator(model, RECIPES, steps=2, strength=1, guidance_scale=5)
-    results = translator(
-        [image],
-        variants=names,
-        seeds=[1],
-        prompts=["a (red:1.3) [cat]"],
-        negative_prompts=["blurry"],
-        source_prompts=["an icon"],
-        hints=[[image]] if model.controlnets else [],
-    )
+    hints = [image] if model.controlnets else []
+    request = Request(image, 1, "a (red:1.3) [cat]", "blurry", "an icon", hints)
+    results = translator([request], variants=names)
     return [result.pictures[0].tobytes() for result in results.values()]
 
 
