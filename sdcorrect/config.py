@@ -6,7 +6,6 @@ Imports no torch.
 import math
 import os
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
@@ -29,7 +28,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sdcorrect.core.plan import SchedulerName, check_word_for_word, effective_steps
 from sdcorrect.core.syntax import check_networks
-from sdcorrect.errors import UsageError, printable
+from sdcorrect.errors import UsageError, did_you_mean, printable
 from sdcorrect.paths import expand
 from sdcorrect.plainyaml import LONGEST, MOST_BYTES, NotPlain, read_yaml
 from sdcorrect.reading import decode, read_bytes
@@ -287,9 +286,7 @@ def _explain(
     match error["type"]:
         case "extra_forbidden":
             known = _known_keys(location[:-1])
-            near = get_close_matches(str(location[-1]), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-            return f"{where}{key}: there is no such setting; {hint}"
+            return f"{where}{key}: there is no such setting; {did_you_mean(location[-1], known)}"
         case "missing":
             return f"{where}{key}: is missing; {_HOW_TO_GIVE.get(key, 'add it')}"
         case "value_error":

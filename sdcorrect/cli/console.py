@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from sdcorrect import __version__
 from sdcorrect.cli.options import BadPath
-from sdcorrect.errors import SdcorrectError, listed, printable
+from sdcorrect.errors import SdcorrectError, listed, one_line, printable
 
 if TYPE_CHECKING:
     from sdcorrect.output.records import Record
@@ -104,8 +104,7 @@ def errors_for_people(debug: bool) -> Iterator[None]:
     except Exception as error:
         if debug:
             raise
-        first_line = (str(error).splitlines() or [""])[0]
-        tell("error", f"{type(error).__name__}: {first_line} (--debug tells where)", "red")
+        tell("error", f"{type(error).__name__}: {one_line(error)} (--debug tells where)", "red")
         raise typer.Exit(1) from None
 
 
