@@ -1,9 +1,11 @@
 """The networks behind the metrics: find their weights, or say which command fetches them."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 import torch
+from huggingface_hub import constants
 from transformers import AutoConfig, PretrainedConfig
 
 from sdcorrect.errors import UsageError, one_line
@@ -30,6 +32,8 @@ def find_weights(what: str, name: str, finder: Finder) -> Found:
             raise
         reason = str(error).partition("; run `")[0]
         files = " ".join(f"--include '{pattern}'" for pattern in FILES)
+        if constants.default_cache_path != constants.HF_HUB_CACHE:
+            files += f" --cache-dir {quote(constants.HF_HUB_CACHE)}"
         raise UsageError(f"{reason}; fetch it with `hf download {name} {files}`") from None
 
 
