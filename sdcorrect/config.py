@@ -6,7 +6,6 @@ Imports no torch.
 import math
 import os
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
@@ -29,7 +28,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sdcorrect.core.plan import SchedulerName, check_word_for_word, effective_steps
 from sdcorrect.core.syntax import check_networks
-from sdcorrect.errors import UsageError, printable
+from sdcorrect.errors import UsageError, did_you_mean, printable
 from sdcorrect.paths import expand
 from sdcorrect.plainyaml import LONGEST, MOST_BYTES, NotPlain, read_yaml
 from sdcorrect.reading import decode, read_bytes
@@ -85,47 +84,73 @@ class Input(Settings):
     """Which pictures: a folder, one file, a glob pattern, or a list (.txt, .csv, .jsonl)."""
 
     path: FilePath
+    """a folder, a picture, a pattern such as '**/*.jpg', or a list: .txt, .csv or .jsonl"""
     recursive: StrictBool = True
-    #: COCO captions (.json) for {caption}; without them, the .txt of the same stem beside a picture
+    """look into the folder's subfolders too"""
     captions: FilePath | None = None
-    #: names for {class} by folder: `n01440764 tench, Tinca tinca` lines, .csv, .json or .yaml
+    """COCO captions (.json) for {caption}; without them, the .txt of the same stem beside a picture"""
     classes: FilePath | None = None
-    #: pictures with a shorter or longer side, px, or more elongated (longer / shorter), are left out
+    """names for {class} by folder: `n01440764 tench, Tinca tinca` lines, .csv, .json or .yaml"""
     min_side: Annotated[StrictInt, Field(ge=1)] | None = None
+    """pictures with a shorter side, px, are left out"""
     max_side: Annotated[StrictInt, Field(ge=1)] | None = None
+    """pictures with a longer side, px, are left out"""
     max_aspect: Annotated[StrictFloat, Field(ge=1)] | None = None
-    #: larger pictures fail
+    """pictures that are more elongated (longer side / shorter side) are left out"""
     max_pixels: Annotated[StrictInt, Field(ge=1, le=MOST_PIXELS)] = 64_000_000
+    """pictures of more pixels fail"""
 
 
 class Output(Settings):
+    """Where the pictures go, and how they are written."""
+
     path: FilePath
+    """the output folder"""
     format: Literal["png", "jpg", "webp"] = "png"
-    embed_metadata: StrictBool = True  #: the web UIs' `parameters` inside each picture
+    """the format of the pictures"""
+    embed_metadata: StrictBool = True
+    """write the web UIs' `parameters` into each picture"""
 
 
 class Job(ModelSettings):
     """One translation job: pictures in, the same pictures under a new prompt out."""
 
     input: Input
+    """which pictures; see the keys of `input`"""
     output: Output
+    """where they go; see the keys of `output`"""
     prompt: Template = Field("", validate_default=True)
+    """what the pictures are to become; {caption}, {class} and {stem} may stand in it"""
     negative_prompt: Template = ""
+    """what the pictures are not to become"""
     source_prompt: Template | None = None
+    """what the pictures show, for recipes that need it, such as p2p"""
     equalizer: dict[str, Annotated[StrictFloat, Field(ge=0)]] = Field(default_factory=dict)
+    """how much words of the prompt count in p2p-reweight, such as {snowy: 2}"""
     method: RecipeField = Field(default_factory=lambda: built_in("correct"))
+    """a recipe's name, or a recipe written out"""
     variants: tuple[RecipeField, ...] = ()
+    """several recipes instead of method; they share one encoding and one inversion"""
     strength: Annotated[StrictFloat, Field(gt=0, le=1)] = 0.8
+    """how far to go from the source"""
     steps: Annotated[StrictInt, Field(ge=1, le=999)] = 20
+    """sampling steps at strength 1; 16 of 20 are taken at 0.8"""
     guidance_scale: Annotated[StrictFloat, Field(ge=0)] = 7.5
+    """scale of classifier-free guidance; up to 1 there is none"""
     scheduler: SchedulerName = "ddim"
+    """the solver"""
     seed: Annotated[StrictInt, Field(ge=0, lt=2**63)] = 0
+    """random seed; each picture's noise is drawn from it and the picture's content"""
     size: Annotated[StrictInt, Field(ge=8, le=16_384)] | None = None
+    """the longer side, px; by default what the model was trained on"""
     resize: Literal["fit", "crop", "none"] = "fit"
+    """fit: the whole picture, its longer side `size`; crop: its middle; none: at its own size"""
     batch_size: Annotated[StrictInt, Field(ge=1)] = 1
+    """pictures that go through the U-Net at a time"""
     limit: Annotated[StrictInt, Field(ge=1)] | None = None
-    #: a folder for the latents of full inversions, which are kept in memory without it
+    """process only the first so many pictures"""
     spill: FilePath | None = None
+    """a folder for the latents of full inversions, which are kept in memory without it"""
 
     @field_validator("prompt")
     @classmethod
@@ -287,9 +312,7 @@ def _explain(
     match error["type"]:
         case "extra_forbidden":
             known = _known_keys(location[:-1])
-            near = get_close_matches(str(location[-1]), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-            return f"{where}{key}: there is no such setting; {hint}"
+            return f"{where}{key}: there is no such setting; {did_you_mean(location[-1], known)}"
         case "missing":
             return f"{where}{key}: is missing; {_HOW_TO_GIVE.get(key, 'add it')}"
         case "value_error":

@@ -62,7 +62,7 @@ def look_at_machine(
     free = shutil.disk_usage(place).free
     yield Finding("hub cache", f"{cache}, {free / GIB:.1f} GiB free")
     if constants.HF_HUB_OFFLINE or offline:
-        who = "HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "the job"
+        who = "HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "the job or --offline"
         yield Finding("hub", f"is not asked: {who} says offline")
     else:
         yield Finding("hub", "is asked by translate for what is absent")

@@ -1,9 +1,11 @@
 """Errors that a user can act on: one line that says what was wrong, where, and what to do."""
 
 from collections.abc import Collection
+from difflib import get_close_matches
 from itertools import islice
 
 NAMED = 5  #: of many names, how many a message says
+LONGEST = 200  #: characters of a library's message
 
 
 class SdcorrectError(Exception):
@@ -38,6 +40,21 @@ def listed(names: Collection[str]) -> str:
     first = ", ".join(printable(name) for name in islice(names, NAMED))
     more = len(names) - NAMED
     return f"{first} and {more} more" if more > 0 else first
+
+
+def did_you_mean(name: object, known: Collection[str], otherwise: str | None = None) -> str:
+    """The end of a message that refuses `name`: the nearest of the `known` names.
+
+    Where none is near, it is `otherwise`, or else the list of all of them.
+    """
+    near = get_close_matches(str(name), known, n=1)
+    return f"did you mean {near[0]}?" if near else otherwise or f"known: {', '.join(known)}"
+
+
+def one_line(text: object, longest: int | None = LONGEST) -> str:
+    """`text`, such as a library's message, on one line of `longest` characters at most."""
+    line = " ".join(str(text).split())
+    return line if longest is None or len(line) <= longest else f"{line[: longest - 3]}..."
 
 
 def printable(name: object) -> str:

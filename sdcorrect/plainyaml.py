@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from sdcorrect.errors import printable
+from sdcorrect.errors import one_line, printable
 
 TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 MOST_BYTES = 1 << 21  #: of a file: the parser takes seconds for as many
@@ -61,7 +61,7 @@ def read_yaml(text: str, *, typed: bool = True) -> tuple[Any, Node | None]:
         raise NotPlain(f"not YAML: {error.reason}", line) from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise NotPlain(f"not YAML: {' '.join((error.problem or '').split())}", line) from None
+        raise NotPlain(f"not YAML: {one_line(error.problem or '')}", line) from None
 
 
 class _Limited(yaml.composer.Composer):

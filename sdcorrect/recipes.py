@@ -4,7 +4,6 @@ Imports no torch, so that a recipe is checked and listed without loading a model
 """
 
 import re
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -36,7 +35,7 @@ from sdcorrect.core.plan import (
     Window,
     Words,
 )
-from sdcorrect.errors import UsageError
+from sdcorrect.errors import UsageError, did_you_mean
 
 LEVELS = ("first-attention", "second-attention", "third-attention")
 FIRST = LEVELS[0]
@@ -437,8 +436,7 @@ def built_in(name: str) -> Recipe:
     """
     recipe = BUILT_IN.get(ALIASES.get(name, name))
     if recipe is None:
-        near = get_close_matches(name, [*BUILT_IN, *ALIASES], n=1)
-        hint = f"did you mean {near[0]}?" if near else "see `sdcorrect recipes`"
+        hint = did_you_mean(name, [*BUILT_IN, *ALIASES], "see `sdcorrect recipes`")
         raise ValueError(f"there is no recipe {name!r}; {hint}")
     return recipe
 

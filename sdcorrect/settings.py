@@ -26,9 +26,14 @@ DType = Literal["auto", "float32", "float16", "bfloat16"]
 
 
 class Settings(BaseModel):
-    """Settings that refuse keys they do not know, and never change."""
+    """Settings that refuse keys they do not know, and never change.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    The line under a key says what it is: here, and in `sdcorrect init`, the schema and the manual.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 #: Context of a validation in which paths are as people wrote them: not those of a job that was resolved.
@@ -57,53 +62,82 @@ class Lora(Settings):
     """A LoRA and how strongly it is laid over the model."""
 
     path: Source
+    """a file, a folder of peft, or a hub id"""
     weight: StrictFloat = 1.0
+    """how strongly: 0 is not at all, 1 as it was trained"""
 
 
 class TextualInversion(Settings):
     """An embedding learned for a new word, and the word: the file's own, else the file's name."""
 
     path: Source
+    """a file or a hub id"""
     token: str | None = Field(None, min_length=1)
+    """the word that stands for it in prompts; by default the file's own, else the file's name"""
 
 
 class ControlNet(Settings):
     """A ControlNet, the hints that it is shown and how strongly it acts."""
 
     path: Source
-    variant: str | None = None  #: of a hub id or a folder: which files, such as fp16
-    #: canny, or a folder of ready-made hints: for each picture one at the same relative path
+    """a file, a diffusers folder or a hub id"""
+    variant: str | None = None
+    """of a hub id or a folder: which files, such as fp16"""
     hint: Source = CANNY
-    thresholds: tuple[StrictInt, StrictInt] = (50, 100)  #: of canny
+    """canny, or a folder of ready-made hints: for each picture one at the same relative path"""
+    thresholds: tuple[StrictInt, StrictInt] = (50, 100)
+    """the two thresholds of canny"""
     scale: Annotated[StrictFloat, Field(ge=0)] = 1.0
+    """how strongly it acts"""
 
 
 class ModelSettings(Settings):
     """The model-side settings of a job."""
 
     model: Source = "mini"
-    revision: str | None = None  #: of a hub id: a branch, a tag or a commit
-    variant: str | None = None  #: of a hub id or a folder: which files, such as fp16
-    base_config: Source | None = None  #: of a single file: where its tokenizer and settings come from
+    """mini (the embedded model), a diffusers folder, a .safetensors or .ckpt file, or a hub id"""
+    revision: str | None = None
+    """of a hub id: a branch, a tag or a commit"""
+    variant: str | None = None
+    """of a hub id or a folder: which files, such as fp16"""
+    base_config: Source | None = None
+    """of a single file: where its tokenizer and settings come from"""
     prediction_type: Literal["epsilon", "v_prediction", "sample"] | None = None
-    #: whether the betas end without any signal; by default what the model says of itself
+    """what the U-Net predicts; by default what the model says of itself"""
     zero_snr: StrictBool | None = None
-    timestep_spacing: Literal["leading", "trailing"] | None = None  #: by default the model's own
+    """whether the betas end without any signal; by default what the model says of itself"""
+    timestep_spacing: Literal["leading", "trailing"] | None = None
+    """how timesteps are spaced; by default as the model says of itself"""
     vae: Source | None = None
+    """another VAE: a file, a diffusers folder or a hub id; by default the model's own"""
     loras: tuple[Annotated[Lora, BeforeValidator(_path_alone)], ...] = ()
+    """LoRAs, each a path or {path, weight}"""
     textual_inversions: tuple[Annotated[TextualInversion, BeforeValidator(_path_alone)], ...] = ()
+    """learned words, each a path or {path, token}"""
     controlnets: tuple[Annotated[ControlNet, BeforeValidator(_path_alone)], ...] = ()
+    """ControlNets, each a path or {path, hint, thresholds, scale, variant}"""
     prompt_syntax: Literal["plain", "weighted"] = "plain"
-    safety_checker: StrictBool = False  #: the checkpoint's own; what it flags fails, and is not saved
+    """weighted reads (word:1.3), (word), [word] and BREAK as web UIs do, at any length"""
+    safety_checker: StrictBool = False
+    """run the checkpoint's own; a picture that it flags fails, and is not saved"""
     device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps; auto is CUDA where there is one"""
     dtype: DType = "auto"
+    """precision; auto is float16 on CUDA, else float32"""
     vae_dtype: DType = "auto"
+    """precision of the VAE; auto is dtype, but float32 where the VAE asks for it"""
     vae_slicing: StrictBool = False
+    """encode and decode one picture at a time, which saves memory"""
     vae_tiling: StrictBool = False
+    """encode and decode in tiles, which saves memory on large pictures"""
     cpu_offload: StrictBool = False
+    """keep on the device only the part that is computing"""
     channels_last: StrictBool = False
+    """another order in memory, faster on some cards"""
     compile: StrictBool = False
+    """compile the U-Net: slow at first, faster on long runs"""
     offline: StrictBool = False
+    """use what was downloaded before, and ask no hub"""
 
 
 def anchor_sources(raw: dict[str, Any], folder: Path) -> None:

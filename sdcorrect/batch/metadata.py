@@ -7,7 +7,7 @@ from typing import Any
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from sdcorrect.errors import PictureError
+from sdcorrect.errors import PictureError, one_line
 
 PIL_FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 
@@ -43,9 +43,8 @@ def encode(image: Image.Image, suffix: str, text: str | None) -> bytes:
     try:
         image.save(stream, PIL_FORMATS[suffix], quality=95, **more)
     except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [""])[0]
         advice = "choose output.format: png, or a shorter prompt, or --no-embed-metadata"
-        raise PictureError(f"cannot be written as {suffix}: {reason}; {advice}") from None
+        raise PictureError(f"cannot be written as {suffix}: {one_line(error)}; {advice}") from None
     return stream.getvalue()
 
 

@@ -1,6 +1,10 @@
 """The batch script that runs a job as a SLURM array."""
 
+import re
 import shlex
+from collections.abc import Mapping, Sequence
+
+from sdcorrect.errors import UsageError, printable
 
 #: Seconds before the time limit at which SLURM asks a task to stop.
 GRACE = 120
@@ -15,12 +19,12 @@ _SCRIPT = """\
 #SBATCH --requeue
 #SBATCH --signal=B:USR1@{grace}
 #SBATCH --open-mode=append
-
+{options}
 echo "task $SLURM_ARRAY_TASK_ID of job $SLURM_ARRAY_JOB_ID, restart ${{SLURM_RESTART_COUNT:-0}}"
 
 # as many threads in every task: a picture's bytes depend on it
 export OMP_NUM_THREADS=${{SLURM_CPUS_PER_TASK:-1}}
-
+{setup}
 # SLURM sends USR1 to this shell alone, so it is passed on. TERM it sends to all processes of the task:
 # passed on, it would be the second signal, which asks to stop at once.
 trap 'kill -USR1 "$tool"' USR1
@@ -43,13 +47,34 @@ exit "$status"
 """
 
 
-def render_array(program: str, config: str, tasks: int) -> str:
+def render_array(
+    program: str,
+    config: str,
+    tasks: int,
+    options: Mapping[str, str] | None = None,
+    setup: Sequence[str] = (),
+) -> str:
     """A script for `sbatch` that divides the job file `config` over `tasks` array tasks.
 
     Args:
         program: how the tasks call sdcorrect.
         config: the job file; where it is relative, to the folder that sbatch is called in.
+        options: flags of sbatch and their values, such as `time` and `4:00:00`.
+        setup: lines of shell that run first; a task ends where one of them fails.
+
+    Raises:
+        UsageError: a value of `options` cannot stand in a line of its own.
     """
+    for name, value in (options or {}).items():
+        if not re.fullmatch(r"[!-~]+", value):
+            raise UsageError(
+                f"--{name} {printable(repr(value))}: sbatch takes one word, without blanks or accents"
+            )
     return _SCRIPT.format(
-        last=tasks - 1, grace=GRACE, program=shlex.quote(program), config=shlex.quote(config)
+        last=tasks - 1,
+        grace=GRACE,
+        program=shlex.quote(program),
+        config=shlex.quote(config),
+        options="".join(f"#SBATCH --{name}={value}\n" for name, value in (options or {}).items()),
+        setup="".join(f"\n{{ {line}\n}} || exit\n" for line in setup),
     )

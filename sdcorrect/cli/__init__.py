@@ -3,7 +3,18 @@
 What needs torch is imported by the commands that need it, so that help and validation answer at once.
 """
 
-from sdcorrect.cli import bench, dissect, evaluate, folder, inspect, machine, report, slurm, translate
+from sdcorrect.cli import (
+    bench,
+    dissect,
+    evaluate,
+    folder,
+    init,
+    inspect,
+    machine,
+    report,
+    slurm,
+    translate,
+)
 from sdcorrect.cli.console import app
 
 __all__ = [
@@ -12,6 +23,7 @@ __all__ = [
     "dissect",
     "evaluate",
     "folder",
+    "init",
     "inspect",
     "machine",
     "report",

@@ -49,7 +49,7 @@ def bench(
     source_prompt: Annotated[
         str, typer.Option("--source-prompt", help="For p2p.")
     ] = "in flat design style",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: options.Device = None,
     debug: Debug = False,
 ) -> None:
     """Measure what recipes cost on the same pictures."""
@@ -68,7 +68,7 @@ def bench(
             "size": size,
             "prompt": prompt,
             "source_prompt": source_prompt,
-            "device": device,
+            "device": device or "auto",
         }
         _measure(settings, repeats, base or names[0], json_)
 

@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,8 +18,8 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from sdcorrect import __version__
-from sdcorrect.cli.options import BadPath
-from sdcorrect.errors import SdcorrectError, listed, printable
+from sdcorrect.cli.options import BadPath, path
+from sdcorrect.errors import SdcorrectError, listed, one_line, printable
 
 if TYPE_CHECKING:
     from sdcorrect.output.records import Record
@@ -66,7 +67,6 @@ app = typer.Typer(
     cls=_Commands,
     help="Translate folders of pictures with Stable Diffusion and keep their structure.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -104,8 +104,7 @@ def errors_for_people(debug: bool) -> Iterator[None]:
     except Exception as error:
         if debug:
             raise
-        first_line = (str(error).splitlines() or [""])[0]
-        tell("error", f"{type(error).__name__}: {first_line} (--debug tells where)", "red")
+        tell("error", f"{type(error).__name__}: {one_line(error)} (--debug tells where)", "red")
         raise typer.Exit(1) from None
 
 
@@ -152,7 +151,20 @@ def main(
     _version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            metavar="FOLDER",
+            envvar="SDCORRECT_CACHE",
+            parser=path,
+            help="Where downloads from the hub are kept.",
+            show_default="the hub's own: HF_HUB_CACHE",
+        ),
+    ] = None,
 ) -> None:
+    if cache is not None:
+        os.environ["HF_HUB_CACHE"] = str(cache.absolute())
     # read when they are first imported: they would greet every command with what they miss
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from sdcorrect.cli.console import Debug, app, err, errors_for_people, out, tell, working
 from sdcorrect.cli.frontier import show_frontier
-from sdcorrect.cli.options import path, source
+from sdcorrect.cli.options import Device, Offline, path, source
 from sdcorrect.cli.progress import progress_bar
 from sdcorrect.errors import UsageError, printable
 
@@ -114,10 +114,8 @@ def evaluate(
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Pictures at a time in a network.")
     ] = 16,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Use the weights that are here; ask no hub.")
-    ] = False,
+    device: Device = None,
+    offline: Offline = False,
     debug: Debug = False,
 ) -> None:
     """Measure what a job made, against its sources, its prompts and the truth."""
@@ -140,7 +138,7 @@ def evaluate(
             other_style or (),
             clip,
             structure,
-            device,
+            device or "auto",
             batch_size,
             offline,
         )

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sdcorrect.cli.console import Debug, app, errors_for_people, out, working
-from sdcorrect.cli.options import path
+from sdcorrect.cli.options import Device, Dtype, Offline, path
 from sdcorrect.config import load_job, parse_set
 from sdcorrect.errors import UsageError, printable
 
@@ -25,6 +25,9 @@ def doctor(
         Path | None, typer.Argument(metavar="[JOB.yaml]", parser=path, help="A job to look at too.")
     ] = None,
     set_: Set = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    offline: Offline = False,
     debug: Debug = False,
 ) -> None:
     """Tell device, precision, memory, versions and what would run; load no weights."""
@@ -32,9 +35,12 @@ def doctor(
     from sdcorrect.models import quiet_libraries
 
     with errors_for_people(debug):
-        job = load_job(config, parse_set(set_ or [])) if config else None
+        flags = {"device": device, "dtype": dtype, "offline": offline or None}
+        given = {key: value for key, value in flags.items() if value is not None}
+        job = load_job(config, parse_set(set_ or []) | given) if config else None
         quiet_libraries()
-        if not _report(look_at_job(job) if job else look_at_machine()):
+        machine = look_at_machine(device or "auto", dtype or "auto", offline=offline)
+        if not _report(look_at_job(job) if job else machine):
             raise UsageError("what is marked would not run")
 
 

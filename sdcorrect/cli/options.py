@@ -48,6 +48,20 @@ Seed = Annotated[int | None, typer.Option("--seed", help="Another seed, other no
 Size = Annotated[
     int | None, typer.Option("--size", help="The longer side, px.", show_default="the model's own")
 ]
-Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[str | None, typer.Option("--dtype", help="auto, float32, float16, bfloat16.")]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", envvar="SDCORRECT_DEVICE", help="auto, cpu, cuda, cuda:1, mps."),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option("--dtype", envvar="SDCORRECT_DTYPE", help="auto, float32, float16, bfloat16."),
+]
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        envvar="SDCORRECT_OFFLINE",
+        help="Use what `sdcorrect prefetch` fetched; ask no hub.",
+    ),
+]
 Limit = Annotated[int | None, typer.Option("--limit", help="Only the first so many.")]

@@ -21,14 +21,37 @@ def slurm(
         typer.Option("--config", "-c", metavar="JOB.yaml", parser=path, help="The job, a YAML file."),
     ],
     tasks: Annotated[int, typer.Option("--tasks", min=1, help="How many tasks share its pictures.")],
+    time: Annotated[
+        str | None, typer.Option("--time", metavar="LIMIT", help="Of each task, such as 4:00:00.")
+    ] = None,
+    gres: Annotated[
+        str | None, typer.Option("--gres", metavar="LIST", help="What each task needs, such as gpu:1.")
+    ] = None,
+    partition: Annotated[
+        str | None, typer.Option("--partition", metavar="NAME", help="The partition to run in.")
+    ] = None,
+    account: Annotated[
+        str | None, typer.Option("--account", metavar="NAME", help="The account to charge.")
+    ] = None,
+    setup: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--setup",
+            metavar="COMMAND",
+            help="What each task runs first, such as 'module load cuda'; may be repeated.",
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Write a script that runs a job as a SLURM array: sdcorrect slurm ... > job.sbatch."""
     with errors_for_people(debug):
         load_job(config, {})
+        given = {"time": time, "gres": gres, "partition": partition, "account": account}
+        options = {name: value for name, value in given.items() if value is not None}
+        script = render_array(_program(), str(config), tasks, options, setup or ())
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a path's bytes, text or not
-    out.file.write(render_array(_program(), str(config), tasks))
+    out.file.write(script)
     out.file.flush()
 
 

@@ -67,9 +67,7 @@ def translate(
     shard_index: Annotated[
         int | None, typer.Option("--shard-index", min=0, help="Which of them this one is, from 0.")
     ] = None,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Use what `sdcorrect prefetch` fetched; ask no hub.")
-    ] = False,
+    offline: options.Offline = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done; load no model.")
     ] = False,

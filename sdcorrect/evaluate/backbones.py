@@ -1,12 +1,14 @@
 """The networks behind the metrics: find their weights, or say which command fetches them."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 import torch
+from huggingface_hub import constants
 from transformers import AutoConfig, PretrainedConfig
 
-from sdcorrect.errors import UsageError
+from sdcorrect.errors import UsageError, one_line
 from sdcorrect.models.checkpoints import MINI
 from sdcorrect.models.sources import HUB_ID, Finder, Found
 
@@ -30,6 +32,8 @@ def find_weights(what: str, name: str, finder: Finder) -> Found:
             raise
         reason = str(error).partition("; run `")[0]
         files = " ".join(f"--include '{pattern}'" for pattern in FILES)
+        if constants.default_cache_path != constants.HF_HUB_CACHE:
+            files += f" --cache-dir {quote(constants.HF_HUB_CACHE)}"
         raise UsageError(f"{reason}; fetch it with `hf download {name} {files}`") from None
 
 
@@ -42,7 +46,7 @@ def read_config(what: str, name: str, folder: Path, kinds: tuple[str, ...]) -> P
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{what} {name}: is no model that loads: {_short(error)}") from None
+        raise UsageError(f"{what} {name}: is no model that loads: {one_line(error)}") from None
     if config.model_type not in kinds:
         raise UsageError(f"{what} {name}: is a {config.model_type}; expected a {' or a '.join(kinds)}")
     return config
@@ -59,7 +63,7 @@ def load_network(what: str, name: str, kind: type[T], folder: Path, **options: A
             folder, dtype=torch.float32, local_files_only=True, output_loading_info=True, **options
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise UsageError(f"{what} {name}: cannot be loaded: {_short(error)}") from None
+        raise UsageError(f"{what} {name}: cannot be loaded: {one_line(error)}") from None
     if about["missing_keys"]:
         raise UsageError(f"{what} {name}: weights are missing: {sorted(about['missing_keys'])[0]}, ...")
     return network.eval()
@@ -75,9 +79,5 @@ def load_reader(what: str, name: str, kind: type[T], folder: Path, **options: An
         return kind.from_pretrained(folder, local_files_only=True, **options)  # type: ignore[attr-defined]
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{what} {name}: tokenizer or preprocessor is missing: {_short(error)}"
+            f"{what} {name}: tokenizer or preprocessor is missing: {one_line(error)}"
         ) from None
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal
 
-from sdcorrect.errors import UsageError
+from sdcorrect.errors import UsageError, did_you_mean
 
 Kind = Literal[
     "ssim", "psnr", "mse", "lpips", "structure_distance", "clip_image", "clip_text", "style_accuracy"
@@ -159,7 +158,7 @@ PROFILES = {profile.name: profile for profile in (_default(), _paper(), _pie_ben
 def profile_of(name: str) -> Profile:
     """Raises UsageError, with the nearest name, where there is no such profile."""
     if name not in PROFILES:
-        raise UsageError(f"--profile {name}: there is no such profile; {_nearest(name, list(PROFILES))}")
+        raise UsageError(f"--profile {name}: there is no such profile; {did_you_mean(name, PROFILES)}")
     return PROFILES[name]
 
 
@@ -181,7 +180,7 @@ def choose(
         if name not in known:
             raise UsageError(
                 f"--metrics {name}: profile {profile.name} has no such metric; "
-                + _nearest(name, list(known))
+                + did_you_mean(name, known)
             )
     if styles and "style_accuracy" not in known:
         raise UsageError(f"--other-style: profile {profile.name} has no style_accuracy")
@@ -198,8 +197,3 @@ def choose(
             if m.kind in OF_TWO_PICTURES
         ]
     return tuple(chosen)
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"

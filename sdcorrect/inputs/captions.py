@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from sdcorrect.config import Input, placeholders
-from sdcorrect.errors import PictureError, UsageError, listed, printable
+from sdcorrect.errors import PictureError, UsageError, listed, one_line, printable
 from sdcorrect.inputs.tables import csv_rows, read_json
 from sdcorrect.plainyaml import MOST_BYTES, NotPlain, read_yaml
 from sdcorrect.reading import decode, read_bytes
@@ -196,8 +196,7 @@ def read_classes(file: Path) -> dict[str, str]:
     except NotPlain as error:
         raise UsageError(f"{printable(file)}:{error.line}: {error}") from None
     except (ValueError, csv.Error) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{printable(file)}: cannot read the class names: {reason}") from None
+        raise UsageError(f"{printable(file)}: cannot read the class names: {one_line(error)}") from None
     if not isinstance(names, dict) or not names:
         raise UsageError(f"{printable(file)}: no class names; expected lines such as `n01440764 tench`")
     return {composed(folder): _first_name(file, folder, name) for folder, name in names.items()}

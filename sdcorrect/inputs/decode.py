@@ -10,7 +10,7 @@ import numpy as np
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 from sdcorrect.config import Input
-from sdcorrect.errors import FilteredOut, PictureError
+from sdcorrect.errors import FilteredOut, PictureError, one_line
 from sdcorrect.inputs.formats import FIRST_BYTES, format_of
 from sdcorrect.inputs.jpeg import checked_jpeg
 from sdcorrect.inputs.jpeg2000 import decode_deep_jpeg2000, outline_of
@@ -64,11 +64,11 @@ def decode(data: bytes, limits: Input) -> Shown:
 
 
 def _reason(error: Exception) -> str:
-    first = (str(error).splitlines() or [""])[0]
+    said = one_line(error)
     # of a look-up, the message is what was looked up
-    if isinstance(error, LookupError) or not first:
-        return f"{type(error).__name__} {first}".strip()
-    return first
+    if isinstance(error, LookupError) or not said:
+        return f"{type(error).__name__} {said}".strip()
+    return said
 
 
 def _decode(

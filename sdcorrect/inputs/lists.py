@@ -3,14 +3,13 @@
 import csv
 import os
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from sdcorrect.config import Template
-from sdcorrect.errors import UsageError, printable
+from sdcorrect.errors import UsageError, did_you_mean, printable
 from sdcorrect.inputs.tables import csv_rows, read_json, second
 from sdcorrect.paths import VARIABLE, expand
 from sdcorrect.reading import decode, read_bytes
@@ -122,9 +121,7 @@ def _explain(errors: ValidationError) -> str:
     column = ".".join(map(str, error["loc"]))
     match error["type"]:
         case "extra_forbidden":
-            near = get_close_matches(column, ListRow.model_fields, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(ListRow.model_fields)}"
-            return f"there is no column {column!r}; {hint}"
+            return f"there is no column {column!r}; {did_you_mean(column, ListRow.model_fields)}"
         case "missing":
             return f"the column {column!r} is missing"
         case "value_error":

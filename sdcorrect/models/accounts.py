@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from sdcorrect.errors import UsageError, printable
+from sdcorrect.errors import UsageError, one_line, printable
 
 logger = logging.getLogger(__name__)
 
@@ -199,4 +199,4 @@ class _Listener(logging.Handler):
         self.told: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.told.append(" ".join(record.getMessage().split())[:300])
+        self.told.append(one_line(record.getMessage(), 300))

@@ -8,7 +8,7 @@ from diffusers.utils import logging as diffusers_logging
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from sdcorrect.errors import UsageError
+from sdcorrect.errors import UsageError, one_line
 from sdcorrect.models.checkpoints import Pipeline
 from sdcorrect.settings import ModelSettings
 
@@ -34,8 +34,9 @@ def choose_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device {device!r} cannot be used: {reason}; try --device cpu") from None
+        raise UsageError(
+            f"device {device!r} cannot be used: {one_line(error)}; try --device cpu"
+        ) from None
     if dtype == "auto":
         dtype = "float16" if chosen.type == "cuda" else "float32"
     return chosen, DTYPES[dtype]

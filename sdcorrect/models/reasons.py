@@ -2,6 +2,8 @@
 
 import re
 
+from sdcorrect.errors import one_line
+
 #: Sentences of the libraries that advise programmers.
 _ADVICE = re.compile(
     r"\w+ ?= ?(True|False|None)\b|stack ?trace|traceback|from_pretrained|from_single_file|`\w+\("
@@ -9,12 +11,11 @@ _ADVICE = re.compile(
     r"|local_files_only|huggingface",
     re.I,
 )
-_LONGEST = 200
 
 
 def reason_of(error: BaseException) -> str:
     """What `error` says, on one line and without its advice for programmers."""
-    text = " ".join(str(error).split())
+    text = one_line(error, None)
     sentences = re.split(r"(?<=[.!?:]) (?=[A-Z])", text)
     kept = " ".join(sentence for sentence in sentences if not _ADVICE.search(sentence))
-    return (kept or "a library could not read it")[:_LONGEST].rstrip(" .:")
+    return one_line(kept.rstrip(" .:") or "a library could not read it")

@@ -45,6 +45,30 @@ def test_the_command_checks_the_job_and_writes_the_script(
     assert "output: is missing" in result.stderr
 
 
+def test_flags_of_sbatch_and_what_runs_first_stand_in_the_script(
+    sdcorrect: Callable[..., Result], tmp_path: Path
+) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text("input: {path: in}\noutput: {path: out}\nprompt: in oil\n")
+    flags = ("--time", "4:00:00", "--gres", "gpu:a100:1", "--partition", "long", "--account", "lab")
+    setup = ("--setup", "module load cuda # 12", "--setup", "source env/bin/activate")
+    script = sdcorrect("slurm", "-c", job, "--tasks", 2, *flags, *setup).stdout
+    head, _, body = script.partition("\necho ")
+    for line in ("time=4:00:00", "gres=gpu:a100:1", "partition=long", "account=lab"):
+        assert f"\n#SBATCH --{line}\n" in head
+    assert body.index("module load") < body.index("source env") < body.index(" translate ")
+    for hostile in ("4 h", "x\n#SBATCH --uid=0", "", "gpü"):
+        result = sdcorrect("slurm", "-c", job, "--tasks", 2, "--time", hostile)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "sbatch takes one word" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_task_ends_where_its_setup_fails(tmp_path: Path) -> None:
+    for setup, code in ((["false # no"], 1), (["true", "(exit 7)"], 7), (["cd /; :"], 0)):
+        script = render_array("true", "job.yaml", 1, setup=setup)
+        assert subprocess.run(["bash", "-c", script], capture_output=True).returncode == code
+
+
 def stub(file: Path, body: str) -> None:
     """A program that notes its arguments, each ended by a NUL, in the file of its name and `.log`."""
     file.parent.mkdir(exist_ok=True)

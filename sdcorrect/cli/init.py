@@ -1,0 +1,46 @@
+"""`sdcorrect init`: a job to start from."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sdcorrect.cli.console import Debug, app, errors_for_people, out
+from sdcorrect.cli.options import path
+from sdcorrect.errors import SdcorrectError, UsageError, printable
+from sdcorrect.tasks import starting_job, tasks
+
+
+@app.command()
+def init(
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="[TASK]", help=f"What it is for: {', '.join(tasks())}.", autocompletion=tasks
+        ),
+    ] = "quickstart",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", parser=path, help="The job; TASK.yaml without it."
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a job for a task, with a comment on every key: a start for one of your own."""
+    with errors_for_people(debug):
+        content = starting_job(task)
+        file = output or Path(f"{task}.yaml")
+        try:
+            with file.open("x", encoding="utf-8") as stream:
+                stream.write(content)
+        except FileExistsError:
+            raise UsageError(
+                f"{printable(file)}: is there already; choose another file with -o"
+            ) from None
+        except OSError as error:
+            raise SdcorrectError(f"{printable(file)}: cannot be written: {error.strerror}") from None
+        out.print(
+            f"{printable(file)}: a job for {task}; set input.path to your pictures, check it with "
+            f"`sdcorrect validate {printable(file)}`"
+        )
