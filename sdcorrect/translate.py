@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sdcorrect.config import Job
 from sdcorrect.core.alignment import Alignment
+from sdcorrect.core.evaluations import evaluations_to_denoise, evaluations_to_invert
 from sdcorrect.core.plan import Plan, SchedulerName, check_windows, effective_steps
 from sdcorrect.core.sampler import Source, check_passes, denoise, invert, start
 from sdcorrect.core.schedule import inverse_of, solver_from
@@ -163,6 +164,18 @@ class Translator:
         batch = _Batch(self, requests)
         for name in variants:
             yield name, batch.by(self.methods[name])
+
+    def evaluations(self, variants: Sequence[str]) -> int:
+        """Of the U-Net that a picture takes by `variants` together: inversions that they share once."""
+        methods = [self.methods[name] for name in variants]
+        inversions = {method.inversion: evaluations_to_invert(method.plan) for method in methods}
+        return sum(inversions.values()) + sum(
+            evaluations_to_denoise(m.plan, m.effective_steps, self.guidance_scale(m)) for m in methods
+        )
+
+    def guidance_scale(self, method: Method) -> float:
+        """Of classifier-free guidance: 1, so none, where the model was distilled to follow it."""
+        return 1.0 if self.model.follows_guidance else method.guidance_scale
 
     def count_chunks(self, prompt: str, negative_prompt: str, source_prompt: str | None) -> int:
         """How many times the text encoder reads a picture's texts: a batch is of pictures alike."""
@@ -314,7 +327,7 @@ class _Batch:
             timesteps,
             cond=cond,
             uncond=uncond,
-            guidance_scale=1.0 if model.follows_guidance else method.guidance_scale,
+            guidance_scale=self._translator.guidance_scale(method),
             source=source,
             plan=plan,
             alignment=alignment,

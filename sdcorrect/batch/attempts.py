@@ -44,6 +44,13 @@ class Attempts:
         self.translator = translator
         self.batch_size = batch_size  #: halved whenever memory does not suffice
         self.job_seed = job_seed
+        self._counted = 0  # evaluations of the U-Net before the variant in hand
+        self._share = 1.0  # of a batch's rows, those that are not its filling
+
+    @property
+    def evaluations(self) -> float:
+        """Of the U-Net, so far, on the pictures and by the variant in hand."""
+        return (self.translator.model.evaluations - self._counted) * self._share
 
     def __call__(
         self, pictures: Sequence[Picture], variants: tuple[str, ...]
@@ -81,8 +88,10 @@ class Attempts:
         # depend on how many others happened to be left over with it.
         rows = [*pictures, *[pictures[-1]] * (batch_size - len(pictures))]
         translations = self.translator.translate([*map(self._request, rows)], variants=variants)
+        self._counted, self._share = self.translator.model.evaluations, len(pictures) / len(rows)
         try:
             for variant, made in translations:
+                self._counted = self.translator.model.evaluations
                 seconds = made.seconds / len(pictures)
                 yield (
                     variant,

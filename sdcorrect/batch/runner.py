@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 from sdcorrect.batch.attempts import Attempts
 from sdcorrect.batch.jobfile import JobEntry, fingerprint_of
 from sdcorrect.batch.pipeline import Behind, ahead
 from sdcorrect.batch.recorder import Recorder
+from sdcorrect.batch.workload import Workload
 from sdcorrect.config import Job
 from sdcorrect.errors import PictureError, SdcorrectError, printable
 from sdcorrect.inputs.hints import check_folders, hints_of
@@ -94,6 +95,7 @@ class ShardRun:
         self.recorder = Recorder(
             job, self.translator, self.fingerprint, self.ledger, {item.output for item in everything}
         )
+        self.work = Workload(len(self.items) * len(self.tally), cache(self.translator.evaluations))
 
     def records(self) -> Iterator[Record | None]:
         """Do all that is not done: for each picture and variant its record, None where it was done.
@@ -107,6 +109,7 @@ class ShardRun:
         with locked(self.ledger.temporary.with_suffix(".lock")), self._checked():
             self.entry.take_up(overwrite=self.overwrite)
             self.ledger.open(overwrite=self.overwrite)
+            self._expect()
             try:
                 with ThreadPoolExecutor(1, "behind") as pool:
                     for record in self._work(Behind(pool)):
@@ -126,11 +129,25 @@ class ShardRun:
 
     @contextmanager
     def _checked(self) -> Iterator[None]:
-        hook = self.model.pipe.unet.register_forward_pre_hook(lambda *_: self.check())
+        hook = self.model.pipe.unet.register_forward_pre_hook(lambda *_: self._evaluating())
         try:
             yield
         finally:
             hook.remove()
+
+    def _evaluating(self) -> None:
+        self.work.run(self.attempts.evaluations)
+        self.check()
+
+    def _expect(self) -> None:
+        """Reckon what is left to do, by what the records tell."""
+        for item in self.items:
+            missing = tuple(v for v in self.tally if not self._is_settled(item, v))
+            self.work.expect(item.key, () if item.problem else missing, len(self.tally))
+
+    def _is_settled(self, item: Item, variant: str) -> bool:
+        known = self.ledger.known(item.key, variant)
+        return known is not None and self._settles(item, variant, known)
 
     def _work(self, behind: Behind[Record]) -> Iterator[Record | None]:
         batch_size = self.job.batch_size
@@ -140,6 +157,7 @@ class ShardRun:
                 self.check()
                 yield from self._settled(prepared)
                 missing = tuple(v for v in self.tally if v not in prepared.settled)
+                self.work.look_again(prepared.item.key, missing if prepared.picture else ())
                 if prepared.error:
                     for variant in missing:
                         behind.submit(
@@ -206,18 +224,22 @@ class ShardRun:
                 self.tally[variant].failed += 1
             else:
                 self.tally[variant].before += 1
+            self.work.settled += 1
             yield known.unfinished
 
     def _translate(
         self, batch: Sequence[Picture], variants: tuple[str, ...], behind: Behind[Record]
     ) -> Iterator[Record]:
         """Translate `batch`; it is saved and recorded behind, while the batch before it is so by now."""
+        self.work.begin()
         for part in self.attempts(batch, variants):
             for picture, variant, result in part:
+                self.work.finish(variants, variant)
                 behind.submit(partial(self.recorder.save, picture, variant, result))
             yield from map(self._counted, behind.results(leave=len(part)))
 
     def _counted(self, record: Record) -> Record:
+        self.work.settled += 1
         tally = self.tally[record.variant]
         setattr(tally, record.status, getattr(tally, record.status) + 1)
         tally.evaluations = record.unet_evaluations or tally.evaluations

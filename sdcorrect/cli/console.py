@@ -6,15 +6,16 @@ import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.status import Status
 from rich.text import Text
+from tqdm import tqdm
 from typer.core import TyperGroup
 
 from sdcorrect import __version__
@@ -54,6 +55,10 @@ class _Console(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, soft_wrap=True, **options)
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        with tqdm.external_write_mode(self.file):  # a bar makes room, and is drawn again below
+            super().print(*objects, **options)
+
     @property
     def is_terminal(self) -> bool:
         """Whether a person watches. FORCE_COLOR makes no terminal of a log."""
@@ -62,6 +67,15 @@ class _Console(Console):
         except ValueError:  # it is closed
             return False
 
+
+@dataclass
+class Verbosity:
+    """How much is printed on standard error beside warnings, failures and errors."""
+
+    quiet: bool = False
+
+
+verbosity = Verbosity()
 
 app = typer.Typer(
     cls=_Commands,
@@ -82,9 +96,15 @@ def tell(what: str, message: object, style: str = "yellow") -> None:
     err.print(Text.assemble((f"{what}:", style), f" {lines}"))
 
 
-def working(what: str) -> Status:
+def notice(line: str) -> None:
+    """Print a line that a person may want to know of, on standard error."""
+    if not verbosity.quiet:
+        err.print(line)
+
+
+def working(what: str) -> AbstractContextManager[object]:
     """Show that something is done, while it is."""
-    return err.status(Text(printable(what)))
+    return nullcontext() if verbosity.quiet else err.status(Text(printable(what)))
 
 
 @contextmanager
@@ -108,10 +128,12 @@ def errors_for_people(debug: bool) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def print_failures(records: Iterable["Record"]) -> None:
-    for record in records:
+def print_failures(records: Sequence["Record"], most: int | None = None) -> None:
+    for record in records[:most]:
         path = printable(record.input.path)  # on one line, whatever its name holds
         tell("failed", f"{path} ({record.variant}): {printable(record.error or '')}", "red")
+    if most is not None and len(records) > most:
+        tell("failed", f"and {len(records) - most} more; `sdcorrect status` names all of them", "red")
 
 
 class _Lines(logging.Handler):
@@ -123,7 +145,7 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         kind = str(record.msg)
-        self._told[kind] += 1
+        self._told[kind] += record.levelno >= logging.WARNING
         if self._told[kind] <= MOST_ALIKE:
             tell(record.levelname.lower(), record.getMessage())
         elif self._told[kind] == MOST_ALIKE + 1:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from sdcorrect.cli import options
-from sdcorrect.cli.console import SOME_FAILED, Debug, app, err, errors_for_people, out, tell, working
+from sdcorrect.cli.console import SOME_FAILED, Debug, app, errors_for_people, out, tell, working
 from sdcorrect.cli.look import look, tell_left_out
+from sdcorrect.cli.progress import track
 from sdcorrect.config import LIST_SUFFIXES, Job, load_job, parse_set
 from sdcorrect.errors import PictureError, SdcorrectError, UsageError, printable
 from sdcorrect.recipes import FIRST
@@ -37,7 +37,7 @@ def dissect(
             "--output", "-o", metavar="FOLDER", help="The folder.", show_default="out/dissect/<stem>"
         ),
     ] = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to turn it into.")] = None,
+    prompt: options.Prompt = None,
     model: options.Model = None,
     method: Annotated[
         str | None,
@@ -47,9 +47,7 @@ def dissect(
     ] = None,
     strength: options.Strength = None,
     steps: options.Steps = None,
-    guidance: Annotated[
-        float | None, typer.Option("--guidance", help="The scale of classifier-free guidance.")
-    ] = None,
+    guidance_scale: options.GuidanceScale = None,
     seed: options.Seed = None,
     size: options.Size = None,
     blocks: Annotated[
@@ -81,9 +79,7 @@ def dissect(
     dtype: options.Dtype = None,
     limit: options.Limit = None,
     config: options.Config = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for translate.")
-    ] = None,
+    set_: options.Set = None,
     debug: Debug = False,
 ) -> None:
     """Compare attention and features of SDEdit and of the correction with the clean picture's.
@@ -97,7 +93,7 @@ def dissect(
         "variants": None if method is None else (),
         "strength": strength,
         "steps": steps,
-        "guidance_scale": guidance,
+        "guidance_scale": guidance_scale,
         "seed": seed,
         "size": size,
         "device": device,
@@ -180,13 +176,7 @@ def _dissect_all(session: "Session", folder: Path) -> None:
 
     means, failures = {}, {}
     timesteps: list[int] = []
-    for item in track(
-        session.items,
-        description="dissecting",
-        console=err,
-        transient=True,
-        disable=not err.is_terminal,
-    ):
+    for item in track(session.items, "dissecting", len(session.items)):
         try:
             subject, dissection = session.dissect(session.read(item))
         except PictureError as error:

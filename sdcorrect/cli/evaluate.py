@@ -11,10 +11,10 @@ from rich import box
 from rich.table import Column, Table
 from rich.text import Text
 
-from sdcorrect.cli.console import Debug, app, err, errors_for_people, out, tell, working
+from sdcorrect.cli.console import Debug, app, errors_for_people, out, tell, working
 from sdcorrect.cli.frontier import show_frontier
 from sdcorrect.cli.options import Device, Offline, path, source
-from sdcorrect.cli.progress import progress_bar
+from sdcorrect.cli.progress import following
 from sdcorrect.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -197,17 +197,10 @@ def _measure(
 
 def _follow(run: "Evaluator") -> "list[Measured]":
     rows: list[Measured] = []
-    measured = told = 0
-    with progress_bar() as progress:
-        task = progress.add_task("measuring", total=run.pictures)
+    with following("measuring", run.pictures) as shown:
         for batch in run.rows():
             rows += batch
-            measured += len({row.path for row in batch})
-            progress.update(task, completed=measured)
-            # where nobody watches, a line for every tenth
-            if not err.is_terminal and 10 * measured // run.pictures > told:
-                told = 10 * measured // run.pictures
-                err.print(f"{measured}/{run.pictures} pictures measured")
+            shown.update(len({row.path for row in batch}))
     return rows
 
 

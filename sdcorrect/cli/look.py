@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from sdcorrect.cli.console import err
+from sdcorrect.cli.console import notice
 from sdcorrect.config import Job
 
 if TYPE_CHECKING:
@@ -23,5 +23,5 @@ def look(job: Job) -> "Found":
 
 
 def tell_left_out(found: "Found") -> None:
-    for notice in found.notices:
-        err.print(notice)
+    for line in found.notices:
+        notice(line)

@@ -1,10 +1,12 @@
 """Options that several commands have: each overrides the job's setting, where it is given."""
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from sdcorrect.config import Job
 from sdcorrect.errors import UsageError
 from sdcorrect.paths import expand
 
@@ -32,36 +34,162 @@ def source(text: str) -> str:
         raise BadPath(str(error)) from None
 
 
-Config = Annotated[
-    Path | None, typer.Option("--config", "-c", parser=path, help="The job, a YAML file.")
-]
+def lora(text: str) -> dict[str, str | float]:
+    """PATH[:WEIGHT] as a job has it; raises BadPath as `path` does."""
+    file, colon, weight = source(text).rpartition(":")
+    with suppress(ValueError):
+        if colon and not Path(source(text)).exists():
+            return {"path": file, "weight": float(weight)}
+    return {"path": source(text)}
 
-Model = Annotated[
+
+def names(text: str) -> list[str]:
+    """Names with commas between."""
+    return [name.strip() for name in text.split(",")]
+
+
+#: The panels of help.
+PICTURES, TRANSLATION, MODEL, RUN = "Pictures", "Translation", "Model", "Run"
+
+
+def _option(panel: str, *names: str, help: str, key: str | None = None, **more: Any) -> Any:
+    """An option in `panel`; without it, its setting `key` of the job counts."""
+    if key is not None:
+        more.setdefault("show_default", _default(key))
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+def _default(key: str) -> str:
+    """What a job has for `key` where nothing is said."""
+    value = Job.model_fields[key].get_default(call_default_factory=True)
+    return str(getattr(value, "name", value))
+
+
+Config = Annotated[
+    Path | None,
+    _option(RUN, "--config", "-c", parser=path, help="A job, as YAML; flags count for more than it."),
+]
+Set = Annotated[
+    list[str] | None,
+    _option(RUN, "--set", metavar="KEY=VALUE", help="Any setting of a job, such as resize=crop."),
+]
+Prompt = Annotated[
+    str | None, _option(TRANSLATION, "--prompt", "-p", help="What the pictures should become.")
+]
+NegativePrompt = Annotated[
+    str | None, _option(TRANSLATION, "--negative-prompt", help="What they should not become.")
+]
+Method = Annotated[
     str | None,
-    typer.Option("--model", help="mini, a diffusers folder, a .safetensors or .ckpt file, or a hub id."),
+    _option(TRANSLATION, "--method", key="method", help="A recipe; `sdcorrect recipes` lists them."),
+]
+Variants = Annotated[
+    str | None,
+    _option(TRANSLATION, "--variants", help="Several recipes on the same pictures: sdedit,correct."),
 ]
 Strength = Annotated[
-    float | None, typer.Option("--strength", help="How far to go from the source, 0 to 1.")
+    float | None,
+    _option(
+        TRANSLATION,
+        "--strength",
+        key="strength",
+        help="How far to go from the source: over 0, which would keep it, to 1.",
+    ),
 ]
-Steps = Annotated[int | None, typer.Option("--steps", help="Sampling steps at strength 1.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Another seed, other noise.")]
+Steps = Annotated[
+    int | None, _option(TRANSLATION, "--steps", key="steps", help="Sampling steps at strength 1.")
+]
+GuidanceScale = Annotated[
+    float | None,
+    _option(
+        TRANSLATION, "--guidance-scale", key="guidance_scale", help="How closely to follow the prompt."
+    ),
+]
+Seed = Annotated[int | None, _option(TRANSLATION, "--seed", key="seed", help="Random seed.")]
+Model = Annotated[
+    str | None,
+    _option(
+        MODEL,
+        "--model",
+        key="model",
+        help="mini, a diffusers folder, a .safetensors or .ckpt file, or a hub id.",
+    ),
+]
+Loras = Annotated[
+    list[Any] | None,
+    _option(
+        MODEL, "--lora", parser=lora, metavar="PATH[:WEIGHT]", help="A LoRA; give several, if you like."
+    ),
+]
+Vae = Annotated[
+    str | None, _option(MODEL, "--vae", parser=source, help="Another VAE: a file, a folder or a hub id.")
+]
+Controlnets = Annotated[
+    list[str] | None,
+    _option(MODEL, "--controlnet", parser=source, help="A ControlNet, on the pictures' Canny edges."),
+]
 Size = Annotated[
-    int | None, typer.Option("--size", help="The longer side, px.", show_default="the model's own")
+    int | None,
+    _option(
+        PICTURES,
+        "--size",
+        show_default="the model's own",
+        help="Pixels of the longer side, to which pictures are resized.",
+    ),
 ]
 Device = Annotated[
     str | None,
-    typer.Option("--device", envvar="SDCORRECT_DEVICE", help="auto, cpu, cuda, cuda:1, mps."),
+    _option(
+        MODEL,
+        "--device",
+        key="device",
+        envvar="SDCORRECT_DEVICE",
+        help="auto, cpu, cuda, cuda:1 or mps.",
+    ),
 ]
 Dtype = Annotated[
     str | None,
-    typer.Option("--dtype", envvar="SDCORRECT_DTYPE", help="auto, float32, float16, bfloat16."),
+    _option(
+        MODEL,
+        "--dtype",
+        key="dtype",
+        envvar="SDCORRECT_DTYPE",
+        help="auto, float32, float16 or bfloat16.",
+    ),
 ]
 Offline = Annotated[
     bool,
-    typer.Option(
+    _option(
+        MODEL,
         "--offline",
         envvar="SDCORRECT_OFFLINE",
         help="Use what `sdcorrect prefetch` fetched; ask no hub.",
     ),
 ]
-Limit = Annotated[int | None, typer.Option("--limit", help="Only the first so many.")]
+Format = Annotated[
+    str | None, _option(PICTURES, "--format", show_default="png", help="png, jpg or webp.")
+]
+BatchSize = Annotated[
+    int | None, _option(RUN, "--batch-size", key="batch_size", help="Pictures at a time.")
+]
+NumShards = Annotated[
+    int | None, _option(RUN, "--num-shards", min=1, help="Divide the pictures among so many runs.")
+]
+ShardIndex = Annotated[
+    int | None,
+    _option(RUN, "--shard-index", min=0, help="Which of those runs this one is, counted from 0."),
+]
+Limit = Annotated[int | None, _option(PICTURES, "--limit", help="Process only the first N pictures.")]
+
+
+def recipes(method: str | None, variants: str | None) -> dict[str, Any]:
+    """--method and --variants as settings: either counts for more than both of a job.
+
+    Raises:
+        UsageError: both are given.
+    """
+    if method is not None and variants is not None:
+        raise UsageError("--method and --variants: give one of them; --variants names several")
+    if method is not None:
+        return {"method": method, "variants": ()}
+    return {"variants": names(variants) if variants is not None else None}

@@ -1,24 +1,108 @@
-"""The bar that long commands are followed by."""
+"""How long commands are followed: by a bar in a terminal, in a log by a line every half minute."""
 
-from datetime import timedelta
+import io
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+from typing import Any, TypeVar
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.text import Text
+from tqdm import tqdm
 
-from sdcorrect.cli.console import err
+from sdcorrect.cli.console import err, verbosity
 
+T = TypeVar("T")
 
-class _Remaining(ProgressColumn):
-    """The time left at the mean rate so far: pictures come by the batch, so a recent rate is none."""
-
-    def render(self, task: Task) -> Text:
-        if not task.completed or task.elapsed is None:
-            return Text("-:--:--")
-        seconds = task.elapsed * (task.remaining or 0) / task.completed
-        return Text(str(timedelta(seconds=round(seconds))))
+#: In a log, seconds from one line to the next at most; kept to by looking every TICK.
+PATIENCE, TICK = 25.0, 0.5
+BAR = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {unit}, {elapsed} elapsed, {remaining} left"
+LINE = "{desc}: {n_fmt}/{total_fmt} {unit}, {elapsed} elapsed, {remaining} left"
 
 
-def progress_bar() -> Progress:
-    """A bar on the terminal; nothing where nobody watches."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Remaining())
-    return Progress(*columns, console=err, disable=not err.is_terminal)
+class _Lines(io.StringIO):
+    """Where a bar writes in a log: each of its states becomes a line."""
+
+    def write(self, text: str) -> int:
+        if line := text.strip():
+            err.print(line)
+        return len(text)
+
+
+def bar(what: str, total: float, unit: str = "pictures", **options: Any) -> "tqdm[Any]":
+    """A bar that stays in a log alone, and moves at the mean rate so far: work comes by the batch."""
+    logged = not err.is_terminal
+    return tqdm(
+        desc=what,
+        total=total,
+        unit=unit,
+        file=_Lines() if logged else err.file,
+        leave=logged,
+        mininterval=PATIENCE if logged else 0.1,
+        delay=PATIENCE if logged else 0,  # before, nothing is said that the next line does not say
+        miniters=0,
+        smoothing=0,
+        disable=verbosity.quiet,
+        dynamic_ncols=True,
+        **{"bar_format": LINE if logged else BAR, **options},
+    )
+
+
+def time_left(shown: "tqdm[Any]") -> str:
+    """At the mean rate so far, as a bar tells it."""
+    state = shown.format_dict
+    if not state["n"]:
+        return "?"
+    return str(tqdm.format_interval(state["elapsed"] * (state["total"] / state["n"] - 1)))
+
+
+@contextmanager
+def following(what: str, total: int) -> Iterator["tqdm[Any]"]:
+    """A bar of pictures that shows the time that passes while none is through."""
+    with bar(what, total) as shown:
+
+        def show_time() -> None:
+            if (now := time.time()) - shown.last_print_t >= shown.mininterval:
+                shown.last_print_t = now
+                shown.refresh()
+
+        with ticking(show_time):
+            yield shown
+
+
+def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+    """`items`, followed as they are worked through."""
+    with following(what, total) as shown:
+        for item in items:
+            yield item
+            shown.update()
+
+
+@contextmanager
+def ticking(call: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Within this context `call` runs twice a second, whatever the main thread is busy with.
+
+    What it raises, such as that nobody reads on, the main thread raises where it calls what is yielded,
+    and at the end.
+    """
+    ended = Event()
+    raised: list[BaseException] = []
+
+    def tick() -> None:
+        try:
+            while not ended.wait(TICK):
+                call()
+        except BaseException as error:  # SystemExit, where a pipe is closed
+            raised.append(error)
+
+    def check() -> None:
+        if raised:
+            raise raised[0]
+
+    thread = Thread(target=tick, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield check
+    finally:
+        ended.set()
+        thread.join()
+    check()

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import track
 
-from sdcorrect.cli.console import Debug, app, err, errors_for_people, out, tell
+from sdcorrect.cli.console import Debug, app, errors_for_people, out, tell
 from sdcorrect.cli.folder import Out
 from sdcorrect.cli.options import path
+from sdcorrect.cli.progress import track
 from sdcorrect.errors import UsageError, printable
 
 
@@ -46,16 +46,8 @@ def report(
                 f"a report needs {error.name}, which is not installed: pip install 'sdcorrect[view]'"
             ) from None
         gallery = read_gallery(folder, limit)
-        cards = list(
-            track(
-                Cards(gallery, page.parent, embed=embed),
-                description="reading pictures",
-                total=len(gallery.entries),
-                console=err,
-                transient=True,
-                disable=not err.is_terminal,
-            )
-        )
+        pictures = Cards(gallery, page.parent, embed=embed)
+        cards = list(track(pictures, "reading", len(gallery.entries)))
         for warning in (*gallery.warnings, *lost_sources(cards)):
             tell("warning", warning)
         write_report(gallery, cards, page)

@@ -2,27 +2,37 @@
 
 import json
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column, Table
 
 from sdcorrect.cli import options
 from sdcorrect.cli.console import (
+    MOST_ALIKE,
     SOME_FAILED,
     Debug,
     app,
-    err,
     errors_for_people,
     out,
     print_failures,
     print_gone,
     tell,
+    verbosity,
     working,
 )
+from sdcorrect.cli.follow import Follower
 from sdcorrect.cli.look import look, tell_left_out
-from sdcorrect.cli.progress import progress_bar
 from sdcorrect.cli.signals import Stop, stop_on_signals
+from sdcorrect.cli.talk import (
+    Events,
+    Json,
+    LogLevel,
+    Quiet,
+    Verbose,
+    events_for_programs,
+    set_verbosity,
+)
 from sdcorrect.config import Job, load_job, parse_set
 from sdcorrect.errors import printable
 
@@ -41,68 +51,107 @@ def translate(
             help="A folder, a picture, a pattern such as '**/*.jpg', or a list: .txt, .csv, .jsonl.",
         ),
     ] = None,
-    config: options.Config = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FOLDER", help="The output folder.")
-    ] = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to turn them into.")] = None,
-    model: options.Model = None,
-    method: Annotated[
-        str | None, typer.Option("--method", help="A recipe; see `sdcorrect recipes`.")
-    ] = None,
-    strength: options.Strength = None,
-    steps: options.Steps = None,
-    seed: options.Seed = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures at a time.")] = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as output.format=jpg."),
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Where the pictures go: FOLDER/<variant>/<same name>.",
+            rich_help_panel=options.PICTURES,
+        ),
     ] = None,
     limit: options.Limit = None,
-    num_shards: Annotated[
-        int | None, typer.Option("--num-shards", min=1, help="Divide the pictures among so many runs.")
-    ] = None,
-    shard_index: Annotated[
-        int | None, typer.Option("--shard-index", min=0, help="Which of them this one is, from 0.")
-    ] = None,
+    size: options.Size = None,
+    format_: options.Format = None,
+    prompt: options.Prompt = None,
+    negative_prompt: options.NegativePrompt = None,
+    method: options.Method = None,
+    variants: options.Variants = None,
+    strength: options.Strength = None,
+    steps: options.Steps = None,
+    guidance_scale: options.GuidanceScale = None,
+    seed: options.Seed = None,
+    model: options.Model = None,
+    lora: options.Loras = None,
+    vae: options.Vae = None,
+    controlnet: options.Controlnets = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
     offline: options.Offline = False,
+    config: options.Config = None,
+    set_: options.Set = None,
+    batch_size: options.BatchSize = None,
+    num_shards: options.NumShards = None,
+    shard_index: options.ShardIndex = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be done; load no model.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print the job and its number of pictures; load no model.",
+            rich_help_panel=options.RUN,
+        ),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Redo what the output folder has.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Translate again what the output folder has.",
+            rich_help_panel=options.RUN,
+        ),
     ] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try again what the model failed at before.")
+        bool,
+        typer.Option(
+            "--retry-failed", help="Retry pictures that failed before.", rich_help_panel=options.RUN
+        ),
     ] = False,
     fail_fast: Annotated[
-        bool, typer.Option("--fail-fast", help="Stop at the first picture that fails.")
+        bool,
+        typer.Option(
+            "--fail-fast", help="Stop at the first picture that fails.", rich_help_panel=options.RUN
+        ),
     ] = False,
     no_embed_metadata: Annotated[
-        bool, typer.Option("--no-embed-metadata", help="Leave prompt and settings out of the pictures.")
+        bool,
+        typer.Option(
+            "--no-embed-metadata",
+            help="Write no prompt and settings into the pictures.",
+            rich_help_panel=options.PICTURES,
+        ),
     ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_level: LogLevel = None,
+    json_: Json = False,
     debug: Debug = False,
 ) -> None:
     """Translate a folder of pictures."""
-    flags = {
+    flags: dict[str, Any] = {
         "input.path": input_,
         "output.path": output,
+        "output.format": format_,
+        "output.embed_metadata": False if no_embed_metadata else None,
+        "limit": limit,
+        "size": size,
         "prompt": prompt,
-        "model": model,
-        "method": method,
+        "negative_prompt": negative_prompt,
         "strength": strength,
         "steps": steps,
+        "guidance_scale": guidance_scale,
         "seed": seed,
-        "batch_size": batch_size,
+        "model": model,
+        "loras": lora,
+        "vae": vae,
+        "controlnets": controlnet,
         "device": device,
         "dtype": dtype,
-        "limit": limit,
         "offline": offline or None,
-        "output.embed_metadata": False if no_embed_metadata else None,
+        "batch_size": batch_size,
     }
-    with errors_for_people(debug):
+    with errors_for_people(debug), events_for_programs(json_) as events:
+        set_verbosity(quiet=quiet, verbose=verbose, log_level=log_level)
+        flags |= options.recipes(method, variants)
         overrides = parse_set(set_ or []) | {k: v for k, v in flags.items() if v is not None}
         job = load_job(config, overrides)
         if dry_run:
@@ -114,6 +163,7 @@ def translate(
                 num_shards,
                 shard_index,
                 stop,
+                events,
                 overwrite=overwrite,
                 retry_failed=retry_failed,
                 fail_fast=fail_fast,
@@ -147,7 +197,12 @@ def _show_plan(job: Job, num_shards: int | None, shard_index: int | None) -> Non
 
 
 def _translate(
-    job: Job, num_shards: int | None, shard_index: int | None, stop: Stop, **options: bool
+    job: Job,
+    num_shards: int | None,
+    shard_index: int | None,
+    stop: Stop,
+    events: Events,
+    **options: bool,
 ) -> None:
     found = look(job)
     shard = _choose_shard(job, num_shards, shard_index, claim=True)
@@ -161,32 +216,30 @@ def _translate(
         model = load(job)
     run = ShardRun(job, model, shard, check=stop.check, items=found.items, **options)
     stop.heeded = True
-    failures = _follow(run)
-    _summarize(run, failures)
+    failures = _follow(run, events)
+    if not events.shown:
+        _summarize(run, failures)
     if failures:
         raise typer.Exit(SOME_FAILED)
 
 
-def _follow(run: "ShardRun") -> list["Record"]:
-    """Work through `run` under a progress bar, or in plain lines where nobody watches; its failures."""
+def _follow(run: "ShardRun", events: Events) -> list["Record"]:
+    """Work through `run` and show how far it is; its failures."""
     failures: list[Record] = []
-    total = len(run.items) * len(run.tally)
-    with progress_bar() as progress:
-        task = progress.add_task("translating", total=total)
-        for done, record in enumerate(run.records(), 1):
-            progress.update(task, completed=done)
-            if record is None:
-                continue
-            if record.status == "failed":
-                failures.append(record)
-            if not err.is_terminal:
-                path = printable(record.input.path)
-                err.print(f"{done}/{total} {record.status} {record.variant}/{path}")
+    follower = Follower(run, events)
+    with follower.following():
+        for record in run.records():
+            if record is not None:
+                follower.tell(record)
+                if record.status == "failed":
+                    failures.append(record)
     return failures
 
 
 def _summarize(run: "ShardRun", failures: list["Record"]) -> None:
-    print_failures(failures)
+    print_failures(failures, MOST_ALIKE)
+    if verbosity.quiet:
+        return
     table = Table(
         Column("variant", overflow="fold"),
         "translated",

@@ -75,7 +75,8 @@ def test_a_log_has_plain_lines_whatever_the_environment_says(pictures: Path, tmp
         pass
     assert process.wait() == 3
     assert b"\x1b" not in messages + (tmp_path / "log").read_bytes()
-    lines = messages.decode().splitlines()
+    first, *lines = messages.decode().splitlines()
+    assert first.startswith("4 pictures (sdedit): 4 to translate; mini on cpu in float32; about ")
     assert sorted(line.split()[1] for line in lines[:-1]) == ["done", "done", "done", "failed"]
     assert lines[-1].startswith("failed: broken.png (sdedit): ")
 

@@ -1,0 +1,105 @@
+"""How a run is followed: a line that says what is to do, then a bar, or the lines of a log."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import ceil
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from sdcorrect.cli.console import MOST_ALIKE, err, notice
+from sdcorrect.cli.progress import bar, ticking, time_left
+from sdcorrect.cli.talk import Events
+from sdcorrect.errors import printable
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from sdcorrect.batch.runner import ShardRun
+    from sdcorrect.output.records import Record
+
+#: A log has a line for each translation, up to so many: of more it tells every second, or every tenth.
+MOST_LINES = 2000
+
+
+def announcement(run: "ShardRun") -> str:
+    """What `run` is about to do."""
+    model, variants, left = run.model, list(run.tally), run.work.covered - run.work.before
+    before = f", {run.work.before} done before" if run.work.before else ""
+    times = f" by {len(variants)} variants" if len(variants) > 1 else ""
+    return (
+        f"{len(run.items)} pictures{times} ({', '.join(variants)}): {left} to translate{before}; "
+        f"{printable(model.name)} on {model.device} in {str(model.dtype).removeprefix('torch.')}; "
+        f"about {run.work.evaluations:,} U-Net evaluations"
+    )
+
+
+class Follower:
+    """Shows people and programs how far `run` is."""
+
+    def __init__(self, run: "ShardRun", events: Events) -> None:
+        self._run, self._events = run, events
+        self._looking = Lock()  # what ticks is a thread of its own
+        self._bar: tqdm[Any] | None = None
+        self._failures = 0
+        self._check: Callable[[], None] = lambda: None
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Within this context what is shown moves by itself, within a picture too."""
+        with ticking(self.look) as self._check:
+            try:
+                yield
+                if self._bar is None:
+                    self._begin()
+            finally:
+                if self._bar is not None:
+                    self._bar.close()
+
+    def look(self) -> None:
+        """Show how far the run is, once it has begun."""
+        work = self._run.work
+        if work.began is None:
+            return
+        with self._looking:
+            if self._bar is None:
+                self._begin()
+                self._bar = bar("", work.evaluations, "U-Net evaluations")
+            self._bar.total = work.evaluations
+            self._bar.set_description_str(f"{work.settled}/{work.covered} done", refresh=False)
+            self._bar.update(work.evaluated - self._bar.n)
+
+    def _begin(self) -> None:
+        run, work = self._run, self._run.work
+        notice(announcement(run))
+        self._events.tell(
+            "started",
+            pictures=len(run.items),
+            variants=list(run.tally),
+            to_translate=work.covered - work.before,
+            done_before=work.before,
+            unet_evaluations=work.evaluations,
+            model=run.model.name,
+            device=str(run.model.device),
+            dtype=str(run.model.dtype).removeprefix("torch."),
+        )
+
+    def tell(self, record: "Record") -> None:
+        """A translation is done, or has failed: a line, where a log is written."""
+        self._check()
+        self.look()
+        self._events.tell(record.status, **_facts(record))
+        if err.is_terminal or self._events.shown:
+            return
+        work, failed = self._run.work, record.status == "failed"
+        self._failures += failed
+        every = ceil(work.covered / MOST_LINES)
+        if self._failures <= MOST_ALIKE if failed else work.settled % every == 0:
+            path = printable(record.input.path)
+            left = f", {time_left(self._bar)} left" if self._bar is not None else ""
+            notice(f"{work.settled}/{work.covered} {record.status} {record.variant}/{path}{left}")
+
+
+def _facts(record: "Record") -> dict[str, Any]:
+    """What a program is told of a translation."""
+    told = {"input", "variant", "output", "error", "seconds", "unet_evaluations"}
+    return record.model_dump(mode="json", include=told)

@@ -1,0 +1,96 @@
+"""How much a command says, and in which form."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import typer
+
+from sdcorrect.cli import console
+from sdcorrect.cli.console import out
+from sdcorrect.errors import SdcorrectError, UsageError
+
+PANEL = "What is printed"
+LEVELS = ("debug", "info", "warning", "error")
+
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="Print warnings, failures and errors only.", rich_help_panel=PANEL
+    ),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Print what is loaded and how long it took.", rich_help_panel=PANEL
+    ),
+]
+LogLevel = Annotated[
+    str | None,
+    typer.Option(
+        "--log-level",
+        help="Print log lines from this level on: debug, info, warning or error.",
+        show_default="warning; with -v info",
+        rich_help_panel=PANEL,
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print events for programs: one JSON object a line, the last one `ended`.",
+        rich_help_panel=PANEL,
+    ),
+]
+
+
+def set_verbosity(*, quiet: bool, verbose: bool, log_level: str | None) -> None:
+    """Print as much as is asked for.
+
+    Raises:
+        UsageError: there is no such level, or both more and less is asked for.
+    """
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose: give one of them")
+    if log_level is not None and log_level not in LEVELS:
+        raise UsageError(f"--log-level {log_level}: there is no such level; known: {', '.join(LEVELS)}")
+    console.verbosity.quiet = quiet
+    level = getattr(logging, (log_level or ("info" if verbose else "warning")).upper())
+    logging.getLogger("sdcorrect").setLevel(level)
+    logging.getLogger().setLevel(max(level, logging.WARNING))  # what libraries say below it is no help
+
+
+@dataclass
+class Events:
+    """What happens, told to programs: one JSON object a line on standard output."""
+
+    shown: bool
+    end: dict[str, Any] = field(default_factory=dict)  #: what the last one tells
+
+    def tell(self, event: str, **facts: Any) -> None:
+        if self.shown:
+            out.print(json.dumps({"event": event, **facts}))
+
+    def ended(self, exit_code: int, **facts: Any) -> None:
+        self.tell("ended", exit_code=exit_code, **self.end, **facts)
+
+
+@contextmanager
+def events_for_programs(shown: bool) -> Iterator[Events]:
+    """Events, where they are asked for, the last of which says how the command ended."""
+    events = Events(shown)
+    try:
+        yield events
+    except typer.Exit as end:
+        events.ended(end.exit_code)
+        raise
+    except SdcorrectError as error:
+        events.ended(error.exit_code, error=str(error))
+        raise
+    except Exception as error:
+        events.ended(1, error=f"{type(error).__name__}: {error}")
+        raise
+    events.ended(0)

@@ -1,0 +1,21 @@
+"""How many U-Net evaluations a plan takes, known before the first of them."""
+
+from sdcorrect.core.branches import Branches
+from sdcorrect.core.plan import Plan, in_window
+
+
+def evaluations_to_invert(plan: Plan) -> int:
+    """Of a picture; a full inversion has its number of steps in the plan."""
+    match plan.inversion:
+        case "one-step":
+            return 1
+        case "full":
+            return (plan.inversion_steps or 0) * (2 if plan.inversion_guidance != 1 else 1)
+        case "none":
+            return 0
+
+
+def evaluations_to_denoise(plan: Plan, steps: int, guidance_scale: float) -> int:
+    """Of a picture, in `steps` steps: a row for each branch, as `denoise` has them."""
+    guided = [guidance_scale > 1 and in_window(i, steps, plan.guidance_window) for i in range(steps)]
+    return sum(len(Branches.of(plan.beside, guided=step).donors) for step in guided)
