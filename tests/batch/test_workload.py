@@ -27,8 +27,14 @@ def test_evaluations_are_known_before_the_first(model: Model, pictures: Path, tm
     late = {"name": "late", "guidance_window": [0.5, 1.0]}
     beside = {"name": "beside", "inversion": "full", "inversion_steps": 4, "start": "inverted"}
     beside["inject"] = [{"tensor": "skip", "blocks": [3]}]
-    guided = {**beside, "name": "guided", "source": "sampled", "inversion_guidance": 2.0}
-    variants = ["sdedit", "correct", late, beside, guided]
+    guided = {
+        **beside,
+        "inversion_prompt": "source",
+        "inversion_guidance": 2.0,
+        "name": "guided",
+        "source": "sampled",
+    }
+    variants = ["sdedit", "correct", "correct-adain", late, beside, guided]
     run = run_of(model, pictures, tmp_path, variants=variants, batch_size=2)
     before, seen = model.evaluations, []
     for record in run.records():
