@@ -98,6 +98,7 @@ class ModelSettings(Settings):
     device: str = "auto"
     dtype: DType = "auto"
     vae_dtype: DType = "auto"
+    tf32: StrictBool = False  #: on CUDA float32 in TF32: faster, and of 10 bits
     vae_slicing: StrictBool = False
     vae_tiling: StrictBool = False
     cpu_offload: StrictBool = False

@@ -1,10 +1,7 @@
 """A batch of pictures through one or several recipes: encode and invert once, then denoise for each."""
 
 import logging
-import time
-from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +22,7 @@ from sdcorrect.core.text import Text
 from sdcorrect.core.trajectory import SpilledTrajectory
 from sdcorrect.errors import UsageError
 from sdcorrect.models import Model
+from sdcorrect.models.clock import Clock, Span
 from sdcorrect.recipes import Recipe
 
 logger = logging.getLogger(__name__)
@@ -98,7 +96,7 @@ class Translator:
         self.model = model
         self.spill = spill
         self.equalizer = equalizer or {}
-        self.seconds: dict[str, float] = defaultdict(float)
+        self.clock = Clock(model.device)
         job = {"steps": steps, "guidance_scale": guidance_scale, "scheduler": scheduler}
         self.methods = {recipe.name: _resolve(recipe, model, strength, job) for recipe in recipes}
 
@@ -162,12 +160,13 @@ class Translator:
         each ControlNet, where the model has none.
         """
         model, size = self.model, images[0].size
-        with self._phase("text"):
+        span = self.clock.span
+        with span("text"):
             told = [prompt for prompt in source_prompts if prompt is not None]
             read = partial(model.text, size=size, chunks=self._chunks(prompts, negative_prompts, told))
             null = read([""] * len(images))
             source_text = read(told) if len(told) == len(images) else None
-        with self._phase("encode"):
+        with span("encode"):
             posterior_noise, noise = model.noise(seeds, size)
             x0 = {
                 posterior: model.encode(images, draw)
@@ -180,15 +179,14 @@ class Translator:
             control = model.control(hints)
         sources = _Sources(self, x0, null, source_text)
         for name in variants:
-            method, began = self.methods[name], self._apart_from_inversion()
-            with self._phase("text"):
+            method = self.methods[name]
+            with span("text") as reading:
                 cond = read(prompts, guidance_scale=method.guidance_scale)
                 uncond = read([method.negative_prompt_for(p) for p in negative_prompts])
                 alignment = self._alignment(method, source_prompts, prompts)
-            with self._phase("invert"):
-                found = sources.of(method)
+            found = sources.of(method)
             before = model.evaluations
-            with self._phase("denoise"):
+            with span("denoise") as denoising:
                 scheduler, timesteps = method.solver(model.scheduler)
                 latents = denoise(
                     model.pipe.unet,
@@ -214,9 +212,10 @@ class Translator:
                     else (),
                 )
             rows = found.rows + model.evaluations - before
-            with self._phase("decode"):
+            with span("decode") as decoding:
                 pictures = model.decode(latents)
-            seconds = self._apart_from_inversion() - began + found.seconds
+            own = (reading, found.inverting, denoising, decoding)
+            seconds = sum(part.seconds for part in own)
             flagged = model.flagged(pictures)
             yield name, Translation(pictures, rows // len(images), flagged, seconds)
 
@@ -246,20 +245,10 @@ class Translator:
         )
         return alignment.to(model.device, model.dtype)
 
-    @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.synchronize()
-        self.seconds[name] += time.perf_counter() - began
-
-    def _apart_from_inversion(self) -> float:
-        return sum(seconds for phase, seconds in self.seconds.items() if phase != "invert")
-
-    def synchronize(self) -> None:
-        """Wait until the device has done all that it was asked to."""
-        if self.model.device.type == "cuda":
-            torch.cuda.synchronize(self.model.device)
+    @property
+    def seconds(self) -> dict[str, float]:
+        """What each phase has taken so far."""
+        return self.clock.seconds
 
 
 def _resolve(recipe: Recipe, model: Model, strength: float, job: Mapping[str, Any]) -> Method:
@@ -314,7 +303,7 @@ class _Found:
 
     source: Source
     rows: int  #: that the U-Net evaluated
-    seconds: float
+    inverting: Span
 
 
 class _Sources:
@@ -335,18 +324,17 @@ class _Sources:
         if key not in self._found:
             model, spill = self._translator.model, self._translator.spill
             alike = [m for m in self._translator.methods.values() if m.inversion == key]
-            before, began = model.evaluations, time.perf_counter()
-            source = invert(
-                model.pipe.unet,
-                model.scheduler,
-                self._x0[method.recipe.posterior],
-                self._null,
-                replace(method.plan, injections=tuple(i for m in alike for i in m.plan.injections)),
-                torch.unique(torch.cat([m.solver(model.scheduler)[1] for m in alike])),
-                prompt=self._text if method.recipe.inversion_prompt == "source" else None,
-                trajectory=SpilledTrajectory(spill) if spill else None,
-            )
-            self._translator.synchronize()
-            seconds = time.perf_counter() - began
-            self._found[key] = _Found(source, model.evaluations - before, seconds)
+            before = model.evaluations
+            with self._translator.clock.span("invert") as inverting:
+                source = invert(
+                    model.pipe.unet,
+                    model.scheduler,
+                    self._x0[method.recipe.posterior],
+                    self._null,
+                    replace(method.plan, injections=tuple(i for m in alike for i in m.plan.injections)),
+                    torch.unique(torch.cat([m.solver(model.scheduler)[1] for m in alike])),
+                    prompt=self._text if method.recipe.inversion_prompt == "source" else None,
+                    trajectory=SpilledTrajectory(spill) if spill else None,
+                )
+            self._found[key] = _Found(source, model.evaluations - before, inverting)
         return self._found[key]
