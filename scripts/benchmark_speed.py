@@ -32,7 +32,7 @@ from sdcorrect.core.branches import CAPTURED, Branches
 from sdcorrect.core.inject import inject
 from sdcorrect.core.plan import Injection, in_window
 from sdcorrect.core.sampler import evaluate_unet, invert_one_step
-from sdcorrect.costs import Stopwatch, compare, now
+from sdcorrect.costs import Stopwatch, compare
 from sdcorrect.models import Model, load, quiet_libraries
 from sdcorrect.output.shards import Shard
 from sdcorrect.recipes import BUILT_IN
@@ -100,13 +100,11 @@ def through_the_runner(pictures: int = 64) -> float:
         model = load(ModelSettings(device="cpu"))
         job = job_of(**{"input.path": str(source), "output.path": f"{folder}/out", "batch_size": 8})
         watch = Stopwatch(model)
-        began = now(model)
         with watch.watching():
             for _ in ShardRun(job, model, Shard(0, 1)).records():
                 pass
-        seconds = now(model) - began
-    share = watch.seconds / seconds
-    say(f"runner  {pictures} pictures in {seconds:.1f} s, {share:.1%} of it inside the networks")
+    share = watch.seconds / watch.whole
+    say(f"runner  {pictures} pictures in {watch.whole:.1f} s, {share:.1%} of it inside the networks")
     return share
 
 

@@ -1,10 +1,9 @@
 """What recipes cost, measured side by side on the same pictures in one process."""
 
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -17,6 +16,7 @@ from torch import nn
 from sdcorrect.config import Job
 from sdcorrect.inputs.hints import canny
 from sdcorrect.models import Model
+from sdcorrect.models.clock import Clock
 from sdcorrect.translate import Request, Translator
 
 #: In a round, recipes that take at most one in so many of the seconds of the dearest run so often.
@@ -49,36 +49,42 @@ class Timing:
     peak_memory_mib: float | None
 
 
-@dataclass
 class Stopwatch:
-    """The seconds spent inside a model's networks."""
+    """The seconds spent inside a model's networks, and in all while it watches."""
 
-    model: Model
-    seconds: float = 0.0
-    _began: list[float] = field(default_factory=list)
+    def __init__(self, model: Model) -> None:
+        pipe = model.pipe
+        self._networks: list[nn.Module] = [
+            pipe.unet,
+            pipe.vae.encoder,
+            pipe.vae.decoder,
+            pipe.text_encoder,
+        ]
+        self._clock = Clock(model.device)
+        self._inside = ExitStack()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        pipe = self.model.pipe
-        networks: list[nn.Module] = [pipe.unet, pipe.vae.encoder, pipe.vae.decoder, pipe.text_encoder]
-        with ExitStack() as stack:
-            for network in networks:
-                stack.callback(network.register_forward_pre_hook(self._begin).remove)
-                stack.callback(network.register_forward_hook(self._end, always_call=True).remove)
+        with ExitStack() as hooks, self._clock.span("whole"):
+            for network in self._networks:
+                hooks.callback(network.register_forward_pre_hook(self._begin).remove)
+                hooks.callback(network.register_forward_hook(self._end, always_call=True).remove)
             yield
 
     def _begin(self, *_: object) -> None:
-        self._began.append(now(self.model))
+        self._inside.enter_context(self._clock.span("inside"))
 
     def _end(self, *_: object) -> None:
-        self.seconds += now(self.model) - self._began.pop()
+        self._inside.close()
 
+    @property
+    def seconds(self) -> float:
+        """Inside the networks."""
+        return self._clock.seconds.get("inside", 0.0)
 
-def now(model: Model) -> float:
-    """Seconds on a clock, after all that `model`'s device was asked to do is done."""
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
-    return time.perf_counter()
+    @property
+    def whole(self) -> float:
+        return self._clock.seconds.get("whole", 0.0)
 
 
 def compare(
@@ -145,7 +151,6 @@ def _run(translator: Translator, name: str, job: Job, pictures: Sequence[Image.I
     model, evaluations = translator.model, 0
     watch = Stopwatch(model)
     _forget_peak(model)
-    began = now(model)
     with watch.watching():
         for picture in pictures:
             request = Request(
@@ -158,12 +163,11 @@ def _run(translator: Translator, name: str, job: Job, pictures: Sequence[Image.I
             )
             translation = translator([request], variants=[name])[name]
             evaluations += translation.evaluations
-    seconds = now(model) - began
     return Timing(
         name,
-        seconds / len(pictures),
+        watch.whole / len(pictures),
         evaluations // len(pictures),
-        1 - watch.seconds / seconds,
+        1 - watch.seconds / watch.whole,
         _peak_mib(model),
     )
 

@@ -126,6 +126,8 @@ class ModelSettings(Settings):
     """precision; auto is float16 on CUDA, else float32"""
     vae_dtype: DType = "auto"
     """precision of the VAE; auto is dtype, but float32 where the VAE asks for it"""
+    tf32: StrictBool = False
+    """on CUDA compute float32 in TF32: faster, and of 10 bits"""
     vae_slicing: StrictBool = False
     """encode and decode one picture at a time, which saves memory"""
     vae_tiling: StrictBool = False

@@ -1,10 +1,7 @@
 """A batch of pictures through one or several recipes: encode and invert once, then denoise for each."""
 
 import logging
-import time
-from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from sdcorrect.core.text import Text
 from sdcorrect.core.trajectory import SpilledTrajectory
 from sdcorrect.errors import UsageError
 from sdcorrect.models import Model
+from sdcorrect.models.clock import Clock, Span
 from sdcorrect.recipes import Posterior, Recipe
 
 logger = logging.getLogger(__name__)
@@ -110,7 +108,7 @@ class Translator:
         self.model = model
         self.spill = spill
         self.equalizer = equalizer or {}
-        self.seconds: dict[str, float] = defaultdict(float)
+        self.clock = Clock(model.device)
         job = {"steps": steps, "guidance_scale": guidance_scale, "scheduler": scheduler}
         self.methods = {recipe.name: _resolve(recipe, model, strength, job) for recipe in recipes}
 
@@ -203,22 +201,10 @@ class Translator:
         )
         return alignment.to(model.device, model.dtype)
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Count the seconds of this context, and of what it asks of the device."""
-        began = time.perf_counter()
-        yield
-        self.synchronize()
-        self.seconds[name] += time.perf_counter() - began
-
-    def apart_from_inversion(self) -> float:
-        """The seconds of all other phases."""
-        return sum(seconds for phase, seconds in self.seconds.items() if phase != "invert")
-
-    def synchronize(self) -> None:
-        """Wait until the device has done all that it was asked to."""
-        if self.model.device.type == "cuda":
-            torch.cuda.synchronize(self.model.device)
+    @property
+    def seconds(self) -> dict[str, float]:
+        """What each phase has taken so far."""
+        return self.clock.seconds
 
 
 def _resolve(recipe: Recipe, model: Model, strength: float, job: Mapping[str, Any]) -> Method:
@@ -273,7 +259,7 @@ class _Found:
 
     source: Source
     rows: int  #: that the U-Net evaluated
-    seconds: float
+    inverting: Span
 
 
 class _Batch:
@@ -283,36 +269,35 @@ class _Batch:
         self._translator, self._requests = translator, requests
         self._size = requests[0].image.size
         self._found: dict[Hashable, _Found] = {}
-        with translator.phase("text"):
+        with translator.clock.span("text"):
             self._chunks = max(
                 translator.count_chunks(r.prompt, r.negative_prompt, r.source_prompt) for r in requests
             )
             self._null = self._read([""] * len(requests))
             told = [r.source_prompt for r in requests if r.source_prompt is not None]
             self._source_text = self._read(told) if len(told) == len(requests) else None
-        with translator.phase("encode"):
+        with translator.clock.span("encode"):
             self._noise, self._x0 = self._encode()
             self._control = translator.model.control([r.hints for r in requests])
 
     def by(self, method: Method) -> Translation:
         """What `method` makes of them."""
         translator, model = self._translator, self._translator.model
-        began = translator.apart_from_inversion()
-        with translator.phase("text"):
+        span = translator.clock.span
+        with span("text") as reading:
             cond = self._read([r.prompt for r in self._requests], guidance_scale=method.guidance_scale)
             uncond = self._read([method.negative_prompt_for(r.negative_prompt) for r in self._requests])
             alignment = translator.alignment(
                 method, [r.source_prompt for r in self._requests], [r.prompt for r in self._requests]
             )
-        with translator.phase("invert"):
-            found = self._source_of(method)
+        found = self._source_of(method)
         before = model.evaluations
-        with translator.phase("denoise"):
+        with span("denoise") as denoising:
             latents = self._denoise(method, found.source, cond, uncond, alignment)
         rows = found.rows + model.evaluations - before
-        with translator.phase("decode"):
+        with span("decode") as decoding:
             pictures = model.decode(latents)
-        seconds = translator.apart_from_inversion() - began + found.seconds
+        seconds = sum(part.seconds for part in (reading, found.inverting, denoising, decoding))
         return Translation(pictures, rows // len(self._requests), model.flagged(pictures), seconds)
 
     def _denoise(
@@ -367,18 +352,17 @@ class _Batch:
         if key not in self._found:
             model, spill = self._translator.model, self._translator.spill
             alike = [m for m in self._translator.methods.values() if m.inversion == key]
-            before, began = model.evaluations, time.perf_counter()
-            source = invert(
-                model.pipe.unet,
-                model.scheduler,
-                self._x0[method.recipe.posterior],
-                self._null,
-                replace(method.plan, injections=tuple(i for m in alike for i in m.plan.injections)),
-                torch.unique(torch.cat([m.solver(model.scheduler)[1] for m in alike])),
-                prompt=self._source_text if method.recipe.inversion_prompt == "source" else None,
-                trajectory=SpilledTrajectory(spill) if spill else None,
-            )
-            self._translator.synchronize()
-            seconds = time.perf_counter() - began
-            self._found[key] = _Found(source, model.evaluations - before, seconds)
+            before = model.evaluations
+            with self._translator.clock.span("invert") as inverting:
+                source = invert(
+                    model.pipe.unet,
+                    model.scheduler,
+                    self._x0[method.recipe.posterior],
+                    self._null,
+                    replace(method.plan, injections=tuple(i for m in alike for i in m.plan.injections)),
+                    torch.unique(torch.cat([m.solver(model.scheduler)[1] for m in alike])),
+                    prompt=self._source_text if method.recipe.inversion_prompt == "source" else None,
+                    trajectory=SpilledTrajectory(spill) if spill else None,
+                )
+            self._found[key] = _Found(source, model.evaluations - before, inverting)
         return self._found[key]

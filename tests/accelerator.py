@@ -4,8 +4,10 @@ They tell another device than the CPU's, get there by `.to`, and do not mix with
 fail on a GPU for being in the wrong place fails on any machine.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,7 +20,20 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 ACCELERATOR = torch.device("meta")
 CPU = torch.device("cpu")
 _aten = torch.ops.aten
+#: What tells the host a value of the accelerator's: on a GPU the host waits for it.
+_TELLS = {_aten._local_scalar_dense, _aten.is_nonzero, _aten.nonzero, _aten.equal}
 _MOVES = {_aten.to, _aten._to_copy, _aten.copy_}
+
+
+@dataclass
+class Traffic:
+    """How often something went to the accelerator, and how often the host waited for it."""
+
+    sent: int = 0
+    waits: Counter[str] = field(default_factory=Counter)
+
+
+_traffic = Traffic()
 
 
 class There(Tensor):
@@ -38,6 +53,7 @@ class There(Tensor):
         return f"There({self.here!r})"
 
     def tolist(self) -> Any:
+        _traffic.waits["tolist"] += 1
         return self.here.tolist()
 
     @classmethod
@@ -50,6 +66,15 @@ def accelerator() -> Iterator[None]:
     """Within this context tensors can be brought to the accelerator, and made there."""
     with _Made(), _Computed():
         yield
+
+
+@contextmanager
+def traffic() -> Iterator[Traffic]:
+    """What goes to the accelerator and back within this context."""
+    global _traffic
+    _traffic = seen = Traffic()
+    yield seen
+    _traffic = Traffic()
 
 
 class _Computed(TorchDispatchMode):
@@ -84,6 +109,10 @@ def _dispatch(function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any
             return value.here
         return CPU if isinstance(value, torch.device) and is_there else value
 
+    if function.overloadpacket in _TELLS and there or there and not is_there:
+        _traffic.waits[str(function.overloadpacket)] += 1
+    if is_there and strangers:
+        _traffic.sent += 1
     args, kwargs = tree_unflatten([brought_here(value) for value in given], shape)
     result = function(*args, **kwargs)
     known = {id(tensor.here): tensor for tensor in there}  # what is changed in place stays itself

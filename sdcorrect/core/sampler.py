@@ -22,10 +22,11 @@ from sdcorrect.core.alignment import Alignment
 from sdcorrect.core.branches import Branches, Whose, guide
 from sdcorrect.core.capture import AllCaptured, Captured, capture
 from sdcorrect.core.control import Control
+from sdcorrect.core.devices import send
 from sdcorrect.core.inject import inject
 from sdcorrect.core.plan import Injection, Plan, in_window
 from sdcorrect.core.reuse import reusing
-from sdcorrect.core.schedule import inverse_of, step_on
+from sdcorrect.core.schedule import add_noise, inverse_of, step_on
 from sdcorrect.core.text import Text
 from sdcorrect.errors import UsageError
 
@@ -80,7 +81,7 @@ def invert_one_step(unet: UNet2DConditionModel, x0: Tensor, null: Text, plan: Pl
     Its noise prediction is not used, so it ends where the last of them is known.
     """
     with capture(unet, plan.injections, then_stop=True) as captured, suppress(AllCaptured):
-        evaluate_unet(unet, [x0], torch.tensor(plan.timestep), [null])
+        evaluate_unet(unet, [x0], torch.full((), plan.timestep, device=x0.device), [null])
     return captured
 
 
@@ -104,14 +105,15 @@ def invert_fully(
     inverse = inverse_of(scheduler, plan.inversion_steps or scheduler.num_inference_steps)
     check_passes(inverse.timesteps, keep)
     guided = plan.inversion_guidance != 1
-    latents = x0
-    for t in inverse.timesteps:
+    latents, kept = x0, set(keep.tolist())
+    # numbers for what the host computes, tensors for the U-Net, which would copy each number there
+    for t, there in zip(inverse.timesteps.tolist(), send(inverse.timesteps, x0.device), strict=True):
         rows, texts = ([latents] * 2, [null, text]) if guided else ([latents], [text])
-        *without, towards = evaluate_unet(unet, rows, t, texts)
+        *without, towards = evaluate_unet(unet, rows, there, texts)
         prediction = guide(without[-1], towards, plan.inversion_guidance) if guided else towards
-        latents = inverse.step(prediction, int(t), latents).prev_sample
-        if t in keep:
-            trajectory[int(t)] = latents
+        latents = inverse.step(prediction, t, latents).prev_sample
+        if t in kept:
+            trajectory[t] = latents
 
 
 def check_passes(visited: Tensor, needed: Tensor) -> None:
@@ -143,7 +145,7 @@ def start(
     """
     if plan.start == "inverted":
         return source.trajectory[int(timesteps[0])]
-    return scheduler.add_noise(x0, noise, timesteps[:1])
+    return add_noise(scheduler, x0, noise, int(timesteps[0]))
 
 
 def denoise(
@@ -171,6 +173,7 @@ def denoise(
     `generators`.
     """
     total, taken = len(timesteps), timesteps.tolist()
+    there = send(timesteps, latents.device)
     stepped: tuple[Whose, ...] = ("source", "target") if plan.beside == "sampled" else ("target",)
     known = dict.fromkeys(stepped, latents)
 
@@ -194,11 +197,11 @@ def denoise(
             reusing(unet, plan.reuse.every) if plan.reuse else nullcontext(),
         ):
             for step in steps:
-                t = timesteps[step]
+                t = taken[step]
                 if plan.beside == "inverted":
-                    known["source"] = source.trajectory[int(t)]
+                    known["source"] = source.trajectory[t]
                 rows = branches.latents(known)
-                predictions = evaluate_unet(unet, rows, t, texts, control, branches)
+                predictions = evaluate_unet(unet, rows, there[step], texts, control, branches)
                 guided_by = branches.guide(predictions, guidance_scale)
                 for whose in stepped:
                     known[whose] = step_on(scheduler, guided_by[whose], t, known[whose], generators)

@@ -1,6 +1,8 @@
 """The DDIM schedule of the paper, forward and backward, and faster solvers on the same betas."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 from diffusers import (
@@ -11,7 +13,7 @@ from diffusers import (
     SchedulerMixin,
     UniPCMultistepScheduler,
 )
-from torch import Generator, Tensor
+from torch import Generator, Tensor, eye, ones, split, tensor, zeros
 
 from sdcorrect.core.plan import SchedulerName, effective_steps
 from sdcorrect.errors import UsageError
@@ -31,6 +33,40 @@ PAPER_SPACING = {
     "set_alpha_to_one": False,
     "clip_sample": False,
 }
+
+
+class UniPC(UniPCMultistepScheduler):  # type: ignore[misc]
+    """Diffusers' UniPC with its coefficients computed on the CPU, wherever the latents are.
+
+    It computes them where the latents are, and waits for each of them there. Its predictor and its
+    corrector are linear in the latents and in what the model predicted: on unit vectors, its own
+    arithmetic gives the coefficients.
+    """
+
+    model_outputs: list[Tensor | None]
+
+    def multistep_uni_p_bh_update(self, model_output: Tensor, *, sample: Tensor, order: int) -> Tensor:
+        predict = super().multistep_uni_p_bh_update
+        return self._combined(predict, order, model_output=model_output, sample=sample)
+
+    def multistep_uni_c_bh_update(
+        self, this_model_output: Tensor, *, last_sample: Tensor, this_sample: Tensor, order: int
+    ) -> Tensor:
+        correct = super().multistep_uni_c_bh_update
+        given = {"last_sample": last_sample, "this_sample": this_sample}
+        return self._combined(correct, order, this_model_output=this_model_output, **given)
+
+    def _combined(self, update: Callable[..., Tensor], order: int, **given: Tensor) -> Tensor:
+        outputs = self.model_outputs
+        tensors = [*(output for output in outputs if output is not None), *given.values()]
+        units = iter(split(eye(len(tensors)), 1))  # (1, tensors) each: a batch of one
+        self.model_outputs = [None if output is None else next(units) for output in outputs]
+        try:
+            [coefficients] = update(**{name: next(units) for name in given}, order=order)
+        finally:
+            self.model_outputs = outputs
+        terms = [coefficient * one for coefficient, one in zip(coefficients, tensors, strict=True)]
+        return reduce(add, terms)
 
 
 def ddim_scheduler(config: Mapping[str, Any] = STABLE_DIFFUSION_BETAS) -> DDIMScheduler:
@@ -93,7 +129,7 @@ def _solver_from(
     if name == "lcm":
         return _consistency(ddim, solver_steps or len(timesteps), strength)
     start = int(timesteps[0])
-    kind = DPMSolverMultistepScheduler if name == "dpm++" else UniPCMultistepScheduler
+    kind = DPMSolverMultistepScheduler if name == "dpm++" else UniPC
     return _cut_off(kind, ddim, start, solver_steps or len(timesteps))
 
 
@@ -115,6 +151,7 @@ def _cut_off(
     # what diffusers takes for no signal at all, so that sigma is finite
     solver.alphas_cumprod[solver.alphas_cumprod == 0] = 2**-24
     solver.set_timesteps(steps)
+    solver.set_begin_index(0)
     return solver, solver.timesteps
 
 
@@ -129,10 +166,22 @@ def _consistency(ddim: DDIMScheduler, steps: int, strength: float) -> tuple[Sche
     return solver, solver.timesteps
 
 
+def add_noise(scheduler: SchedulerMixin, x0: Tensor, noise: Tensor, t: int) -> Tensor:
+    """sqrt(a_t) x0 + sqrt(1 - a_t) noise, the two roots computed on the CPU whatever `x0` is on.
+
+    Diffusers brings its schedule to where `x0` is and leaves it there, where roots are rounded
+    otherwise: what a picture becomes would depend on which recipes came before.
+    """
+    at, one, none = tensor([t]), ones(1), zeros(1)
+    signal, deviation = scheduler.add_noise(one, none, at)[0], scheduler.add_noise(none, one, at)[0]
+    noised: Tensor = signal * x0 + deviation * noise
+    return noised
+
+
 def step_on(
     scheduler: SchedulerMixin,
     prediction: Tensor,
-    t: Tensor,
+    t: int,
     latents: Tensor,
     generators: Sequence[Generator],
 ) -> Tensor:

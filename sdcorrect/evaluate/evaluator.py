@@ -25,7 +25,7 @@ from sdcorrect.evaluate.samples import Sample, SampleReader
 from sdcorrect.evaluate.statistics import compare, mean_of
 from sdcorrect.evaluate.structure import Structure
 from sdcorrect.evaluate.translated import find_translated, in_brackets
-from sdcorrect.models.machine import choose_device
+from sdcorrect.models.machine import choose_device, tf32
 from sdcorrect.models.sources import Finder
 
 #: Where neither the profile nor the user names a network; a job on mini has the embedded CLIP for both.
@@ -94,7 +94,9 @@ class Evaluator:
         depth = 2 * self.measures.batch_size
         with closing(ahead(self._reader, self.translated.entries, depth)) as samples:
             while batch := list(islice(samples, self.measures.batch_size)):
-                yield self.measures(self._captioned(batch))
+                with tf32(False):  # what is measured is to be the same everywhere
+                    measured = self.measures(self._captioned(batch))
+                yield measured
 
     def evaluation(self, rows: Sequence[Measured]) -> Evaluation:
         """Means, intervals and tests of all `rows`."""

@@ -28,7 +28,7 @@ COMPUTED = {
 }
 #: Settings that leave the mathematics alone and choose other kernels, which round otherwise: a picture
 #: may differ by a level here and there.
-ROUNDED = {"vae_slicing", "channels_last", "compile"}
+ROUNDED = {"vae_slicing", "channels_last", "compile", "tf32"}
 
 
 def find(settings: ModelSettings) -> tuple[Checkpoint, Adapters]:

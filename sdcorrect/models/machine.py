@@ -1,5 +1,8 @@
 """The machine that a model runs on: device, precision, and how to make it fit."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention import FeedForward
@@ -42,6 +45,23 @@ def choose_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
     return chosen, DTYPES[dtype]
 
 
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Within this context CUDA computes float32 in TF32, which has 10 bits of fraction, or does not."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    set_tf32(allowed, allowed)
+    try:
+        yield
+    finally:
+        set_tf32(*before)
+
+
+def set_tf32(products: bool, convolutions: bool) -> None:
+    """Torch's own default is the one for products of matrices and the other for convolutions."""
+    torch.backends.cuda.matmul.allow_tf32 = products
+    torch.backends.cudnn.allow_tf32 = convolutions
+
+
 def choose_vae_dtype(settings: ModelSettings, dtype: torch.dtype, force_upcast: bool) -> torch.dtype:
     """`auto` is the model's own, but float32 where the VAE says that float16 overflows in it."""
     if settings.vae_dtype != "auto":
@@ -57,6 +77,7 @@ def place_on_device(
     Raises:
         UsageError: offloading to the CPU was asked for and the model runs there anyway.
     """
+    set_tf32(settings.tf32, settings.tf32)
     pipe.vae.to(choose_vae_dtype(settings, pipe.unet.dtype, pipe.vae.config.force_upcast))
     if settings.channels_last:
         pipe.unet.to(memory_format=torch.channels_last)

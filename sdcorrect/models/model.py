@@ -15,14 +15,17 @@ from torch import Tensor, nn
 
 from sdcorrect.core.alignment import Prompt
 from sdcorrect.core.control import Control
+from sdcorrect.core.devices import send
 from sdcorrect.core.layout import UNetLayout
 from sdcorrect.core.text import Text
 from sdcorrect.models.checkpoints import Pipeline
+from sdcorrect.models.machine import tf32
 from sdcorrect.models.prompts import Encoding, count_chunks, encode_plain, encode_weighted
 from sdcorrect.models.safety import flagged
 
 #: How many texts' embeddings stay in memory: SDXL's are 0.3 MiB each.
 KEPT_ENCODINGS = 256
+KEPT_SIZES = 256  #: how many sizes, and guidance scales, stay as the U-Net is told of them
 
 
 @dataclass
@@ -45,6 +48,9 @@ class Model:
         self.pipe.unet.register_forward_pre_hook(self._count, with_kwargs=True)
         # of as many texts as a batch may have: a folder with captions has one for each picture
         self._kept_encoding = lru_cache(KEPT_ENCODINGS)(self._encode)
+        # kept on the device: each way there is a wait
+        self._kept_sizes = lru_cache(KEPT_SIZES)(self._sizes)
+        self._kept_guidance = lru_cache(KEPT_SIZES)(self._guidance)
 
     def _count(self, _unet: object, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
         rows = args[0] if args else kwargs["sample"]
@@ -74,15 +80,21 @@ class Model:
         parts = [part for part in self.pipe.components.values() if isinstance(part, nn.Module)]
         parts += self.controlnets.nets if self.controlnets else []
         dtypes = [next(part.parameters()).dtype for part in parts]
-        self._kept_encoding.cache_clear()
+        self._forget()
         try:
             for part in parts:
                 part.to(torch.float32)
-            yield
+            with tf32(False):
+                yield
         finally:
             for part, dtype in zip(parts, dtypes, strict=True):
                 part.to(dtype)
-            self._kept_encoding.cache_clear()
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drop what was computed in the precision of before."""
+        for kept in (self._kept_encoding, self._kept_sizes, self._kept_guidance):
+            kept.cache_clear()
 
     def text(
         self,
@@ -104,20 +116,25 @@ class Model:
         added = {}
         if pooled:
             width, height = size
-            times = self.pipe._get_add_time_ids(
-                (height, width), (0, 0), (height, width), self.dtype, pooled[0].shape[-1]
-            )
-            added = {
-                "text_embeds": torch.cat(pooled),
-                "time_ids": times.to(self.device).expand(len(prompts), -1),
-            }
+            sizes = self._kept_sizes(width, height, pooled[0].shape[-1])
+            added = {"text_embeds": torch.cat(pooled), "time_ids": sizes.expand(len(prompts), -1)}
         guidance = None
         if self.follows_guidance:
-            scales = torch.full((len(prompts),), guidance_scale - 1)
-            guidance = self.pipe.get_guidance_scale_embedding(
-                scales, self.pipe.unet.config.time_cond_proj_dim
-            ).to(self.device, self.dtype)
+            guidance = self._kept_guidance(guidance_scale).expand(len(prompts), -1)
         return Text(embeddings, added, guidance)
+
+    def _sizes(self, width: int, height: int, pooled: int) -> Tensor:
+        """What SDXL is told of pictures of this size, (1, 6)."""
+        whole = (height, width)
+        times: Tensor = self.pipe._get_add_time_ids(whole, (0, 0), whole, self.dtype, pooled)
+        return times.to(self.device)
+
+    def _guidance(self, scale: float) -> Tensor:
+        """The embedding of a guidance scale, (1, channels)."""
+        embedding: Tensor = self.pipe.get_guidance_scale_embedding(
+            torch.tensor([scale - 1]), self.pipe.unet.config.time_cond_proj_dim
+        )
+        return embedding.to(self.device, self.dtype)
 
     @property
     def follows_guidance(self) -> bool:
@@ -176,8 +193,7 @@ class Model:
         if self.controlnets is None:
             return None
         tensors = [
-            _between_0_and_1(of_network).to(self.device, self.dtype)
-            for of_network in zip(*hints, strict=True)
+            (self._pixels(of_network) / 255).to(self.dtype) for of_network in zip(*hints, strict=True)
         ]
         return Control(self.controlnets, tensors, self.control_scales)
 
@@ -187,9 +203,9 @@ class Model:
         Where the VAE's configuration has latents_mean and latents_std, these are taken out.
         """
         vae = self.pipe.vae
-        pixels = self.pipe.image_processor.preprocess(list(pictures))
-        posterior = vae.encode(pixels.to(self.device, vae.dtype)).latent_dist
-        latents = posterior.mean.float() + posterior.std.float() * noise.to(self.device)
+        pixels = self._pixels(pictures) / 255 * 2 - 1
+        posterior = vae.encode(pixels.to(vae.dtype)).latent_dist
+        latents = posterior.mean.float() + posterior.std.float() * send(noise, self.device)
         mean, std = self._latents_statistics
         return vae.config.scaling_factor * ((latents - mean) / std)
 
@@ -199,9 +215,16 @@ class Model:
         mean, std = (value.to(vae.dtype) for value in self._latents_statistics)
         latents = latents.to(vae.dtype) / vae.config.scaling_factor * std + mean
         pixels = vae.decode(latents).sample.float()
-        finite = pixels.isfinite().flatten(1).all(dim=1).tolist()
-        pictures = self.pipe.image_processor.postprocess(pixels.nan_to_num())
-        return [p if good else None for p, good in zip(pictures, finite, strict=True)]
+        finite = pixels.isfinite().flatten(1).all(dim=1)
+        samples = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+        # in one piece, the only one that is waited for
+        told = torch.cat([finite[:, None].to(torch.uint8), samples.flatten(1)], dim=1).cpu().numpy()
+        return [Image.fromarray(row[1:].reshape(samples.shape[1:])) if row[0] else None for row in told]
+
+    def _pixels(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """RGB pictures of one size in 0 to 255, (pictures, 3, height, width) in float32."""
+        samples = torch.from_numpy(np.stack([np.asarray(p.convert("RGB")) for p in pictures]))
+        return send(samples, self.device).permute(0, 3, 1, 2).float()
 
     @cached_property
     def _latents_statistics(self) -> tuple[Tensor, Tensor]:
@@ -225,7 +248,7 @@ class Model:
             size: width and height of the pictures, px.
         """
         posterior, start = self._draw([torch.Generator().manual_seed(seed) for seed in seeds], size)
-        return posterior, start.to(self.device)
+        return posterior, send(start, self.device)
 
     def generators_after_noise(
         self, seeds: Sequence[int], size: tuple[int, int]
@@ -244,9 +267,3 @@ class Model:
             torch.stack([torch.randn(shape, generator=g) for g in generators]) for _ in range(2)
         )
         return posterior, start
-
-
-def _between_0_and_1(images: Sequence[Image.Image]) -> Tensor:
-    """(images, 3, height, width)."""
-    pixels = [torch.from_numpy(np.array(image.convert("RGB"))) for image in images]
-    return torch.stack(pixels).permute(0, 3, 1, 2) / 255

@@ -106,6 +106,7 @@ REFUSED: dict[str, tuple[Settings, Settings]] = {
     "vae_tiling": ({}, {"vae_tiling": True}),
     "channels_last": ({}, {"channels_last": True}),
     "compile": ({}, {"compile": True}),
+    "tf32": ({}, {"tf32": True}),
     "output.format": ({}, {"output": {"path": "@out", "format": "jpg"}}),
     "output.embed_metadata": ({}, {"output": {"path": "@out", "embed_metadata": False}}),
     "prompt": ({}, {"prompt": "in oil"}),

@@ -1,8 +1,10 @@
 import pytest
 import torch
+from accelerator import ACCELERATOR, There, accelerator
+from diffusers import UniPCMultistepScheduler
 
 from sdcorrect.core.plan import effective_steps, in_window
-from sdcorrect.core.schedule import ddim_scheduler, inverse_of, timesteps_from
+from sdcorrect.core.schedule import UniPC, add_noise, ddim_scheduler, inverse_of, timesteps_from
 
 
 @pytest.mark.parametrize(
@@ -42,3 +44,32 @@ def test_an_inverse_step_undoes_a_step() -> None:
     there = inverse.step(prediction, 501, latents).prev_sample
     back = scheduler.step(prediction, 501, there).prev_sample
     torch.testing.assert_close(back, latents, rtol=1e-5, atol=1e-5)
+
+
+def test_noise_is_added_wherever_the_latents_are_by_a_schedule_that_stays() -> None:
+    scheduler = ddim_scheduler()
+    x0, noise = torch.randn(2, 1, 4, 8, 8).unbind()
+    expected = scheduler.add_noise(x0, noise, torch.tensor([601]))
+    assert torch.equal(add_noise(scheduler, x0, noise, 601), expected)
+    with accelerator():
+        noised = add_noise(scheduler, x0.to(ACCELERATOR), noise.to(ACCELERATOR), 601)
+    assert isinstance(noised, There)
+    assert torch.equal(noised.here, expected)
+    assert scheduler.alphas_cumprod.device.type == "cpu"
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_unipc_steps_as_diffusers_steps(order: int, prediction_type: str) -> None:
+    options = {"solver_order": order, "prediction_type": prediction_type}
+    ours, theirs = UniPC(**options), UniPCMultistepScheduler(**options)
+    generator = torch.Generator().manual_seed(0)
+    latents, *predictions = torch.randn(7, 2, 4, 8, 8, generator=generator)
+    ends = []
+    for solver in (ours, theirs):
+        solver.set_timesteps(len(predictions))
+        stepped = latents
+        for t, prediction in zip(solver.timesteps.tolist(), predictions, strict=True):
+            stepped = solver.step(prediction, t, stepped).prev_sample
+        ends.append(stepped)
+    torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-5)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sdcorrect.errors import UsageError
 from sdcorrect.models import Model, load
-from sdcorrect.models.machine import choose_vae_dtype
+from sdcorrect.models.machine import choose_vae_dtype, tf32
 from sdcorrect.recipes import BUILT_IN
 from sdcorrect.settings import ModelSettings
 from sdcorrect.translate import Request, Translator
@@ -110,3 +110,31 @@ def test_a_half_precision_model_with_its_vae_in_float32_translates(
 def test_offloading_to_the_cpu_from_the_cpu_is_refused() -> None:
     with pytest.raises(UsageError, match="cpu_offload: the model runs on the CPU anyway"):
         load_with(cpu_offload=True)
+
+
+def allowed() -> tuple[bool, bool]:
+    """Whether torch may compute products, and convolutions, in TF32."""
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+def test_float32_is_computed_in_float32_unless_tf32_is_asked_for() -> None:
+    with tf32(True):  # what some other code left behind
+        load_with()
+        assert allowed() == (False, False)
+        faster = load_with(tf32=True)
+        assert allowed() == (True, True)
+        with faster.in_float32():
+            assert allowed() == (False, False)
+        assert allowed() == (True, True)
+
+
+def test_pictures_are_brought_to_and_from_tensors_as_diffusers_brings_them(model: Model) -> None:
+    shades = Image.fromarray(np.arange(3072, dtype=np.uint8).reshape(32, 32, 3))
+    ours = model._pixels([shades]) / 255 * 2 - 1
+    assert torch.equal(ours, model.pipe.image_processor.preprocess([shades]))
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * 3
+    pixels = model.pipe.vae.decode(latents / model.pipe.vae.config.scaling_factor).sample
+    expected = model.pipe.image_processor.postprocess(pixels)
+    for picture, other in zip(model.decode(latents), expected, strict=True):
+        assert picture is not None
+        assert picture.tobytes() == other.tobytes()
