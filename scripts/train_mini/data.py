@@ -24,6 +24,25 @@ STYLES = {
     "twemoji": "flat cartoon style",
     "noto": "glossy illustration style",
 }
+#: Further sets that the U-Net learns from, each in words of its own: of concepts that the five draw
+#: too, and of others. In `more.npz` they are by their package's name.
+MORE_STYLES = {
+    "fluent-emoji-3d": "soft clay style",
+    "emojione": "sticker style",
+    "emojione-monotone": "stencil style",
+    "noto-v1": "round blob style",
+    "fxemoji": "bright vector style",
+    "streamline-emojis": "outlined comic style",
+    "streamline-ultimate-color": "outlined pastel style",
+    "streamline-freehand-color": "hand drawn blue pen style",
+    "streamline-kameleon-color": "round badge style",
+    "flat-color-icons": "paper cut style",
+    "icon-park": "thick blue line style",
+    "game-icons": "woodcut style",
+    "healthicons": "simple sign style",
+    "ph": "solid glyph style",
+    "tabler": "thin line style",
+}
 #: A picture: its concept and its set.
 Row = tuple[int, str]
 
@@ -109,13 +128,8 @@ class Icons:
         self, pictures: NDArray[np.uint8], sets: Iterable[str] = tuple(STYLES)
     ) -> NDArray[np.bool_]:
         """Which of `pictures` (n, 64, 64, 3) are nearly a held-out concept's in one of `sets`."""
-        small, alike = _small(pictures), np.zeros(len(pictures), bool)
-        for name in sets:
-            held = _small(self.pictures[name][self.held_out])
-            square = (small**2).sum(1)[:, None] - 2 * small @ held.T + (held**2).sum(1)
-            ink = ((1 - held) ** 2).sum(1)
-            alike |= (square < 0.06 * ink).any(1)
-        return alike
+        alike = [drawn_like(pictures, self.pictures[name][self.held_out]) for name in sets]
+        return np.any(alike, axis=0)
 
     def caption(self, concept: int) -> str:
         return spoken(self.names[concept])
@@ -130,24 +144,35 @@ class Icons:
         return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
 
 
+def drawn_like(pictures: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which of `pictures` (n, 64, 64, 3) are nearly one of `others`, by the ink of that."""
+    small, held = _small(pictures), _small(others)
+    square = (small**2).sum(1)[:, None] - 2 * small @ held.T + (held**2).sum(1)
+    ink = ((1 - held) ** 2).sum(1)
+    alike: NDArray[np.bool_] = (square < 0.06 * ink).any(1)
+    return alike
+
+
 def _small(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(n, 64, 64, 3) -> (n, 3072): at half the size, from 0 to 1."""
     halves = pictures.reshape(-1, 32, 2, 32, 2, 3).mean((2, 4), dtype=np.float32)
-    return halves.reshape(len(pictures), -1) / 255
+    return halves.reshape(len(pictures), 32 * 32 * 3) / 255
 
 
 @dataclass(frozen=True)
 class MoreIcons:
-    """Icons of other sets, for the image tower alone: of many more things than mini draws."""
+    """Icons of other sets: of many more things than the five have in common."""
 
     names: list[str]
+    #: which set each is of
+    sets: list[str]
     #: (icons, 64, 64, 3), uint8
     pictures: NDArray[np.uint8]
 
 
 def more_icons(folder: Path = ICONS) -> MoreIcons:
     with np.load(folder / "more.npz") as stored:
-        return MoreIcons(stored["names"].tolist(), stored["pictures"])
+        return MoreIcons(stored["names"].tolist(), stored["sets"].tolist(), stored["pictures"])
 
 
 def spoken(name: str) -> str:

@@ -14,7 +14,8 @@ npm install --prefix build/icons --ignore-scripts --no-audit --no-fund \
   @iconify-json/medical-icon@1.2.0 @iconify-json/mingcute@1.2.8 @iconify-json/noto-v1@1.2.5 \
   @iconify-json/ph@1.2.2 @iconify-json/solar@1.2.13 @iconify-json/streamline-emojis@1.2.4 \
   @iconify-json/streamline-freehand-color@1.2.2 @iconify-json/streamline-plump@1.2.0 \
-  @iconify-json/streamline-ultimate-color@1.2.2 @iconify-json/tabler@1.2.41
+  @iconify-json/streamline-ultimate-color@1.2.2 @iconify-json/tabler@1.2.41 @iconify-json/fxemoji@1.2.2 \
+  @iconify-json/game-icons@1.2.4 @iconify-json/streamline-kameleon-color@1.2.2 @lobehub/fluent-emoji-3d@1.1.0
 .venv/bin/python scripts/train_mini/render.py
 .venv/bin/python scripts/train_mini/more.py
 .venv/bin/python scripts/train_mini/features.py

@@ -1,14 +1,16 @@
-"""Render icons of many other sets, for the image tower: their names, but no style, are learned."""
+"""Render icons of many other sets: the image tower learns their names, the U-Net to draw many."""
 
 import re
+from collections.abc import Iterable
 from itertools import chain
-from typing import Any
+from pathlib import Path
 
 import numpy as np
-from data import ICONS, STYLES, Icons, family, say, spoken
+from data import ICONS, STYLES, Icons, drawn_like, family, say, spoken
 from numpy.typing import NDArray
-from render import CANVAS, SIZE, load, render
-from words import meanings
+from PIL import Image
+from render import CANVAS, SIZE, load, on_white, render
+from words import emoji, emoji_codes, meanings
 
 #: npm package below @iconify-json -> which of its icons, and what of their names is the thing's name.
 SETS = {
@@ -37,7 +39,13 @@ SETS = {
     "fa6-solid": r"(.*)",
     "solar": r"(.*)-bold",
     "mingcute": r"(.*?)(?:-\d)?-fill",
+    "game-icons": r"(.*?)(?:-\d+)?",
+    "streamline-kameleon-color": r"((?!.*-duo$).*?)(?:-\d+)?",
 }
+#: Pictures by an emoji's code points, not drawings: npm package, MIT, by Microsoft.
+CLAY = "fluent-emoji-3d"
+#: Its icons are emoji too, but their names are written without any space.
+RUN_TOGETHER = "fxemoji"
 SKIN_TONE = re.compile(r"skin-tone|-(?:light|dark|medium|medium-light|medium-dark)$")
 #: A name this near in meaning to a held-out one is held out with it.
 NEAR = 0.6
@@ -52,6 +60,15 @@ tipping raising rolling eyes card oncoming single japanese clock thirty
 
 def chosen(icons: Icons) -> list[tuple[str, str, str]]:
     """(set, icon, name) of each icon that is not of the five sets' common concepts, nor held out."""
+    found = list(candidates(icons))
+    names = sorted({name for _, _, name in found})
+    away = set(names) - set(allowed(icons, names))
+    say(f"{len(away)} of {len(names)} names are near to a held-out one")
+    return [(of, icon, spoken(name)) for of, icon, name in found if name not in away]
+
+
+def candidates(icons: Icons) -> Iterable[tuple[str, str, str]]:
+    """(set, icon, name) of each icon of any set but those that the five have in common."""
     own = set(icons.names)
     found = []
     for style in STYLES:
@@ -59,17 +76,29 @@ def chosen(icons: Icons) -> list[tuple[str, str, str]]:
     for name, pattern in SETS.items():
         matched = ((icon, re.fullmatch(pattern, icon)) for icon in load(name)["icons"])
         found += [(name, icon, match[1]) for icon, match in matched if match]
-    found = [row for row in found if not SKIN_TONE.search(row[1])]
-    names = sorted({name for _, _, name in found})
-    away = set(names) - set(allowed(icons, names))
-    say(f"{len(away)} of {len(names)} names are near to a held-out one")
-    return [(of, icon, spoken(name)) for of, icon, name in found if name not in away]
+    known = {name.replace("-", ""): name for name in {*own, *map(_dashed, emoji())}}
+    found += [(RUN_TOGETHER, icon, known[icon]) for icon in load(RUN_TOGETHER)["icons"] if icon in known]
+    found += [
+        (CLAY, code, _dashed(name)) for code, name in emoji_codes().items() if _file(code).exists()
+    ]
+    return (row for row in found if not SKIN_TONE.search(row[2]) and not row[2].startswith("flag-"))
+
+
+def _dashed(name: str) -> str:
+    return name.replace(" ", "-")
+
+
+def _file(code: str) -> Path:
+    return ICONS / "node_modules" / "@lobehub" / CLAY / "assets" / f"{code}.webp"
 
 
 def allowed(icons: Icons, names: list[str]) -> list[str]:
-    """Those of `names` that share no family, no telling word and no meaning with a held-out concept."""
+    """Those of `names` that share no telling word and no meaning with a held-out concept.
+
+    Nor are any of the family of one that the five sets draw and that is not trained on.
+    """
     concepts = [icons.names[index] for index in icons.held_out]
-    families = {family(concept) for concept in concepts}
+    families = {family(name) for name in set(icons.names) - {icons.names[i] for i in icons.trained_on}}
     telling = set(chain(*(concept.split("-") for concept in concepts))) - set(COMMON.split())
     meaning, held = (meanings([spoken(name) for name in of]) for of in (names, concepts))
     return [
@@ -81,26 +110,45 @@ def allowed(icons: Icons, names: list[str]) -> list[str]:
     ]
 
 
-def draw(rows: list[tuple[str, str, str]]) -> tuple[list[str], NDArray[np.uint8]]:
-    """The names and the pictures (icons, 64, 64, 3) of `rows`, but for those that draw nothing."""
-    sets: dict[str, Any] = {name: load(name) for name in {of for of, _, _ in rows}}
-    names, pictures = [], []
-    for of, icon, name in rows:
-        picture = np.asarray(render(sets[of], icon).reduce(CANVAS // SIZE))
-        if (picture < 250).any(-1).mean() < 0.01:
-            continue
-        names.append(name)
-        pictures.append(picture)
-    return names, np.stack(pictures)
+def drawn(of: str, icon: str) -> NDArray[np.uint8]:
+    """(64, 64, 3), on white."""
+    clay = of == CLAY
+    picture = on_white(Image.open(_file(icon)).convert("RGBA")) if clay else render(load(of), icon)
+    return np.asarray(picture.reduce(CANVAS // SIZE))
+
+
+def of_held_out(icons: Icons) -> dict[str, list[str]]:
+    """Further set -> its icons of held-out concepts."""
+    names = {icons.names[index] for index in icons.held_out}
+    found: dict[str, list[str]] = {}
+    for of, icon, name in candidates(icons):
+        if name in names:
+            found.setdefault(of, []).append(icon)
+    return found
+
+
+def distinct(icons: Icons, sets: list[str], pictures: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which are not nearly a held-out concept's, neither in the five sets nor in their own."""
+    alike = icons.drawn_like_held_out(pictures)
+    for of, held in of_held_out(icons).items():
+        mine = np.flatnonzero([name == of for name in sets])
+        alike[mine] |= drawn_like(pictures[mine], np.stack([drawn(of, icon) for icon in held]))
+    return ~alike
 
 
 def main() -> None:
     icons = Icons()
-    names, pictures = draw(chosen(icons))
-    distinct = ~icons.drawn_like_held_out(pictures)
-    names = [name for name, keep in zip(names, distinct, strict=True) if keep]
-    np.savez_compressed(ICONS / "more.npz", names=np.array(names), pictures=pictures[distinct])
-    say(f"{len(names)} more icons drawn, of {len(set(names))} names")
+    rows = chosen(icons)
+    pictures = np.stack([drawn(of, icon) for of, icon, _ in rows])
+    sets = [of for of, _, _ in rows]
+    # some draw nothing
+    seen = (pictures < 250).any(-1).mean((1, 2)) >= 0.01
+    kept = np.flatnonzero(distinct(icons, sets, pictures) & seen)
+    names = np.array([rows[i][2] for i in kept])
+    np.savez_compressed(
+        ICONS / "more.npz", names=names, sets=np.array(sets)[kept], pictures=pictures[kept]
+    )
+    say(f"{len(names)} more icons drawn, of {len(np.unique(names))} names")
 
 
 if __name__ == "__main__":

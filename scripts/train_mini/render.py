@@ -12,7 +12,7 @@ from data import ICONS, STYLES, say
 from PIL import Image
 
 #: Where a licence is one of these, pictures made with the set may be passed on.
-PERMISSIVE = {"MIT", "Apache-2.0", "CC-BY-4.0"}
+PERMISSIVE = {"MIT", "Apache-2.0", "CC-BY-3.0", "CC-BY-4.0"}
 CANVAS, MARGIN, SIZE = 128, 8, 64
 
 
@@ -42,9 +42,14 @@ def render(icons: dict[str, Any], name: str) -> Image.Image:
     )
     inner = CANVAS - 2 * MARGIN
     png = resvg_py.svg_to_bytes(svg_string=svg, width=inner, height=inner, skip_system_fonts=True)
-    drawn = Image.open(io.BytesIO(png)).convert("RGBA")
+    return on_white(Image.open(io.BytesIO(png)).convert("RGBA"))
+
+
+def on_white(drawn: Image.Image) -> Image.Image:
+    """An RGBA picture on white, with the margin: `CANVAS` px."""
+    inner = CANVAS - 2 * MARGIN
     canvas = Image.new("RGBA", (CANVAS, CANVAS), "white")
-    canvas.alpha_composite(drawn, (MARGIN, MARGIN))
+    canvas.alpha_composite(drawn.resize((inner, inner)), (MARGIN, MARGIN))
     return canvas.convert("RGB")
 
 

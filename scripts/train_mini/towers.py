@@ -90,17 +90,21 @@ def embed_texts(clip: VisionTextDualEncoderModel, ids: Tensor) -> Tensor:
     return normalize(clip.text_projection(pooled).float(), dim=-1)
 
 
-def augment(pixels: Tensor, generator: Generator) -> Tensor:
-    """Each picture mirrored or not; every other one turned by up to 6 degrees, nearer or further.
+def augment(
+    pixels: Tensor, generator: Generator, may_mirror: Tensor | None = None, nearest: float = 0.8
+) -> Tensor:
+    """Each picture mirrored or not, if it may be; every other turned by up to 6 degrees, nearer or less.
 
     Its colours stay: each set has its own palette, by which it is known. The rest are as sharp as drawn:
     that is how the tower will see pictures, and one that was shown turned ones alone knew those better.
     """
-    count = len(pixels)
-    angle, across, down = (torch.rand(3, count, generator=generator) * 2 - 1).unbind()
-    seen = 0.8 + 0.35 * torch.rand(count, generator=generator)
+    count, device = len(pixels), pixels.device
+    random = torch.rand(5, count, generator=generator, device=device)
+    angle, across, down = (random[:3] * 2 - 1).unbind()
+    seen = nearest + (1.15 - nearest) * random[3]
     angle[::2], seen[::2] = 0, 1
-    flip = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
+    mirrored = random[4] < 0.5
+    flip = torch.where(mirrored if may_mirror is None else mirrored & may_mirror, -1.0, 1.0)
     angle, room = angle * math.radians(6), (1 - seen).abs()
     cos, sin = angle.cos() * seen, angle.sin() * seen
     rows = torch.stack(

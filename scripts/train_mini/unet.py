@@ -1,22 +1,25 @@
 """Train mini's U-Net on the latents of the VAE and the words of the CLIP, as Stable Diffusion is."""
 
-from itertools import chain
-
 import torch
-from data import STYLES, Icons, Row, as_pixels
+from data import STYLES, Icons, as_pixels
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import compute_snr
+from pictures import Pictures
 from torch import Generator, Tensor
 from towers import text_tower, tokens_of
-from training import RUNS, Schedule, schedule_from_flags, train
+from training import RUNS, Run, Schedule, run_from_flags, train
 from transformers import CLIPTextModel, CLIPTokenizer
 
-SCHEDULE = Schedule(steps=10000, batch=32, learning_rate=6e-4, weight_decay=0.02, ema=0.9995)
-#: How often an icon is told by name and style, by style, by name, not at all.
-TOLD = (0.4, 0.35, 0.1, 0.15)
+#: A card takes larger batches, at a rate that grows as their square root does.
+SCHEDULES = {
+    "cpu": Schedule(steps=200_000, batch=64, learning_rate=4e-4, weight_decay=0.02, ema=0.9995),
+    "cuda": Schedule(steps=200_000, batch=512, learning_rate=1e-3, weight_decay=0.02, ema=0.999),
+}
 #: Min-SNR weighting (Hang et al., ICCV 2023), and a little for the steps that it nearly drops.
 GAMMA, FLOOR = 5.0, 0.1
+#: Timesteps at which the held-out loss is told.
+LEVELS = (50, 200, 400, 600, 800)
 
 
 def build(text_width: int) -> UNet2DConditionModel:
@@ -45,87 +48,94 @@ def noise_schedule() -> DDIMScheduler:
     )
 
 
-class Latents:
-    """The VAE's posterior of each picture and of its mirror image."""
-
-    def __init__(self, vae: AutoencoderKL, pictures: Tensor) -> None:
-        self.scale = vae.config.scaling_factor
-        both = torch.stack([pictures, pictures.flip(-1)], dim=1).flatten(0, 1)
-        with torch.inference_mode():
-            found = [vae.encode(as_pixels(part)).latent_dist for part in torch.split(both, 100)]
-        # (pictures, 2, 4, 16, 16)
-        pairs = (-1, 2)
-        self.mean = torch.cat([p.mean for p in found]).clone().reshape(*pairs, *found[0].mean.shape[1:])
-        self.std = torch.cat([p.std for p in found]).clone().reshape(*pairs, *found[0].std.shape[1:])
-
-    def sample(self, indices: Tensor, generator: Generator) -> Tensor:
-        side = torch.randint(2, indices.shape, generator=generator)
-        mean, std = self.mean[indices, side], self.std[indices, side]
-        return self.scale * (mean + std * torch.randn(mean.shape, generator=generator))
+def encoded(vae: AutoencoderKL, pixels: Tensor, generator: Generator) -> Tensor:
+    """(pictures, 3, 64, 64) -> latents (pictures, 4, 16, 16), drawn from the posterior, scaled."""
+    posterior = vae.encode(pixels).latent_dist
+    noise = torch.randn(
+        posterior.mean.shape, generator=generator, device=pixels.device, dtype=posterior.mean.dtype
+    )
+    latents: Tensor = vae.config.scaling_factor * (posterior.mean + posterior.std * noise)
+    return latents.float()
 
 
-class Captions:
-    """What the text encoder makes of each picture's captions, in the order of `TOLD`."""
+class HeldOut:
+    """Latents of held-out concepts in the five styles, told by their style alone, as in translation."""
 
     def __init__(
-        self, encoder: CLIPTextModel, tokenizer: CLIPTokenizer, icons: Icons, rows: list[Row]
+        self, icons: Icons, vae: AutoencoderKL, encoder: CLIPTextModel, tokenizer: CLIPTokenizer
     ) -> None:
-        names = [(icons.caption(concept), STYLES[style]) for concept, style in rows]
-        captions = [(f"a {name} in {style}", f"in {style}", f"a {name}", "") for name, style in names]
-        places = {text: place for place, text in enumerate(dict.fromkeys(chain(*captions)))}
-        ids = tokens_of(tokenizer, list(places))
-        with torch.inference_mode():
-            read = [encoder(input_ids=part).last_hidden_state for part in torch.split(ids, 256)]
-        self.embeddings = torch.cat(read).clone()
-        # (rows, ways to tell)
-        self.places = torch.tensor([[places[text] for text in texts] for texts in captions])
+        rows = icons.rows(icons.held_out)
+        pixels = as_pixels(icons.tensor(rows)).to(vae.device)
+        random = Generator(vae.device).manual_seed(0)
+        self.latents = torch.cat([encoded(vae, part, random) for part in torch.split(pixels, 100)])
+        said = tokens_of(tokenizer, [f"in {STYLES[style]}" for _, style in rows]).to(vae.device)
+        self.text = encoder(input_ids=said).last_hidden_state
+        self.noise = torch.randn(self.latents.shape, generator=random, device=vae.device)
 
-    def told(self, indices: Tensor, ways: Tensor | int) -> Tensor:
-        return self.embeddings[self.places[indices, ways]]
+    @torch.inference_mode()
+    def errors(self, unet: UNet2DConditionModel, timestep: int, every: int = 1) -> Tensor:
+        """(pictures,): mean squared error of the noise predicted at `timestep`, of `every` so many."""
+        scheduler = noise_schedule()
+        found = []
+        for x0, noise, text in zip(
+            *(torch.split(of[::every], 100) for of in (self.latents, self.noise, self.text)), strict=True
+        ):
+            t = torch.full((len(x0),), timestep, device=x0.device)
+            noised = scheduler.add_noise(x0, noise, t)
+            with torch.autocast(x0.device.type, torch.bfloat16):
+                prediction = unet(noised, t, text).sample
+            found.append((prediction.float() - noise).pow(2).mean((1, 2, 3)))
+        return torch.cat(found)
+
+
+def begin(run: Run, text_width: int) -> UNet2DConditionModel:
+    if run.start is None:
+        unet = build(text_width)
+    else:
+        unet = UNet2DConditionModel.from_pretrained(run.start, torch_dtype=torch.float32)
+    if run.device.type == "cpu":
+        # there the gradient of the fused attention costs more than that of its parts
+        unet.set_attn_processor(AttnProcessor())
+    return unet.train().to(run.device, memory_format=torch.channels_last)
 
 
 def main() -> None:
     torch.manual_seed(0)
+    run = run_from_flags(SCHEDULES)
     icons = Icons()
-    vae = AutoencoderKL.from_pretrained(RUNS / "vae").eval()
-    encoder = text_tower().eval()
+    vae = AutoencoderKL.from_pretrained(RUNS / "vae", torch_dtype=torch.float32).eval().to(run.device)
+    encoder = text_tower().float().eval().to(run.device)
     tokenizer = CLIPTokenizer.from_pretrained(RUNS / "clip")
-    rows = icons.rows(icons.trained_on)
-    latents = Latents(vae, icons.tensor(rows))
-    captions = Captions(encoder, tokenizer, icons, rows)
+    pictures = Pictures(icons, tokenizer, run.device)
+    unet = begin(run, encoder.config.hidden_size)
     scheduler = noise_schedule()
-    unet = build(encoder.config.hidden_size).to(memory_format=torch.channels_last)
-    # on the CPU the gradient of the fused attention costs more than that of its parts
-    unet.set_attn_processor(AttnProcessor())
+    snr = compute_snr(scheduler, torch.arange(scheduler.config.num_train_timesteps)).to(run.device)
+    weights = snr.clamp(max=GAMMA) / snr + FLOOR
 
-    def error(x0: Tensor, text: Tensor, generator: Generator) -> Tensor:
-        t = torch.randint(scheduler.config.num_train_timesteps, (len(x0),), generator=generator)
-        noise = torch.randn(x0.shape, generator=generator)
-        noised = scheduler.add_noise(x0, noise, t).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+    def loss(_: Tensor, generator: Generator) -> Tensor:
+        pixels, ids = pictures.drawn(run.schedule.batch, generator)
+        t = torch.randint(len(weights), (len(pixels),), generator=generator, device=run.device)
+        with torch.autocast(run.device.type, torch.bfloat16):
+            with torch.no_grad():
+                x0 = encoded(vae, pixels, generator)
+                text = encoder(input_ids=ids).last_hidden_state
+            noise = torch.randn(x0.shape, generator=generator, device=run.device)
+            noised = scheduler.add_noise(x0, noise, t).contiguous(memory_format=torch.channels_last)
             prediction = unet(noised, t, text).sample
-        snr = compute_snr(scheduler, t)
-        weights = snr.clamp(max=GAMMA) / snr + FLOOR
-        return (weights * (prediction.float() - noise).pow(2).mean((1, 2, 3))).mean()
+        return (weights[t] * (prediction.float() - noise).pow(2).mean((1, 2, 3))).mean()
 
-    def loss(indices: Tensor, generator: Generator) -> Tensor:
-        ways = torch.multinomial(torch.tensor(TOLD), len(indices), True, generator=generator)
-        return error(latents.sample(indices, generator), captions.told(indices, ways), generator)
+    with torch.inference_mode():
+        unseen = HeldOut(icons, vae, encoder, tokenizer)
 
-    unseen_rows = icons.rows(icons.held_out[::3])
-    unseen = Latents(vae, icons.tensor(unseen_rows))
-    by_style = Captions(encoder, tokenizer, icons, unseen_rows).told(torch.arange(len(unseen_rows)), 1)
-
-    @torch.inference_mode()
     def figures() -> dict[str, float]:
-        generator = torch.Generator().manual_seed(0)
-        x0 = unseen.sample(torch.arange(len(unseen_rows)), generator)
-        value = error(x0, by_style, generator)
-        unet.save_pretrained(RUNS / "unet")
-        return {"held-out loss": float(value)}
+        unet.eval()
+        found = {f"held out at {t}": float(unseen.errors(unet, t, every=3).mean()) for t in LEVELS}
+        unet.train()
+        run.save(unet, "unet")
+        return found
 
-    train("unet", unet, schedule_from_flags(SCHEDULE), len(rows), loss, figures)
-    unet.save_pretrained(RUNS / "unet")
+    train("unet", unet, run.schedule, len(pictures.pictures), loss, figures)
+    run.save(unet, "unet")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 """Train mini's VAE: pictures of 64 px to latents of 4 channels at a quarter of the side."""
 
 import torch
-from data import Icons, as_pixels, say
+from data import Icons, as_pixels, more_icons, say
 from diffusers import AutoencoderKL
 from torch import Generator, Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
-from training import RUNS, Schedule, schedule_from_flags, train
+from training import Schedule, run_from_flags, train
 
-SCHEDULE = Schedule(steps=6000, batch=16, learning_rate=2e-3)
+SCHEDULES = {
+    "cpu": Schedule(steps=6000, batch=16, learning_rate=2e-3),
+    "cuda": Schedule(steps=6000, batch=256, learning_rate=4e-3),
+}
 #: Weight of the divergence from a unit Gaussian, a number of the latent.
 KL = 1e-4
 
@@ -47,14 +50,21 @@ def psnr(vae: AutoencoderKL, pixels: Tensor) -> float:
 
 def main() -> None:
     torch.manual_seed(0)
-    icons = Icons()
-    pictures = icons.tensor(icons.rows(icons.trained_on))
-    held_out = as_pixels(icons.tensor(icons.rows(icons.held_out)))
-    vae = build().to(memory_format=torch.channels_last)
+    run = run_from_flags(SCHEDULES)
+    icons, more = Icons(), torch.from_numpy(more_icons().pictures).permute(0, 3, 1, 2)
+    own = icons.tensor(icons.rows(icons.trained_on))
+    pictures = torch.cat([own, more]).to(run.device)
+    held_out = as_pixels(icons.tensor(icons.rows(icons.held_out)).to(run.device))
+    if run.start is None:
+        vae = build()
+    else:
+        vae = AutoencoderKL.from_pretrained(run.start, torch_dtype=torch.float32)
+    vae.train().to(run.device, memory_format=torch.channels_last)
 
     def loss(indices: Tensor, generator: Generator) -> Tensor:
-        pixels = as_pixels(augment(pictures[indices], generator)).to(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        pixels = as_pixels(augment(pictures[indices], generator))
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(run.device.type, torch.bfloat16):
             posterior = vae.encode(pixels).latent_dist
             result = vae.decode(posterior.sample(generator)).sample
         return (
@@ -62,32 +72,27 @@ def main() -> None:
             + KL * posterior.kl().float().mean() / posterior.mean[0].numel()
         )
 
-    train(
-        "vae",
-        vae,
-        schedule_from_flags(SCHEDULE),
-        len(pictures),
-        loss,
-        lambda: {"held-out PSNR": psnr(vae, held_out)},
-    )
-    scale(vae, as_pixels(pictures[::3]))
-    vae.save_pretrained(RUNS / "vae")
+    def figures() -> dict[str, float]:
+        return {"held-out PSNR": psnr(vae, held_out)}
+
+    train("vae", vae, run.schedule, len(pictures), loss, figures)
+    scale(vae, as_pixels(pictures[: len(own) : 3]))
+    run.save(vae, "vae")
     say(f"held-out PSNR {psnr(vae, held_out):.2f} dB, scaling factor {vae.config.scaling_factor:.4f}")
 
 
 def augment(pictures: Tensor, generator: Generator) -> Tensor:
     """Each picture mirrored or not, and shifted by up to 4 px on its white ground."""
     count, _, height, width = pictures.shape
-    flips = torch.rand(count, generator=generator) < 0.5
+    device = pictures.device
+    flips = torch.rand(count, generator=generator, device=device) < 0.5
     mirrored = torch.where(flips[:, None, None, None], pictures.flip(-1), pictures)
     padded = torch.nn.functional.pad(mirrored, (4, 4, 4, 4), value=255)
-    shifts = torch.randint(0, 9, (count, 2), generator=generator).tolist()
-    return torch.stack(
-        [
-            picture[:, top : top + height, left : left + width]
-            for picture, (top, left) in zip(padded, shifts, strict=True)
-        ]
-    )
+    top, left = torch.randint(0, 9, (2, count, 1), generator=generator, device=device)
+    rows, columns = (torch.arange(side, device=device) for side in (height, width))
+    rows, columns = (top + rows)[:, :, None], (left + columns)[:, None, :]
+    places = torch.arange(count, device=device)[:, None, None]
+    return padded[places, :, rows, columns].movedim(-1, 1)
 
 
 @torch.inference_mode()

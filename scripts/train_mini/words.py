@@ -10,6 +10,7 @@ import unicodedata
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from data import ICONS, Icons, spoken
@@ -53,18 +54,33 @@ def vocabulary(icons: Icons) -> list[str]:
     return list(dict.fromkeys([*names, *(w for name in names for w in name.split()), *general_words()]))
 
 
+def _emojibase(file: str) -> Any:
+    return json.loads((ICONS / "node_modules" / "emojibase-data" / file).read_text())
+
+
+def _spelled(label: str) -> str:
+    """An emoji's name in Unicode as icon sets write it."""
+    plain = unicodedata.normalize("NFKD", label.lower().replace("’", ""))
+    return re.sub(r"[^a-z0-9]+", " ", plain.encode("ascii", "ignore").decode()).strip()
+
+
 @cache
 def emoji() -> dict[str, tuple[str, str]]:
     """Of each emoji's name as icon sets write it: its keywords and its kind, as in Unicode's CLDR."""
-    folder = ICONS / "node_modules" / "emojibase-data"
-    kinds = json.loads((folder / "meta" / "groups.json").read_text())["subgroups"]
-    found = {}
-    for entry in json.loads((folder / "en" / "data.json").read_text()):
-        plain = unicodedata.normalize("NFKD", entry["label"].lower().replace("’", ""))
-        name = re.sub(r"[^a-z0-9]+", " ", plain.encode("ascii", "ignore").decode()).strip()
-        kind = spoken(kinds.get(str(entry.get("subgroup")), ""))
-        found[name] = (", ".join(entry.get("tags", ())), kind)
-    return found
+    kinds = _emojibase("meta/groups.json")["subgroups"]
+    return {
+        _spelled(entry["label"]): (
+            ", ".join(entry.get("tags", ())),
+            spoken(kinds.get(str(entry.get("subgroup")), "")),
+        )
+        for entry in _emojibase("en/data.json")
+    }
+
+
+@cache
+def emoji_codes() -> dict[str, str]:
+    """Code points, as in "1f9d1-200d-1f680" -> the emoji's name as icon sets write it."""
+    return {entry["hexcode"].lower(): _spelled(entry["label"]) for entry in _emojibase("en/data.json")}
 
 
 def meanings_of_names(names: list[str]) -> Tensor:

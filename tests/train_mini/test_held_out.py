@@ -45,7 +45,7 @@ def test_others_are_not(one: str, other: str) -> None:
 def icons(tmp_path: Path) -> data.Icons:
     """The held-out concepts and a few others, each set drawing every concept in noise of its own."""
     held_out = data.HELD_OUT.read_text().split()
-    names = [*held_out, "woman-mage", "seven-thirty", "llama", "ladder", "copy-of-church"]
+    names = [*held_out, "woman-mage", "seven-thirty", "llama", "ladder", "chapel"]
     random = np.random.default_rng(0)
     sets = {name: random.integers(0, 256, (len(names), 64, 64, 3), np.uint8) for name in data.STYLES}
     sets["noto"][-1] = sets["noto"][names.index("church")] // 2 * 2
@@ -68,7 +68,8 @@ def test_other_sets_keep_away_what_is_near_by_family_word_or_meaning(
         ]
 
     monkeypatch.setattr(more, "meanings", meanings)
-    names = ["aubergine", "tractors", "church-tower", "elf-mage", "woman-mage", "llama", "black-button"]
+    by_word = ["tractors", "church-tower", "elf-mage"]
+    names = ["aubergine", *by_word, "woman-mage", "chapel", "llama", "black-button"]
     assert more.allowed(icons, names) == ["llama", "black-button"]
 
 
@@ -91,3 +92,17 @@ def test_holds_out_all_that_the_benchmark_translates(icons: data.Icons) -> None:
 def test_examples_are_held_out() -> None:
     examples = {file.stem for file in (ROOT / "sdcorrect" / "assets" / "pictures").iterdir()}
     assert examples <= set(data.HELD_OUT.read_text().split())
+
+
+def test_other_sets_keep_away_what_is_drawn_like_their_own_held_out_icons(
+    icons: data.Icons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    church, llama = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    drawn = {"church": church, "chapel": church // 2 * 2, "llama": llama}
+    found = [("emojione", name, name) for name in drawn]
+    monkeypatch.setattr(more, "candidates", lambda _: iter(found))
+    monkeypatch.setattr(more, "drawn", lambda _, icon: drawn[icon])
+    pictures = np.stack([drawn["chapel"], drawn["llama"]])
+    assert more.distinct(icons, ["emojione"] * 2, pictures).tolist() == [False, True]
+    # in another set the same picture is another's
+    assert more.distinct(icons, ["noto-v1"] * 2, pictures).tolist() == [True, True]

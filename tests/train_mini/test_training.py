@@ -1,6 +1,7 @@
-"""The loop of the three stages: what is stopped goes on as if it had not been."""
+"""The loop of the stages: what is stopped goes on as if it had not been."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import clip_images
@@ -11,6 +12,7 @@ import towers
 import training
 import unet
 import vae
+from diffusers import AutoencoderKL
 from torch import Generator, Tensor, nn
 
 SCHEDULE = training.Schedule(steps=6, batch=4, learning_rate=0.1, warm_up=2, ema=0.9)
@@ -53,6 +55,50 @@ def test_stopped_and_started_again_ends_with_the_same_weights(
     parts = _trained(tmp_path / "parts", monkeypatch, [3, 5, never])
     for name, tensor in whole.items():
         assert torch.equal(tensor, parts[name])
+
+
+def test_a_checkpoint_comes_after_a_pause_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "PAUSE", 0)
+    _trained(tmp_path, monkeypatch, [5])
+    assert torch.load(tmp_path / "stage.pt")["step"] == 5
+
+
+def test_trains_for_so_many_minutes_in_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(training, "RUNS", tmp_path)
+    monkeypatch.setattr(training, "EVERY", 10**9)
+    schedule = replace(SCHEDULE, minutes=0.3 / 60)
+    for _ in range(2):
+        model = nn.Linear(3, 3)
+        training.train("stage", model, schedule, len(PICTURES), _loss(model), dict)
+    # the second time nothing is left to do
+    assert capsys.readouterr().out.count("loss") == 1
+    saved = torch.load(tmp_path / "stage.pt")
+    assert saved["step"] > SCHEDULE.steps
+    assert saved["seconds"] == pytest.approx(0.3, abs=0.2)
+
+
+def test_the_rate_rises_stays_and_falls() -> None:
+    schedule = training.Schedule(steps=1000, batch=1, learning_rate=1.0, warm_up=10)
+    rates = [schedule.rate(step, schedule.progress(step, 0)) for step in range(1001)]
+    assert rates[:11] == pytest.approx([*(n / 10 for n in range(1, 11)), 1])
+    assert set(rates[10:800]) == {1.0}
+    assert rates[900] == pytest.approx(0.51)
+    assert rates[1000] == pytest.approx(0.02)
+
+
+def test_weights_in_pieces_can_be_begun_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "RUNS", tmp_path)
+    monkeypatch.setattr(training, "PIECE", "400KB")
+    model = vae.build()
+    training.Run(SCHEDULE, torch.device("cpu"), None, pieces=True).save(model, "vae")
+    pieces = list((tmp_path / "vae").glob("*.safetensors"))
+    assert len(pieces) > 1
+    assert max(piece.stat().st_size for piece in pieces) < 450e3
+    again = AutoencoderKL.from_pretrained(tmp_path / "vae")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name])
 
 
 def test_prints_figures_of_the_averaged_weights(
@@ -124,6 +170,16 @@ def test_a_collage_is_of_pieces_from_up_to_four_pictures_of_one_style(
     assert row.diff(dim=2).eq(1).all()
     assert column.diff(dim=3).eq(1).all()
     assert len(row[..., 0, 0].unique()) == len(column[..., 0, 0].unique()) == side - piece + 1
+
+
+def test_shifts_move_a_picture_as_it_is() -> None:
+    picture = torch.randint(255, (1, 3, 16, 16), dtype=torch.uint8)
+    shifted = vae.augment(picture.expand(64, -1, -1, -1), torch.Generator().manual_seed(0))
+    places = [(top, left) for top in range(9) for left in range(9)]
+    padded = [nn.functional.pad(one, (4, 4, 4, 4), value=255) for one in (picture, picture.flip(-1))]
+    known = [one[0, :, top : top + 16, left : left + 16] for one in padded for top, left in places]
+    found = {next(i for i, other in enumerate(known) if torch.equal(one, other)) for one in shifted}
+    assert len(found) > 32
 
 
 def test_augmentations_keep_the_ground_white() -> None:
