@@ -6,7 +6,7 @@ from sdcorrect.config import Job
 from sdcorrect.dissect.about import Setup, Subject, put_back_by
 from sdcorrect.dissect.choose import EVERYWHERE, choose_blocks, choose_timesteps, place_point
 from sdcorrect.dissect.dissection import Dissection, Drawn, dissect, dissectable
-from sdcorrect.inputs.hints import check_folders, hints_of
+from sdcorrect.inputs.hints import check_hints, hints_of
 from sdcorrect.inputs.items import Item, find_items, seed_of
 from sdcorrect.inputs.pictures import Picture, Sizing, read_picture
 from sdcorrect.models import Model
@@ -28,7 +28,7 @@ class Session:
     ) -> None:
         self.job = job
         self.items = find_items(job) if items is None else items
-        check_folders(job.controlnets)
+        check_hints(job.controlnets)
         self.sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
         one_step = [recipe for recipe in job.recipes if recipe.inversion == "one-step"]
         recipe = (one_step or job.recipes)[0]

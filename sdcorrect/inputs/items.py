@@ -16,7 +16,7 @@ from sdcorrect.inputs.lists import ListRow, read_list
 from sdcorrect.inputs.names import SUFFIXES, output_names
 from sdcorrect.inputs.sniff import is_picture
 from sdcorrect.inputs.walk import ANYWHERE, HERE, is_within, split_pattern, walk
-from sdcorrect.settings import CANNY
+from sdcorrect.settings import ALPHA, CANNY, WORDS
 
 #: The row of a picture that no list names: its key is its path, and all else is the job's.
 NOTHING_ASKED = ListRow.model_construct(path="")
@@ -33,6 +33,7 @@ class Item:
     negative_prompt: str
     source_prompt: str | None = None  #: what the picture shows before, where the job says
     seed: int | None = None  #: where the job's list gives one
+    mask_words: str | None = None  #: where their attention is to make the mask
     problem: str | None = None  #: why it fails whatever its file holds, such as a caption missing
 
 
@@ -96,14 +97,19 @@ def _item(job: Job, filler: PromptFiller, folder: Path, key: str, row: ListRow, 
     prompt = row.prompt or job.prompt
     negative_prompt = job.negative_prompt if row.negative_prompt is None else row.negative_prompt
     source_prompt = job.source_prompt if row.source_prompt is None else row.source_prompt
+    mask_words = (row.mask_words or job.mask_words) if job.mask == WORDS else None
     problem = None if prompt else "the list gives it no prompt, nor does the job"
+    if job.mask == WORDS and not mask_words:
+        problem = "the list gives it no mask_words, nor does the job"
     try:
         prompt = filler.fill(prompt, source, key)
         negative_prompt = filler.fill(negative_prompt, source, key)
         source_prompt = source_prompt and filler.fill(source_prompt, source, key)
+        mask_words = mask_words and filler.fill(mask_words, source, key)
     except PictureError as error:
         problem = str(error)
-    return Item(source, key, Path(output), prompt, negative_prompt, source_prompt, row.seed, problem)
+    asked = prompt, negative_prompt, source_prompt, row.seed, mask_words
+    return Item(source, key, Path(output), *asked, problem)
 
 
 def _rows(job: Job, left_out: LeftOut) -> tuple[Path, dict[str, ListRow]]:
@@ -125,8 +131,9 @@ def _rows(job: Job, left_out: LeftOut) -> tuple[Path, dict[str, ListRow]]:
 
 
 def _walked(job: Job, folder: Path, pattern: tuple[str, ...], left_out: LeftOut) -> dict[str, ListRow]:
-    hints = [Path(network.hint) for network in job.controlnets if network.hint != CANNY]
-    files = sorted(walk(folder, pattern, job.output.path, hints, left_out))
+    companions = [Path(network.hint) for network in job.controlnets if network.hint != CANNY]
+    companions += [Path(job.mask)] if job.mask and job.mask not in (ALPHA, WORDS) else []
+    files = sorted(walk(folder, pattern, job.output.path, companions, left_out))
     rows = dict.fromkeys((f for f in files if is_picture(os.path.join(folder, f))), NOTHING_ASKED)
     left_out.files = _unread(job, folder, (file for file in files if file not in rows), rows)
     if not rows:

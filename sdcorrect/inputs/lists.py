@@ -45,6 +45,7 @@ class ListRow(BaseModel):
     prompt: Template | None = None
     negative_prompt: Template | None = None
     source_prompt: Template | None = None
+    mask_words: Template | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     output: Annotated[FilePath, AfterValidator(_check_output)] | None = None
 
