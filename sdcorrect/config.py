@@ -52,7 +52,9 @@ from sdcorrect.settings import (
 PATHS = (("input", "path"), ("input", "captions"), ("input", "classes"), ("output", "path"))
 #: What may stand in braces in a prompt.
 PLACEHOLDERS = ("caption", "class", "stem")
-LIST_SUFFIXES = {".txt", ".csv", ".jsonl"}
+#: PIE-Bench's mapping file, and the lists of Wild-TI2I and ImageNet-R-TI2I.
+BENCHMARK_SUFFIXES = {".json", ".yaml", ".yml"}
+LIST_SUFFIXES = {".txt", ".csv", ".jsonl", *BENCHMARK_SUFFIXES}
 MOST_PIXELS = 178_956_970  #: of a picture: what Pillow itself agrees to open
 
 
@@ -90,7 +92,8 @@ FilePath = Annotated[Path, FilledIn]
 
 
 class Input(Settings):
-    """Which pictures: a folder, one file, a glob pattern, or a list (.txt, .csv, .jsonl)."""
+    """Which pictures: a folder, one file, a glob pattern, or a list (.txt, .csv, .jsonl; of a benchmark
+    .json, .yaml)."""
 
     path: FilePath
     """a folder, a picture, a pattern such as '**/*.jpg', or a list: .txt, .csv or .jsonl"""

@@ -42,7 +42,7 @@ class Beside:
         )
 
     def sha256s(self, item: Item) -> tuple[str, ...]:
-        """Those of the files that go with `item`, none of which is decoded; none where one is missing."""
+        """Those of the files that go with `item`, which are not decoded; none where one is missing."""
         try:
             files = hint_files(item, self.job.controlnets)
             hints = [sha256_of(file, self.limits) for file in files]

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from posixpath import splitext
 
-from sdcorrect.config import LIST_SUFFIXES, Job, placeholders
+from sdcorrect.config import BENCHMARK_SUFFIXES, LIST_SUFFIXES, Job, placeholders
 from sdcorrect.errors import PictureError, UsageError, printable
+from sdcorrect.inputs.benchmarks import read_benchmark
 from sdcorrect.inputs.captions import PromptFiller
 from sdcorrect.inputs.left_out import LeftOut
 from sdcorrect.inputs.lists import ListRow, read_list
@@ -119,14 +120,17 @@ def _rows(job: Job, left_out: LeftOut) -> tuple[Path, dict[str, ListRow]]:
         return path, _walked(job, path, ANYWHERE if job.input.recursive else HERE, left_out)
     if os.path.lexists(path):
         if path.suffix.lower() in LIST_SUFFIXES:
-            return path.parent, _by_key(path, read_list(path))
+            is_benchmark = path.suffix.lower() in BENCHMARK_SUFFIXES
+            folder, rows = read_benchmark(path) if is_benchmark else (path.parent, read_list(path))
+            return folder, _by_key(path, folder, rows)
         return path.parent, {path.name: NOTHING_ASKED}
     if found := split_pattern(path):
         folder, pattern = found
         return folder, _walked(job, folder, pattern, left_out)
     raise UsageError(
         f"input {printable(path)}: there is no such folder or file; give a folder of pictures, a "
-        "picture, a pattern such as 'pictures/**/*.jpg', or a list (.txt, .csv, .jsonl)"
+        "picture, a pattern such as 'pictures/**/*.jpg', a list (.txt, .csv, .jsonl), or that of a "
+        "benchmark (.json, .yaml)"
     )
 
 
@@ -152,11 +156,11 @@ def _unread(job: Job, folder: Path, files: Iterable[str], rows: Collection[str])
     return [f for f in files if f not in captions and os.path.abspath(folder / f) not in given]
 
 
-def _by_key(file: Path, rows: list[ListRow]) -> dict[str, ListRow]:
-    """The rows by their path relative to the list; the n-th of one path has `#n` after it."""
+def _by_key(file: Path, parent: Path, rows: list[ListRow]) -> dict[str, ListRow]:
+    """The rows by their path relative to `parent`; the n-th of one path has `#n` after it."""
     if not rows:
         raise UsageError(f"input {printable(file)}: the list is empty")
-    folder = f"{os.path.abspath(file.parent)}/"
+    folder = f"{os.path.abspath(parent)}/"
     times: Counter[str] = Counter()
     keyed: dict[str, ListRow] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""PIE-Bench's mapping file (Ju et al., PnP Inversion, ICLR 2024): prompts and edit masks of its pictures."""
+"""PIE-Bench's mapping file (Ju et al., PnP Inversion, ICLR 2024): prompts and edit masks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,9 +41,14 @@ def read_mapping(file: Path) -> dict[str, Annotation]:
     """The annotations by picture: its path below `annotation_images`, without suffix.
 
     Raises:
-        UsageError: it cannot be read, or is no such file.
+        UsageError: it cannot be read, is no such file, or gives one picture two masks.
     """
-    return {splitext(a.image_path)[0]: a for a in read_annotations(file)}
+    by_picture: dict[str, Annotation] = {}
+    for annotation in read_annotations(file):
+        stem = splitext(annotation.image_path)[0]
+        if by_picture.setdefault(stem, annotation).mask != annotation.mask:
+            raise UsageError(f"{printable(file)}: {printable(stem)} stands there with two masks")
+    return by_picture
 
 
 def read_annotations(file: Path) -> list[Annotation]:

@@ -49,8 +49,9 @@ def walk(
 
     Links to folders are followed, but not back to a folder on the way, which is warned about. No file
     is looked at, so that a hundred thousand take a second. Not entered are the folders `exclude` and
-    `companions`, and, where `pattern` does not name them, hidden ones, those that systems keep, and outputs
-    of earlier runs; hidden files are passed over too. But for `exclude`, `left_out` tells of them.
+    `companions`, and, where `pattern` does not name them, hidden ones, those that systems keep, and
+    outputs of earlier runs; hidden files are passed over too. But for `exclude`, `left_out` tells of
+    them.
 
     Args:
         pattern: one glob pattern for each part of the path; `**` is any number of folders.
