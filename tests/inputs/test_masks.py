@@ -37,7 +37,7 @@ def picture_of(job: Job, sizing: Sizing) -> Picture:
     return read_picture(item, sizing, job.input)
 
 
-def mask_of(job: Job, sizing: Sizing = Sizing("fit", 48, 8)) -> np.ndarray:
+def mask_of(job: Job, sizing: Sizing = HALF) -> np.ndarray:
     mask = Masks(job).of(picture_of(job, sizing))
     assert mask is not None and mask.mode == "L"
     return np.asarray(mask)
