@@ -14,6 +14,7 @@ from sdcorrect.inputs.masks import Masks
 from sdcorrect.inputs.pictures import Picture, Sizing, read_picture
 
 LEFT = np.repeat([[255] * 24 + [0] * 24], 32, axis=0).astype(np.uint8)  #: of a picture of 48x32 px
+HALF = Sizing("fit", 48, 8)
 
 
 @pytest.fixture
