@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from sdcorrect.core.syntax import check_networks
 from sdcorrect.core.text import Text
 from sdcorrect.core.trajectory import SpilledTrajectory
 from sdcorrect.errors import UsageError
+from sdcorrect.masking import Masking, PictureMasks, masks_of_words, tokens_of_words
 from sdcorrect.models import Model
 from sdcorrect.recipes import Posterior, Recipe
 
@@ -39,6 +41,8 @@ class Request:
     negative_prompt: str = ""
     source_prompt: str | None = None  #: what the picture shows, where a recipe asks it
     hints: Sequence[Image.Image] = ()  #: one for each ControlNet
+    mask: Image.Image | None = None  #: L, of the image's size, 255 where it is to be edited, else 0
+    mask_words: str | None = None  #: of the source prompt, or of the prompt, where these tell the mask
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Translation:
     pictures: list[Image.Image | None]  #: None where the result was not finite
     evaluations: int  #: U-Net evaluations a picture, the inversion included
     flagged: list[bool]  #: what the safety checker holds to be unsafe
+    edited: list[float | None]  #: the share of each picture that its mask lets be edited
     seconds: float  #: of the batch: the recipe's own, an inversion that it shares included
 
 
@@ -104,11 +109,13 @@ class Translator:
         guidance_scale: float,
         scheduler: SchedulerName = "ddim",
         equalizer: Mapping[str, float] | None = None,
+        masking: Masking = Masking(),  # noqa: B008 - frozen
         spill: Path | None = None,
     ) -> None:
         self.model = model
         self.spill = spill
         self.equalizer = equalizer or {}
+        self.masking = masking
         self.seconds: dict[str, float] = defaultdict(float)
         job = {"steps": steps, "guidance_scale": guidance_scale, "scheduler": scheduler}
         self.methods = {recipe.name: _resolve(recipe, model, strength, job) for recipe in recipes}
@@ -124,21 +131,26 @@ class Translator:
             guidance_scale=job.guidance_scale,
             scheduler=job.scheduler,
             equalizer=job.equalizer,
+            masking=Masking(job.mask_threshold, job.mask_feather, job.invert_mask),
             spill=job.spill,
         )
 
-    def check_prompts(self, prompt: str, source_prompt: str | None) -> None:
-        """Refuse a pair of prompts that a recipe cannot work with.
+    def check_prompts(
+        self, prompt: str, source_prompt: str | None, mask_words: str | None = None
+    ) -> None:
+        """Refuse a pair of prompts that a recipe cannot work with, and words that tell no mask.
 
         Raises:
-            UsageError: a recipe needs a source prompt and there is none, the two cannot be aligned, or
-                one names a LoRA.
+            UsageError: a recipe needs a source prompt and there is none, the two cannot be aligned, one
+                names a LoRA, or a word of the mask stands in neither.
         """
         for text in (prompt, source_prompt or ""):
             try:
                 check_networks(text)
             except ValueError as error:
                 raise UsageError(str(error)) from None
+        if mask_words is not None:
+            tokens_of_words(self.model, mask_words, source_prompt or prompt)
         for method in self.methods.values():
             if method.recipe.words and self.model.prompt_syntax != "plain":
                 raise UsageError(
@@ -280,6 +292,8 @@ class _Batch:
         with translator.phase("encode"):
             self._noise, self._x0 = self._encode()
             self._control = translator.model.control([r.hints for r in requests])
+        with translator.phase("mask"):
+            self._mask = self._find_mask()
 
     def by(self, method: Method) -> Translation:
         """What `method` makes of them."""
@@ -296,11 +310,15 @@ class _Batch:
         before = model.evaluations
         with translator.phase("denoise"):
             latents = self._denoise(method, found.source, cond, uncond, alignment)
-        rows = found.rows + model.evaluations - before
+        rows = found.rows + self._mask.rows + model.evaluations - before
         with translator.phase("decode"):
-            pictures = model.decode(latents)
-        seconds = translator.apart_from_inversion() - began + found.seconds
-        return Translation(pictures, rows // len(self._requests), model.flagged(pictures), seconds)
+            made = model.decode(latents)
+            pictures = self._mask.applied(made, [r.image for r in self._requests])
+        seconds = translator.apart_from_inversion() - began + found.seconds + self._mask.seconds
+        evaluations = rows // len(self._requests)
+        return Translation(
+            pictures, evaluations, model.flagged(pictures), seconds, self._mask.shares(len(pictures))
+        )
 
     def _denoise(
         self, method: Method, source: Source, cond: Text, uncond: Text, alignment: Alignment | None
@@ -319,10 +337,38 @@ class _Batch:
             plan=plan,
             alignment=alignment,
             control=self._control,
+            mask=self._mask.over(x0, partial(self._source_at, source, x0)),
             generators=model.generators_after_noise(self._seeds, self._size)
             if method.scheduler == "lcm"
             else (),
         )
+
+    def _source_at(self, source: Source, x0: Tensor, t: Tensor) -> Tensor:
+        """The source's latents at timestep `t`: those of its inversion, else noised as the start is."""
+        if source.trajectory:
+            return source.trajectory[int(t)]
+        noised: Tensor = self._translator.model.scheduler.add_noise(x0, self._noise, t[None])
+        return noised
+
+    def _find_mask(self) -> PictureMasks:
+        """Where the pictures are edited: as their masks say, or their words."""
+        model, masking = self._translator.model, self._translator.masking
+        if not self._listens:
+            return PictureMasks.of(
+                [r.mask for r in self._requests if r.mask is not None], masking, model.device
+            )
+        before, began = model.evaluations, time.perf_counter()
+        prompts = [r.source_prompt or r.prompt for r in self._requests]
+        words = [r.mask_words or "" for r in self._requests]
+        text = self._read(prompts)
+        masks = masks_of_words(model, self._x0["mean"], text, prompts, words, masking.threshold)
+        found = PictureMasks.of(masks, masking, model.device)
+        return replace(found, rows=model.evaluations - before, seconds=time.perf_counter() - began)
+
+    @property
+    def _listens(self) -> bool:
+        """Whether words tell the mask."""
+        return self._requests[0].mask_words is not None
 
     @property
     def _seeds(self) -> list[int]:
@@ -342,6 +388,8 @@ class _Batch:
             "mean": torch.zeros_like(posterior_noise),
         }
         asked = {method.recipe.posterior for method in self._translator.methods.values()}
+        if self._listens:
+            asked.add("mean")
         images = [request.image for request in self._requests]
         return noise, {
             posterior: model.encode(images, draw)

@@ -85,7 +85,8 @@ class Recorder:
         }
         if result.image is None or result.problem:
             return self._append(Failed(error=str(result.problem), **asked), item)
-        record = Done(output=OutputFile(path=(Path(variant) / item.output).as_posix()), **asked)
+        output = OutputFile(path=(Path(variant) / item.output).as_posix())
+        record = Done(output=output, edited=result.edited, **asked)
         try:
             text = self._parameters(record) if self.job.output.embed_metadata else None
             self._write(record, encode(result.image, self.job.output.format, text))

@@ -85,7 +85,7 @@ class ShardRun:
         self.translator = Translator.of_job(job, model, job.recipes)
         for item in self.items:
             if item.problem is None:
-                self.translator.check_prompts(item.prompt, item.source_prompt)
+                self.translator.check_prompts(item.prompt, item.source_prompt, item.mask_words)
         self.tally = {recipe.name: Tally() for recipe in job.recipes}
         self.fingerprint = fingerprint_of(job, model, self.sizing.size)
         self.ledger = Ledger(job.output.path, shard)

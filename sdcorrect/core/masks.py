@@ -1,6 +1,6 @@
 """Where a picture is edited: given as a mask, or seen where the U-Net attends to words."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -21,21 +21,27 @@ from sdcorrect.core.text import Text
 
 @dataclass(frozen=True)
 class Mask:
-    """How much of each place is edited, from 0 to 1: (batch, 1, height, width) in pixels."""
+    """Where latents are edited, and what stays elsewhere (Avrahami et al., CVPR 2022).
 
-    weights: Tensor
+    As in diffusers' inpainting pipeline for U-Nets of four channels.
+    """
 
-    def over(self, latents: Tensor) -> Tensor:
-        """The weights at the places of `latents`, (batch, 1, height, width).
+    weights: Tensor  #: from 0 to 1, (batch, 1, height, width) as the latents
+    x0: Tensor
+    source_at: Callable[[Tensor], Tensor]  #: timestep -> the source's latents there
 
-        Of the pixels that a place stands for, the first decides, as in diffusers' inpainting pipeline.
-        """
-        return interpolate(self.weights, latents.shape[-2:]).to(latents)
+    def blend(self, latents: Tensor, following: Tensor) -> Tensor:
+        """`latents` within the mask, the source's outside: at the first timestep of those `following`."""
+        source = self.source_at(following[0]) if len(following) else self.x0
+        return self.weights * latents + (1 - self.weights) * source
 
-    def blend(self, latents: Tensor, source: Tensor) -> Tensor:
-        """`latents` within the mask, those of the `source` without."""
-        weights = self.over(latents)
-        return weights * latents + (1 - weights) * source
+
+def at_latents(weights: Tensor, latents: Tensor) -> Tensor:
+    """The weights of pixels, (batch, 1, height, width), at the places of `latents`.
+
+    Of the pixels that a place stands for the first decides, as in diffusers' inpainting pipeline.
+    """
+    return interpolate(weights, latents.shape[-2:]).to(latents)
 
 
 def feathered(inside: NDArray[np.bool_], feather: float) -> NDArray[np.float32]:
