@@ -52,8 +52,8 @@ class Translation:
     pictures: list[Image.Image | None]  #: None where the result was not finite
     evaluations: int  #: U-Net evaluations a picture, the inversion included
     flagged: list[bool]  #: what the safety checker holds to be unsafe
-    edited: list[float | None]  #: the share of each picture that its mask lets be edited
     seconds: float  #: of the batch: the recipe's own, an inversion that it shares included
+    edited: list[float | None]  #: the share of each picture within its mask; None without one
 
 
 @dataclass(frozen=True)
@@ -361,8 +361,8 @@ class _Batch:
         prompts = [r.source_prompt or r.prompt for r in self._requests]
         words = [r.mask_words or "" for r in self._requests]
         text = self._read(prompts)
-        masks = masks_of_words(model, self._x0["mean"], text, prompts, words, masking.threshold)
-        found = PictureMasks.of(masks, masking, model.device)
+        seen = masks_of_words(model, self._x0["mean"], text, prompts, words, masking.threshold)
+        found = PictureMasks.of(seen, masking, model.device)
         return replace(found, rows=model.evaluations - before, seconds=time.perf_counter() - began)
 
     @property

@@ -10,7 +10,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, unflatten
 from torch.nn.functional import interpolate
 
 from sdcorrect.core.attention import attention_probabilities
@@ -31,7 +31,7 @@ class Mask:
     source_at: Callable[[Tensor], Tensor]  #: timestep -> the source's latents there
 
     def blend(self, latents: Tensor, following: Tensor) -> Tensor:
-        """`latents` within the mask, the source's outside: at the first timestep of those `following`."""
+        """`latents` within the mask, the source's outside, at the first of the timesteps `following`."""
         source = self.source_at(following[0]) if len(following) else self.x0
         return self.weights * latents + (1 - self.weights) * source
 
@@ -90,7 +90,7 @@ def _as_map(places: Tensor, shape: torch.Size) -> Tensor:
     height, width = shape
     scale = (height * width / places.shape[1]) ** 0.5
     rows = round(height / scale)
-    return interpolate(places.unflatten(1, (rows, -1))[:, None], shape, mode="bilinear")
+    return interpolate(unflatten(places, 1, (1, rows, -1)), shape, mode="bilinear")
 
 
 @dataclass

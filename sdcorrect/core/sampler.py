@@ -169,8 +169,8 @@ def denoise(
     cond]; where the source is not captured but runs along, on [source, uncond, cond]; where it is
     sampled beside the target, on [source uncond, uncond, source cond, cond]. Without guidance, which is
     a scale of up to 1, there are no unconditional rows. `control` adds its residuals in all of them but
-    an inverted source's. Outside of `mask` the target's latents are the source's. Solvers that draw noise as they go take each picture's from its own of
-    `generators`.
+    an inverted source's. Outside of `mask` the target stays the source. Solvers that draw noise as they
+    go take each picture's from its own of `generators`.
     """
     total, taken = len(timesteps), timesteps.tolist()
     stepped: tuple[Whose, ...] = ("source", "target") if plan.beside == "sampled" else ("target",)

@@ -6,6 +6,7 @@ from sdcorrect.config import Job
 from sdcorrect.dissect.about import Setup, Subject, put_back_by
 from sdcorrect.dissect.choose import EVERYWHERE, choose_blocks, choose_timesteps, place_point
 from sdcorrect.dissect.dissection import Dissection, Drawn, dissect, dissectable
+from sdcorrect.errors import UsageError
 from sdcorrect.inputs.hints import check_hints, hints_of
 from sdcorrect.inputs.items import Item, find_items, seed_of
 from sdcorrect.inputs.pictures import Picture, Sizing, read_picture
@@ -20,7 +21,7 @@ class Session:
     the job's pictures, where they are found already.
 
     Raises:
-        UsageError: no pictures, or the recipe, its blocks or `blocks` do not fit the model.
+        UsageError: no pictures, a mask, or the recipe, its blocks or `blocks` do not fit the model.
     """
 
     def __init__(
@@ -28,6 +29,10 @@ class Session:
     ) -> None:
         self.job = job
         self.items = find_items(job) if items is None else items
+        if job.mask is not None:
+            raise UsageError(
+                "mask: dissect looks at whole pictures; leave it out, such as by --set mask=null"
+            )
         check_hints(job.controlnets)
         self.sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
         one_step = [recipe for recipe in job.recipes if recipe.inversion == "one-step"]
