@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     Field,
     StrictBool,
     StrictFloat,
@@ -34,12 +35,15 @@ from sdcorrect.plainyaml import LONGEST, MOST_BYTES, NotPlain, read_yaml
 from sdcorrect.reading import decode, read_bytes
 from sdcorrect.recipes import Inject, Recipe, RecipeField, built_in
 from sdcorrect.settings import (
+    ALPHA,
+    WORDS,
     WRITTEN,
     ControlNet,
     FilledIn,
     Lora,
     ModelSettings,
     Settings,
+    Source,
     TextualInversion,
     anchor_sources,
 )
@@ -48,7 +52,9 @@ from sdcorrect.settings import (
 PATHS = (("input", "path"), ("input", "captions"), ("input", "classes"), ("output", "path"))
 #: What may stand in braces in a prompt.
 PLACEHOLDERS = ("caption", "class", "stem")
-LIST_SUFFIXES = {".txt", ".csv", ".jsonl"}
+#: PIE-Bench's mapping file, and the lists of Wild-TI2I and ImageNet-R-TI2I.
+BENCHMARK_SUFFIXES = {".json", ".yaml", ".yml"}
+LIST_SUFFIXES = {".txt", ".csv", ".jsonl", *BENCHMARK_SUFFIXES}
 MOST_PIXELS = 178_956_970  #: of a picture: what Pillow itself agrees to open
 
 
@@ -76,12 +82,18 @@ def _check_template(template: str) -> str:
     return template
 
 
+def _one_text(words: Any) -> Any:
+    is_list = isinstance(words, list | tuple) and all(isinstance(word, str) for word in words)
+    return " ".join(words) if is_list else words
+
+
 Template = Annotated[str, AfterValidator(_check_template)]
 FilePath = Annotated[Path, FilledIn]
 
 
 class Input(Settings):
-    """Which pictures: a folder, one file, a glob pattern, or a list (.txt, .csv, .jsonl)."""
+    """Which pictures: a folder, one file, a glob pattern, or a list (.txt, .csv, .jsonl; of a benchmark
+    .json, .yaml)."""
 
     path: FilePath
     """a folder, a picture, a pattern such as '**/*.jpg', or a list: .txt, .csv or .jsonl"""
@@ -127,6 +139,16 @@ class Job(ModelSettings):
     """what the pictures show, for recipes that need it, such as p2p"""
     equalizer: dict[str, Annotated[StrictFloat, Field(ge=0)]] = Field(default_factory=dict)
     """how much words of the prompt count in p2p-reweight, such as {snowy: 2}"""
+    mask: Source | None = None
+    """where to edit: a folder of masks, white there; PIE-Bench's mapping file; alpha; or words"""
+    mask_words: Annotated[Template, BeforeValidator(_one_text)] | None = None
+    """the words of source_prompt, else of prompt, whose attention is the mask"""
+    mask_threshold: Annotated[StrictFloat, Field(gt=0, lt=1)] = 0.5
+    """how much attention to the words, of the most in the picture, is within the mask"""
+    mask_feather: Annotated[StrictFloat, Field(ge=0, le=1024)] = 0.0
+    """px over which the edit fades in, from the mask's edge inwards"""
+    invert_mask: StrictBool = False
+    """edit what the mask leaves out"""
     method: RecipeField = Field(default_factory=lambda: built_in("correct"))
     """a recipe's name, or a recipe written out"""
     variants: tuple[RecipeField, ...] = ()
@@ -186,12 +208,23 @@ class Job(ModelSettings):
                     raise ValueError(f"recipe {recipe.name}: {error}") from None
             if recipe.words == "reweight" and not self.equalizer:
                 raise ValueError(f"recipe {recipe.name} needs equalizer, such as {{snowy: 2}}")
+        self._check_mask(listed)
         if self.equalizer and not any(recipe.words for recipe in self.recipes):
             raise ValueError(
                 "equalizer: weighs the words of cross-attention, which no recipe of this job puts back; "
                 "use p2p-reweight"
             )
         return self
+
+    def _check_mask(self, listed: bool) -> None:
+        for key in ("mask_words", "mask_threshold", "mask_feather", "invert_mask"):
+            of_words = key in ("mask_words", "mask_threshold")
+            if getattr(self, key) == type(self).model_fields[key].default:
+                continue
+            if self.mask is None or (of_words and self.mask != WORDS):
+                raise ValueError(f"{key} needs mask{f': {WORDS}' if of_words else ''}")
+        if self.mask == WORDS and not self.mask_words and not listed:
+            raise ValueError('mask: words needs mask_words, such as mask_words: "cat"')
 
     @property
     def _has_placeholders(self) -> bool:
@@ -280,6 +313,9 @@ def anchor_paths(raw: dict[str, Any], folder: Path) -> None:
             inner[key] = _anchored(inner[key], folder)
     if "spill" in raw:
         raw["spill"] = _anchored(raw["spill"], folder)
+    if raw.get("mask") not in (None, ALPHA, WORDS):
+        mask = _anchored(raw["mask"], folder)
+        raw["mask"] = f"./{mask}" if mask in (ALPHA, WORDS) else mask
     anchor_sources(raw, folder)
 
 

@@ -22,6 +22,8 @@ from sdcorrect.paths import expand
 
 #: The hints that are made from the pictures themselves.
 CANNY = "canny"
+#: The masks that are made from the pictures themselves.
+ALPHA, WORDS = "alpha", "words"
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from sdcorrect.core.syntax import check_networks
 from sdcorrect.core.text import Text
 from sdcorrect.core.trajectory import SpilledTrajectory
 from sdcorrect.errors import UsageError
+from sdcorrect.masking import Masking, PictureMasks, masks_of_words, tokens_of_words
 from sdcorrect.models import Model
 from sdcorrect.models.clock import Clock, Span
 from sdcorrect.recipes import Posterior, Recipe
+from sdcorrect.settings import WORDS
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +41,8 @@ class Request:
     negative_prompt: str = ""
     source_prompt: str | None = None  #: what the picture shows, where a recipe asks it
     hints: Sequence[Image.Image] = ()  #: one for each ControlNet
+    mask: Image.Image | None = None  #: L, of the image's size, 255 where it is to be edited, else 0
+    mask_words: str | None = None  #: of the source prompt, or of the prompt, where these tell the mask
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Translation:
     evaluations: int  #: U-Net evaluations a picture, the inversion included
     flagged: list[bool]  #: what the safety checker holds to be unsafe
     seconds: float  #: of the batch: the recipe's own, an inversion that it shares included
+    edited: list[float | None]  #: the share of each picture within its mask; None without one
 
 
 @dataclass(frozen=True)
@@ -103,11 +109,13 @@ class Translator:
         guidance_scale: float,
         scheduler: SchedulerName = "ddim",
         equalizer: Mapping[str, float] | None = None,
+        masking: Masking = Masking(),  # noqa: B008 - frozen
         spill: Path | None = None,
     ) -> None:
         self.model = model
         self.spill = spill
         self.equalizer = equalizer or {}
+        self.masking = masking
         self.clock = Clock(model.device)
         job = {"steps": steps, "guidance_scale": guidance_scale, "scheduler": scheduler}
         self.methods = {recipe.name: _resolve(recipe, model, strength, job) for recipe in recipes}
@@ -123,21 +131,26 @@ class Translator:
             guidance_scale=job.guidance_scale,
             scheduler=job.scheduler,
             equalizer=job.equalizer,
+            masking=Masking(job.mask_threshold, job.mask_feather, job.invert_mask, job.mask == WORDS),
             spill=job.spill,
         )
 
-    def check_prompts(self, prompt: str, source_prompt: str | None) -> None:
-        """Refuse a pair of prompts that a recipe cannot work with.
+    def check_prompts(
+        self, prompt: str, source_prompt: str | None, mask_words: str | None = None
+    ) -> None:
+        """Refuse a pair of prompts that a recipe cannot work with, and words that tell no mask.
 
         Raises:
-            UsageError: a recipe needs a source prompt and there is none, the two cannot be aligned, or
-                one names a LoRA.
+            UsageError: a recipe needs a source prompt and there is none, the two cannot be aligned, one
+                names a LoRA, or a word of the mask stands in neither.
         """
         for text in (prompt, source_prompt or ""):
             try:
                 check_networks(text)
             except ValueError as error:
                 raise UsageError(str(error)) from None
+        if mask_words is not None:
+            tokens_of_words(self.model, mask_words, source_prompt or prompt)
         for method in self.methods.values():
             if method.recipe.words and self.model.prompt_syntax != "plain":
                 raise UsageError(
@@ -167,7 +180,8 @@ class Translator:
         """Of the U-Net that a picture takes by `variants` together: inversions that they share once."""
         methods = [self.methods[name] for name in variants]
         inversions = {method.inversion: evaluations_to_invert(method.plan) for method in methods}
-        return sum(inversions.values()) + sum(
+        shared = sum(inversions.values()) + (self.masking.by_words and bool(methods))
+        return shared + sum(
             evaluations_to_denoise(m.plan, m.effective_steps, self.guidance_scale(m)) for m in methods
         )
 
@@ -279,6 +293,8 @@ class _Batch:
         with translator.clock.span("encode"):
             self._noise, self._x0 = self._encode()
             self._control = translator.model.control([r.hints for r in requests])
+        with translator.clock.span("mask") as self._finding_mask:
+            self._mask = self._find_mask()
 
     def by(self, method: Method) -> Translation:
         """What `method` makes of them."""
@@ -294,11 +310,18 @@ class _Batch:
         before = model.evaluations
         with span("denoise") as denoising:
             latents = self._denoise(method, found.source, cond, uncond, alignment)
-        rows = found.rows + model.evaluations - before
+        rows = found.rows + self._mask.rows + model.evaluations - before
         with span("decode") as decoding:
-            pictures = model.decode(latents)
-        seconds = sum(part.seconds for part in (reading, found.inverting, denoising, decoding))
-        return Translation(pictures, rows // len(self._requests), model.flagged(pictures), seconds)
+            made = model.decode(latents)
+            pictures = self._mask.applied(made, [r.image for r in self._requests])
+        own = (self._finding_mask, reading, found.inverting, denoising, decoding)
+        return Translation(
+            pictures,
+            rows // len(self._requests),
+            model.flagged(pictures),
+            sum(part.seconds for part in own),
+            self._mask.shares(len(pictures)),
+        )
 
     def _denoise(
         self, method: Method, source: Source, cond: Text, uncond: Text, alignment: Alignment | None
@@ -317,10 +340,38 @@ class _Batch:
             plan=plan,
             alignment=alignment,
             control=self._control,
+            mask=self._mask.over(x0, partial(self._source_at, source, x0)),
             generators=model.generators_after_noise(self._seeds, self._size)
             if method.scheduler == "lcm"
             else (),
         )
+
+    def _source_at(self, source: Source, x0: Tensor, t: Tensor) -> Tensor:
+        """The source's latents at timestep `t`: those of its inversion, else noised as the start is."""
+        if source.trajectory:
+            return source.trajectory[int(t)]
+        noised: Tensor = self._translator.model.scheduler.add_noise(x0, self._noise, t[None])
+        return noised
+
+    def _find_mask(self) -> PictureMasks:
+        """Where the pictures are edited: as their masks say, or their words."""
+        model, masking = self._translator.model, self._translator.masking
+        if not self._listens:
+            return PictureMasks.of(
+                [r.mask for r in self._requests if r.mask is not None], masking, model.device
+            )
+        before = model.evaluations
+        prompts = [r.source_prompt or r.prompt for r in self._requests]
+        words = [r.mask_words or "" for r in self._requests]
+        text = self._read(prompts)
+        seen = masks_of_words(model, self._x0["mean"], text, prompts, words, masking.threshold)
+        found = PictureMasks.of(seen, masking, model.device)
+        return replace(found, rows=model.evaluations - before)
+
+    @property
+    def _listens(self) -> bool:
+        """Whether words tell the mask."""
+        return self._requests[0].mask_words is not None
 
     @property
     def _seeds(self) -> list[int]:
@@ -340,6 +391,8 @@ class _Batch:
             "mean": torch.zeros_like(posterior_noise),
         }
         asked = {method.recipe.posterior for method in self._translator.methods.values()}
+        if self._listens:
+            asked.add("mean")
         images = [request.image for request in self._requests]
         return noise, {
             posterior: model.encode(images, draw)

@@ -14,6 +14,7 @@ LAYERS = [
     {"core", "plainyaml"},
     {"recipes", "settings"},
     {"config", "models"},
+    {"masking"},
     {"inputs", "reference", "translate"},
     {"output", "costs", "doctor", "tasks"},
     {"batch", "dissect", "report"},

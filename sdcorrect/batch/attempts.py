@@ -34,6 +34,7 @@ class Result:
     problem: str | None = None  #: why the image is not to be kept
     evaluations: int | None = None
     seconds: float = 0.0
+    edited: float | None = None  #: the share of the picture within its mask
     flagged: bool = False  #: by the safety checker
 
 
@@ -96,9 +97,9 @@ class Attempts:
                 yield (
                     variant,
                     [
-                        Result(image, _problem(picture, image), made.evaluations, seconds, flag)
-                        for picture, image, flag in zip(
-                            pictures, made.pictures, made.flagged, strict=False
+                        Result(image, _problem(picture, image), made.evaluations, seconds, share, flag)
+                        for picture, image, share, flag in zip(
+                            pictures, made.pictures, made.edited, made.flagged, strict=False
                         )
                     ],
                 )
@@ -115,6 +116,8 @@ class Attempts:
             item.negative_prompt,
             item.source_prompt,
             picture.hints,
+            picture.mask,
+            item.mask_words,
         )
 
     def _halve_batches(self) -> None:

@@ -4,6 +4,7 @@ import platform
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from sdcorrect.output.ledger import Ledger, refuse_other_job, write_job
 from sdcorrect.output.records import Fingerprint, JobFile, ModelInfo, Summary
 from sdcorrect.output.shards import Shard
 from sdcorrect.output.survey import add_seconds, job_lock, standings, totals
+from sdcorrect.settings import ALPHA, WORDS
 from sdcorrect.translate import Translator
 
 #: Settings of the job that decide what a picture becomes: a folder holds pictures of one set of them.
@@ -35,6 +37,10 @@ DECISIVE = {
 }
 
 
+#: The same, of its masks.
+MASKING = {"mask", "mask_words", "mask_threshold", "mask_feather", "invert_mask"}
+
+
 def fingerprint_of(job: Job, model: Model, size: int) -> Fingerprint:
     """All that decides what `job` makes of a picture on `model`, at `size` px."""
     return Fingerprint(
@@ -45,6 +51,7 @@ def fingerprint_of(job: Job, model: Model, size: int) -> Fingerprint:
             "size": size,
             **job.output.model_dump(exclude={"path"}),
             **job.model_dump(include=DECISIVE),
+            **_masking(job),
         },
         # without the defaults, so that a later version with more settings goes on where this one ended
         variants={
@@ -52,6 +59,14 @@ def fingerprint_of(job: Job, model: Model, size: int) -> Fingerprint:
             for r in job.recipes
         },
     )
+
+
+def _masking(job: Job) -> dict[str, Any]:
+    """What decides where pictures are edited, without the defaults, for the same reason."""
+    masking = job.model_dump(include=MASKING, exclude_defaults=True)
+    if job.mask not in (None, ALPHA, WORDS):
+        masking["mask"] = str(Path(masking["mask"]).resolve())
+    return masking
 
 
 class JobEntry:

@@ -77,7 +77,7 @@ class Recorder:
             SdcorrectError: the output folder cannot be written.
         """
         item = picture.item
-        asked = self._asked(item, picture.sha256, variant) | {
+        asked = self._asked(item, picture.sha256, variant, picture.companions) | {
             "seed": seed_of(item, picture.sha256, self.job.seed),
             "size": picture.image.size,
             "unet_evaluations": result.evaluations,
@@ -85,7 +85,8 @@ class Recorder:
         }
         if result.image is None or result.problem:
             return self._append(Failed(error=str(result.problem), **asked), item)
-        record = Done(output=OutputFile(path=(Path(variant) / item.output).as_posix()), **asked)
+        output = OutputFile(path=(Path(variant) / item.output).as_posix())
+        record = Done(output=output, edited=result.edited, **asked)
         try:
             text = self._parameters(record) if self.job.output.embed_metadata else None
             self._write(record, encode(result.image, self.job.output.format, text))
@@ -133,11 +134,13 @@ class Recorder:
             },
         )
 
-    def _asked(self, item: Item, sha256: str | None, variant: str) -> dict[str, Any]:
+    def _asked(
+        self, item: Item, sha256: str | None, variant: str, companions: tuple[str, ...] | None = None
+    ) -> dict[str, Any]:
         """What every record of `item` has."""
         method = self.translator.methods[variant]
         return {
-            "input": InputFile(path=item.key, sha256=sha256),
+            "input": InputFile(path=item.key, sha256=sha256, companions=companions),
             "variant": variant,
             "prompt": item.prompt,
             "negative_prompt": method.negative_prompt_for(item.negative_prompt),

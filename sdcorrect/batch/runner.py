@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 
 from sdcorrect.batch.attempts import Attempts
@@ -14,7 +14,7 @@ from sdcorrect.batch.recorder import Recorder
 from sdcorrect.batch.workload import Workload
 from sdcorrect.config import Job
 from sdcorrect.errors import PictureError, SdcorrectError, printable
-from sdcorrect.inputs.hints import check_folders, hints_of
+from sdcorrect.inputs.beside import Beside
 from sdcorrect.inputs.items import Item, find_items
 from sdcorrect.inputs.pictures import Picture, Sizing, read_picture, sha256_of
 from sdcorrect.models import Model
@@ -80,13 +80,13 @@ class ShardRun:
         self.check = check
         everything = find_items(job) if items is None else items
         self._keys = {item.key for item in everything}
-        check_folders(job.controlnets)
         self.items = [item for item in everything if shard.has(item.key)]
         self.sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
+        self.beside = Beside(job, self.sizing)
         self.translator = Translator.of_job(job, model, job.recipes)
         for item in self.items:
             if item.problem is None:
-                self.translator.check_prompts(item.prompt, item.source_prompt)
+                self.translator.check_prompts(item.prompt, item.source_prompt, item.mask_words)
         self.tally = {recipe.name: Tally() for recipe in job.recipes}
         self.fingerprint = fingerprint_of(job, model, self.sizing.size)
         self.ledger = Ledger(job.output.path, shard)
@@ -185,18 +185,17 @@ class ShardRun:
         known = {v: k for v in self.tally if (k := self.ledger.known(item.key, v))}
         settled = {}
         if any(self._settles(item, variant, k) for variant, k in known.items()):
-            sha256 = self._sha256(item)
+            sha256, companions = self._sha256(item), self.beside.sha256s(item)
             settled = {
                 variant: k
                 for variant, k in known.items()
-                if k.sha256 == sha256 and self._settles(item, variant, k)
+                if k.is_of(sha256, companions) and self._settles(item, variant, k)
             }
         if len(settled) == len(self.tally):
             return _Prepared(item, settled)
         try:
-            picture = read_picture(item, self.sizing, self.job.input)
-            hints = hints_of(picture, self.job.controlnets, self.sizing, self.job.input.max_pixels)
-            return _Prepared(item, settled, replace(picture, hints=hints))
+            picture = self.beside.add_to(read_picture(item, self.sizing, self.job.input))
+            return _Prepared(item, settled, picture)
         except PictureError as error:
             return _Prepared(item, settled, error=error)
 

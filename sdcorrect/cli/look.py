@@ -13,12 +13,14 @@ def look(job: Job) -> "Found":
     """What `job` covers.
 
     Raises:
-        UsageError: there is nothing, or no hints for it.
+        UsageError: there is nothing, or no hints or masks for it.
     """
-    from sdcorrect.inputs.hints import check_folders
+    from sdcorrect.inputs.hints import check_hints
     from sdcorrect.inputs.items import find
+    from sdcorrect.inputs.masks import check_mask
 
-    check_folders(job.controlnets)
+    check_hints(job.controlnets)
+    check_mask(job.mask)
     return find(job)
 
 

@@ -140,14 +140,25 @@ def equalized(target: Prompt, equalizer: Mapping[str, float], length: int) -> Te
     """
     scale = torch.ones(length)
     for word, factor in equalizer.items():
-        places = [
-            place for place, name in enumerate(target.words) if word in (name, name.strip(punctuation))
-        ]
-        if not places:
-            words = " ".join(name.strip(punctuation) for name in target.words)
-            raise UsageError(
-                f"equalizer: the prompt {target.text!r} has no word {word!r}; its words: {words}"
-            )
-        for place in places:
-            scale[list(target.positions[place])] = factor
+        scale[list(tokens_of(word, target, "equalizer"))] = factor
     return scale
+
+
+def tokens_of(word: str, prompt: Prompt, setting: str) -> tuple[int, ...]:
+    """The tokens of `word` wherever it stands in `prompt`, with or without punctuation around it.
+
+    Args:
+        setting: what names the word, as messages say.
+
+    Raises:
+        UsageError: it stands nowhere.
+    """
+    places = [
+        place for place, name in enumerate(prompt.words) if word in (name, name.strip(punctuation))
+    ]
+    if not places:
+        words = " ".join(name.strip(punctuation) for name in prompt.words)
+        raise UsageError(
+            f"{setting}: the prompt {prompt.text!r} has no word {word!r}; its words: {words}"
+        )
+    return tuple(token for place in places for token in prompt.positions[place])

@@ -24,6 +24,7 @@ from sdcorrect.core.capture import AllCaptured, Captured, capture
 from sdcorrect.core.control import Control
 from sdcorrect.core.devices import send
 from sdcorrect.core.inject import inject
+from sdcorrect.core.masks import Mask
 from sdcorrect.core.plan import Injection, Plan, in_window
 from sdcorrect.core.reuse import reusing
 from sdcorrect.core.schedule import add_noise, inverse_of, step_on
@@ -161,6 +162,7 @@ def denoise(
     plan: Plan,
     alignment: Alignment | None = None,
     control: Control | None = None,
+    mask: Mask | None = None,
     generators: Sequence[Generator] = (),
 ) -> Tensor:
     """Denoise with classifier-free guidance, the source's tensors put back in both branches.
@@ -169,8 +171,8 @@ def denoise(
     cond]; where the source is not captured but runs along, on [source, uncond, cond]; where it is
     sampled beside the target, on [source uncond, uncond, source cond, cond]. Without guidance, which is
     a scale of up to 1, there are no unconditional rows. `control` adds its residuals in all of them but
-    an inverted source's. Solvers that draw noise as they go take each picture's from its own of
-    `generators`.
+    an inverted source's. Outside of `mask` the target stays the source. Solvers that draw noise as they
+    go take each picture's from its own of `generators`.
     """
     total, taken = len(timesteps), timesteps.tolist()
     there = send(timesteps, latents.device)
@@ -205,6 +207,8 @@ def denoise(
                 guided_by = branches.guide(predictions, guidance_scale)
                 for whose in stepped:
                     known[whose] = step_on(scheduler, guided_by[whose], t, known[whose], generators)
+                if mask:
+                    known["target"] = mask.blend(known["target"], timesteps[step + 1 :])
     return known["target"]
 
 

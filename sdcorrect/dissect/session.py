@@ -6,7 +6,8 @@ from sdcorrect.config import Job
 from sdcorrect.dissect.about import Setup, Subject, put_back_by
 from sdcorrect.dissect.choose import EVERYWHERE, choose_blocks, choose_timesteps, place_point
 from sdcorrect.dissect.dissection import Dissection, Drawn, dissect, dissectable
-from sdcorrect.inputs.hints import check_folders, hints_of
+from sdcorrect.errors import UsageError
+from sdcorrect.inputs.hints import check_hints, hints_of
 from sdcorrect.inputs.items import Item, find_items, seed_of
 from sdcorrect.inputs.pictures import Picture, Sizing, read_picture
 from sdcorrect.models import Model
@@ -20,7 +21,7 @@ class Session:
     the job's pictures, where they are found already.
 
     Raises:
-        UsageError: no pictures, or the recipe, its blocks or `blocks` do not fit the model.
+        UsageError: no pictures, a mask, or the recipe, its blocks or `blocks` do not fit the model.
     """
 
     def __init__(
@@ -28,7 +29,11 @@ class Session:
     ) -> None:
         self.job = job
         self.items = find_items(job) if items is None else items
-        check_folders(job.controlnets)
+        if job.mask is not None:
+            raise UsageError(
+                "mask: dissect looks at whole pictures; leave it out, such as by --set mask=null"
+            )
+        check_hints(job.controlnets)
         self.sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
         one_step = [recipe for recipe in job.recipes if recipe.inversion == "one-step"]
         recipe = (one_step or job.recipes)[0]

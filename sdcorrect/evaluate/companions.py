@@ -5,19 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from posixpath import splitext
 
-import numpy as np
 from PIL import Image
-from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sdcorrect.config import Input
 from sdcorrect.errors import PictureError, UsageError, listed, printable
 from sdcorrect.evaluate.translated import Translated
 from sdcorrect.inputs.captions import PromptFiller
 from sdcorrect.inputs.companions import companion_path
+from sdcorrect.inputs.masks import is_mapping
+from sdcorrect.inputs.pie_bench import decode_mask, read_mapping
 from sdcorrect.inputs.sniff import is_picture
 from sdcorrect.inputs.walk import ANYWHERE, walk
-
-PIE_BENCH_SIDE = 512  #: of PIE-Bench's pictures, px
 
 
 def find_pictures(option: str, folder: Path, translated: Translated) -> dict[str, Path]:
@@ -58,42 +56,13 @@ def find_masks(given: Path, translated: Translated) -> dict[str, Image.Image | P
     Raises:
         UsageError: neither of these, or none for some of the pictures.
     """
-    if given.suffix.lower() != ".json":
+    if not is_mapping(str(given)):
         return dict(find_pictures("--masks", given, translated))
-    masks = _read_mapping(given)
+    masks = read_mapping(given)
     paths = {entry.item.key: splitext(companion_path(entry.item))[0] for entry in translated.entries}
     missing = [key for key, path in paths.items() if path not in masks]
     _refuse_missing(f"--masks {printable(given)}", "mask", missing, translated, "add what is missing")
-    return {key: masks[path] for key, path in paths.items()}
-
-
-class _Annotation(BaseModel):
-    image_path: str
-    mask: list[int]
-
-
-def _read_mapping(file: Path) -> dict[str, Image.Image]:
-    try:
-        content = TypeAdapter(dict[str, _Annotation]).validate_json(file.read_bytes())
-    except OSError as error:
-        raise UsageError(f"--masks {printable(file)}: cannot be read: {error.strerror}") from None
-    except ValidationError as errors:
-        first = errors.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "as a whole"
-        raise UsageError(
-            f"--masks {printable(file)}: not PIE-Bench's mapping file: {where}: {first['msg']}"
-        ) from None
-    return {splitext(a.image_path)[0]: decode_mask(a.mask) for a in content.values()}
-
-
-def decode_mask(runs: Sequence[int]) -> Image.Image:
-    """A mask of PIE-Bench: starts and lengths of runs, row by row; its border always belongs to it."""
-    flat = np.zeros(PIE_BENCH_SIDE**2, dtype=np.uint8)
-    for start, length in zip(runs[::2], runs[1::2], strict=True):
-        flat[start : start + length] = 255
-    mask = flat.reshape(PIE_BENCH_SIDE, PIE_BENCH_SIDE)
-    mask[[0, -1]] = mask[:, [0, -1]] = 255
-    return Image.fromarray(mask)
+    return {key: decode_mask(masks[path].mask) for key, path in paths.items()}
 
 
 def find_captions(file: Path | None, translated: Translated) -> dict[str, str]:

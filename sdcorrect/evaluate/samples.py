@@ -11,7 +11,7 @@ from PIL import Image
 from sdcorrect.config import MOST_PIXELS, Input
 from sdcorrect.errors import PictureError, UsageError, printable
 from sdcorrect.evaluate.translated import Translated, TranslatedPicture
-from sdcorrect.inputs.pictures import Resize, fitted, read_image
+from sdcorrect.inputs.pictures import Resize, fitted, fitted_alike, read_image
 
 
 @dataclass(frozen=True)
@@ -78,22 +78,14 @@ class SampleReader:
     ) -> Image.Image:
         """`given` as large as the output: as it is, or fitted as the source was, whose shape it has."""
         image = given if isinstance(given, Image.Image) else self._read(what, given)[0]
-        if image.size == entry.size:
-            return image
-        if not self._has_shape(image.size, source.size):
+        alike = fitted_alike(image, self._resize, source.size, entry.size)
+        if alike is None:
             name = printable(given if isinstance(given, Path) else entry.item.key)
             raise UsageError(
                 f"{what} {name}: is {_px(image.size)}, its output {_px(entry.size)} and its source "
                 f"{_px(source.size)}; give one of a size with either"
             )
-        return fitted(image, self._resize, entry.size)
-
-    def _has_shape(self, size: tuple[int, int], source: tuple[int, int]) -> bool:
-        if self._resize == "none":
-            return size == source
-        (width, height), (source_width, source_height) = size, source
-        # as near as whole pixels can be
-        return abs(width * source_height - height * source_width) <= max(source)
+        return alike
 
     def _read(self, what: str, path: Path) -> tuple[Image.Image, str]:
         # the job's own limits have let the source in, and say nothing of what is compared with it

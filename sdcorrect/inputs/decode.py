@@ -37,6 +37,7 @@ class Shown(NamedTuple):
 
     image: Image.Image  #: RGB
     notices: list[str]
+    alpha: Image.Image | None = None  #: L, white where the picture is opaque; None where it has none
 
 
 def decode(data: bytes, limits: Input) -> Shown:
@@ -52,8 +53,10 @@ def decode(data: bytes, limits: Input) -> Shown:
         image, reason = on_white(decoded)
         if reason:
             notices.append(f"{reason}: ignored")
-        turn = UPRIGHT.get(decoded.orientation)
-        return Shown(image if turn is None else image.transpose(turn), notices)
+        turn, alpha = UPRIGHT.get(decoded.orientation), decoded.alpha
+        if turn is not None:
+            image, alpha = image.transpose(turn), alpha and alpha.transpose(turn)
+        return Shown(image, notices, alpha)
     except PictureError:
         raise
     except Image.DecompressionBombError:

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from posixpath import splitext
 
-from sdcorrect.config import LIST_SUFFIXES, Job, placeholders
+from sdcorrect.config import BENCHMARK_SUFFIXES, LIST_SUFFIXES, Job, placeholders
 from sdcorrect.errors import PictureError, UsageError, printable
+from sdcorrect.inputs.benchmarks import read_benchmark
 from sdcorrect.inputs.captions import PromptFiller
 from sdcorrect.inputs.left_out import LeftOut
 from sdcorrect.inputs.lists import ListRow, read_list
 from sdcorrect.inputs.names import SUFFIXES, output_names
 from sdcorrect.inputs.sniff import is_picture
 from sdcorrect.inputs.walk import ANYWHERE, HERE, is_within, split_pattern, walk
-from sdcorrect.settings import CANNY
+from sdcorrect.settings import ALPHA, CANNY, WORDS
 
 #: The row of a picture that no list names: its key is its path, and all else is the job's.
 NOTHING_ASKED = ListRow.model_construct(path="")
@@ -33,6 +34,7 @@ class Item:
     negative_prompt: str
     source_prompt: str | None = None  #: what the picture shows before, where the job says
     seed: int | None = None  #: where the job's list gives one
+    mask_words: str | None = None  #: where their attention is to make the mask
     problem: str | None = None  #: why it fails whatever its file holds, such as a caption missing
 
 
@@ -96,14 +98,19 @@ def _item(job: Job, filler: PromptFiller, folder: Path, key: str, row: ListRow, 
     prompt = row.prompt or job.prompt
     negative_prompt = job.negative_prompt if row.negative_prompt is None else row.negative_prompt
     source_prompt = job.source_prompt if row.source_prompt is None else row.source_prompt
+    mask_words = (row.mask_words or job.mask_words) if job.mask == WORDS else None
     problem = None if prompt else "the list gives it no prompt, nor does the job"
+    if job.mask == WORDS and not mask_words:
+        problem = "the list gives it no mask_words, nor does the job"
     try:
         prompt = filler.fill(prompt, source, key)
         negative_prompt = filler.fill(negative_prompt, source, key)
         source_prompt = source_prompt and filler.fill(source_prompt, source, key)
+        mask_words = mask_words and filler.fill(mask_words, source, key)
     except PictureError as error:
         problem = str(error)
-    return Item(source, key, Path(output), prompt, negative_prompt, source_prompt, row.seed, problem)
+    asked = prompt, negative_prompt, source_prompt, row.seed, mask_words
+    return Item(source, key, Path(output), *asked, problem)
 
 
 def _rows(job: Job, left_out: LeftOut) -> tuple[Path, dict[str, ListRow]]:
@@ -113,20 +120,24 @@ def _rows(job: Job, left_out: LeftOut) -> tuple[Path, dict[str, ListRow]]:
         return path, _walked(job, path, ANYWHERE if job.input.recursive else HERE, left_out)
     if os.path.lexists(path):
         if path.suffix.lower() in LIST_SUFFIXES:
-            return path.parent, _by_key(path, read_list(path))
+            is_benchmark = path.suffix.lower() in BENCHMARK_SUFFIXES
+            folder, rows = read_benchmark(path) if is_benchmark else (path.parent, read_list(path))
+            return folder, _by_key(path, folder, rows)
         return path.parent, {path.name: NOTHING_ASKED}
     if found := split_pattern(path):
         folder, pattern = found
         return folder, _walked(job, folder, pattern, left_out)
     raise UsageError(
         f"input {printable(path)}: there is no such folder or file; give a folder of pictures, a "
-        "picture, a pattern such as 'pictures/**/*.jpg', or a list (.txt, .csv, .jsonl)"
+        "picture, a pattern such as 'pictures/**/*.jpg', a list (.txt, .csv, .jsonl), or that of a "
+        "benchmark (.json, .yaml)"
     )
 
 
 def _walked(job: Job, folder: Path, pattern: tuple[str, ...], left_out: LeftOut) -> dict[str, ListRow]:
-    hints = [Path(network.hint) for network in job.controlnets if network.hint != CANNY]
-    files = sorted(walk(folder, pattern, job.output.path, hints, left_out))
+    companions = [Path(network.hint) for network in job.controlnets if network.hint != CANNY]
+    companions += [Path(job.mask)] if job.mask and job.mask not in (ALPHA, WORDS) else []
+    files = sorted(walk(folder, pattern, job.output.path, companions, left_out))
     rows = dict.fromkeys((f for f in files if is_picture(os.path.join(folder, f))), NOTHING_ASKED)
     left_out.files = _unread(job, folder, (file for file in files if file not in rows), rows)
     if not rows:
@@ -145,11 +156,11 @@ def _unread(job: Job, folder: Path, files: Iterable[str], rows: Collection[str])
     return [f for f in files if f not in captions and os.path.abspath(folder / f) not in given]
 
 
-def _by_key(file: Path, rows: list[ListRow]) -> dict[str, ListRow]:
-    """The rows by their path relative to the list; the n-th of one path has `#n` after it."""
+def _by_key(file: Path, parent: Path, rows: list[ListRow]) -> dict[str, ListRow]:
+    """The rows by their path relative to `parent`; the n-th of one path has `#n` after it."""
     if not rows:
         raise UsageError(f"input {printable(file)}: the list is empty")
-    folder = f"{os.path.abspath(file.parent)}/"
+    folder = f"{os.path.abspath(parent)}/"
     times: Counter[str] = Counter()
     keyed: dict[str, ListRow] = {}
     for row in rows:

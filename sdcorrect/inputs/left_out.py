@@ -18,7 +18,7 @@ class LeftOut:
     hidden: int = 0  #: files
     folders: list[str] = field(default_factory=list)  #: hidden ones, and those that systems keep
     outputs: list[str] = field(default_factory=list)  #: folders that an earlier run wrote
-    hints: list[str] = field(default_factory=list)  #: folders of this job's ready-made hints
+    companions: list[str] = field(default_factory=list)  #: folders of this job's hints and masks
 
     def told(self) -> tuple[str, ...]:
         """A line for each kind that there is."""
@@ -33,8 +33,9 @@ class LeftOut:
             lines.append(f"{_count(self.folders, 'folder')} hidden or the system's: {_counted(names)}")
         if self.outputs:
             lines.append(f"{_count(self.outputs, 'folder')} an earlier run's: {listed(self.outputs)}")
-        if self.hints:
-            lines.append(f"{_count(self.hints, 'folder')} the job's hints: {listed(self.hints)}")
+        if self.companions:
+            what = f"{_count(self.companions, 'folder')} the job's hints or masks"
+            lines.append(f"{what}: {listed(self.companions)}")
         return tuple(f"left out {line}" for line in lines)
 
 

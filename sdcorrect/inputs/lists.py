@@ -45,6 +45,7 @@ class ListRow(BaseModel):
     prompt: Template | None = None
     negative_prompt: Template | None = None
     source_prompt: Template | None = None
+    mask_words: Template | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     output: Annotated[FilePath, AfterValidator(_check_output)] | None = None
 
@@ -66,7 +67,8 @@ def read_list(file: Path) -> list[ListRow]:
     parse = {".csv": _parse_csv, ".jsonl": _parse_jsonl}.get(suffix, _parse_txt)
     # cells are text, be they numbers or not; a value of JSON is what it is
     strict = suffix == ".jsonl"
-    return [_row(file, line, content, strict) for line, content in parse(file, text)]
+    rows = parse(file, text)
+    return [_expanded(file, row_of(f"{printable(file)}:{n}", row, strict)) for n, row in rows]
 
 
 def _parse_txt(_file: Path, text: str) -> Iterator[tuple[int, Any]]:
@@ -101,11 +103,19 @@ def _parse_jsonl(file: Path, text: str) -> Iterator[tuple[int, Any]]:
                 raise _bad_line(file, number, str(error)) from None
 
 
-def _row(file: Path, line: int, content: Any, strict: bool) -> ListRow:
+def row_of(place: str, content: Any, strict: bool = True) -> ListRow:
+    """The row that `content` is.
+
+    Raises:
+        UsageError: it is none; the message begins with its `place`.
+    """
     try:
-        row = ListRow.model_validate(content, strict=strict)
+        return ListRow.model_validate(content, strict=strict)
     except ValidationError as errors:
-        raise _bad_line(file, line, _explain(errors)) from None
+        raise UsageError(f"{place}: {_explain(errors)}") from None
+
+
+def _expanded(file: Path, row: ListRow) -> ListRow:
     try:
         return row.model_copy(update={"path": expand(row.path, file.parent)})
     except ValueError:

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from sdcorrect.config import Input
 from sdcorrect.errors import PictureError, printable
-from sdcorrect.inputs.decode import decode
+from sdcorrect.inputs.decode import Shown, decode
 from sdcorrect.inputs.items import Item
 from sdcorrect.inputs.samples import METADATA_BYTES, SAMPLE_BYTES
 from sdcorrect.reading import read_bytes
@@ -32,7 +32,11 @@ class Picture:
     sha256: str
     image: Image.Image  #: RGB
     whole: tuple[int, int]  #: width and height, px, upright and before it was sized
+    alpha: Image.Image | None = None  #: L, of the same size, white where it is opaque
     hints: tuple[Image.Image, ...] = ()  #: RGB, of the same size, one for each ControlNet
+    mask: Image.Image | None = None  #: L, of the same size, 255 where it is to be edited, else 0
+    #: of the files of its mask and its ready-made hints, SHA-256
+    companions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,23 @@ def fitted(image: Image.Image, resize: Resize, size: tuple[int, int]) -> Image.I
     return image.crop((left, top, left + size[0], top + size[1]))
 
 
+def fitted_alike(
+    image: Image.Image, resize: Resize, whole: tuple[int, int], size: tuple[int, int]
+) -> Image.Image | None:
+    """`image`, which goes with a picture of `whole` px that was fitted to `size`, brought to that size.
+
+    It is taken as it is where it has that size, and fitted as the picture was where it has the picture's
+    own shape, as nearly as whole pixels can have it; where it has neither, there is none.
+    """
+    if image.size == size:
+        return image
+    (width, height), (whole_width, whole_height) = image.size, whole
+    alike = abs(width * whole_height - height * whole_width) <= max(whole)
+    if image.size != whole and (resize == "none" or not alike):
+        return None
+    return fitted(image, resize, size)
+
+
 def read_picture(item: Item, sizing: Sizing, limits: Input) -> Picture:
     """Read, decode and size one picture; of a file with several, the first.
 
@@ -112,9 +133,10 @@ def read_picture(item: Item, sizing: Sizing, limits: Input) -> Picture:
     """
     if item.problem:
         raise PictureError(item.problem, sha256_of(item.source, limits))
-    image, sha256 = read_image(item.source, limits)
+    shown, sha256 = read_shown(item.source, limits)
     try:
-        return Picture(item, sha256, sizing.apply(image), image.size)
+        alpha = None if shown.alpha is None else sizing.apply(shown.alpha)
+        return Picture(item, sha256, sizing.apply(shown.image), shown.image.size, alpha)
     except PictureError as error:
         error.sha256 = sha256
         raise
@@ -122,6 +144,16 @@ def read_picture(item: Item, sizing: Sizing, limits: Input) -> Picture:
 
 def read_image(file: Path, limits: Input) -> tuple[Image.Image, str]:
     """The picture of a file as `read_picture` decodes it, at its own size, and the file's SHA-256.
+
+    Raises:
+        PictureError: as `read_shown`.
+    """
+    shown, sha256 = read_shown(file, limits)
+    return shown.image, sha256
+
+
+def read_shown(file: Path, limits: Input) -> tuple[Shown, str]:
+    """The picture of a file, upright and in sRGB, with its alpha, and the file's SHA-256.
 
     What the file says and is not heeded, such as a colour profile for other samples, is warned about.
 
@@ -132,13 +164,13 @@ def read_image(file: Path, limits: Input) -> tuple[Image.Image, str]:
     data = read_encoded(file, limits)
     sha256 = hashlib.sha256(data).hexdigest()
     try:
-        image, notices = decode(data, limits)
+        shown = decode(data, limits)
     except PictureError as error:
         error.sha256 = sha256
         raise
-    for notice in notices:
+    for notice in shown.notices:
         logger.warning("%s: %s", printable(file), notice)
-    return image, sha256
+    return shown, sha256
 
 
 def sha256_of(file: Path, limits: Input) -> str:

@@ -42,15 +42,16 @@ def walk(
     folder: Path,
     pattern: Sequence[str],
     exclude: Path,
-    hints: Collection[Path] = (),
+    companions: Collection[Path] = (),
     left_out: LeftOut | None = None,
 ) -> Iterator[str]:
     """The paths, relative to `folder`, of the files there that match `pattern`, in no order.
 
     Links to folders are followed, but not back to a folder on the way, which is warned about. No file
     is looked at, so that a hundred thousand take a second. Not entered are the folders `exclude` and
-    `hints`, and, where `pattern` does not name them, hidden ones, those that systems keep, and outputs
-    of earlier runs; hidden files are passed over too. But for `exclude`, `left_out` tells of them.
+    `companions`, and, where `pattern` does not name them, hidden ones, those that systems keep, and
+    outputs of earlier runs; hidden files are passed over too. But for `exclude`, `left_out` tells of
+    them.
 
     Args:
         pattern: one glob pattern for each part of the path; `**` is any number of folders.
@@ -59,7 +60,7 @@ def walk(
         UsageError: a folder cannot be listed, or `folder` is the one excluded.
     """
     root = os.path.realpath(folder)
-    excluded, of_hints = os.path.realpath(exclude), {os.path.realpath(hint) for hint in hints}
+    excluded, beside = os.path.realpath(exclude), {os.path.realpath(path) for path in companions}
     left_out = left_out or LeftOut()
     if root == excluded:
         raise UsageError(f"input {printable(folder)} is the output folder too; choose another for one")
@@ -91,8 +92,8 @@ def walk(
                 here = os.path.realpath(entry.path) if link else os.path.join(real[-1], name)
                 if any(is_within(above, here) for above in real):
                     logger.warning("%s leads back to %s; not entered", printable(entry.path), here)
-                elif here in of_hints:
-                    left_out.hints.append("/".join(path))
+                elif here in beside:
+                    left_out.companions.append("/".join(path))
                 elif here != excluded:
                     waiting.append((path, (*real, here)))
 

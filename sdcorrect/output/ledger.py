@@ -21,16 +21,22 @@ class Known:
 
     status: Status
     sha256: str | None
+    companions: tuple[str, ...] | None
     fingerprint: str
     attempt: int
     output: str | None  #: relative to the output folder
     unfinished: Record | None  #: the whole record, unless it is done
+
+    def is_of(self, sha256: str | None, companions: tuple[str, ...]) -> bool:
+        """Whether the picture and what goes with it still have this content, as far as it is told."""
+        return self.sha256 == sha256 and self.companions in (None, companions)
 
     @classmethod
     def of(cls, record: Record) -> "Known":
         return cls(
             record.status,
             record.input.sha256,
+            record.input.companions,
             record.fingerprint,
             record.attempt,
             record.output.path if record.output else None,

@@ -32,6 +32,8 @@ from sdcorrect.recipes import RecipeName
 
 #: What of an item does not decide what becomes of it; its content's hash is compared for itself.
 _NOT_DECISIVE = {"source", "key", "problem"}
+#: What decides nothing where it is None, so that folders of versions that knew nothing of it go on.
+_LATER = {"mask_words"}
 
 Status = Literal["done", "failed", "filtered"]
 OUTPUT_SUFFIXES = {f".{name}" for name in get_args(Output.model_fields["format"].annotation)}
@@ -59,6 +61,11 @@ class Written(BaseModel):
 class InputFile(Written):
     path: str = Field(description="relative to the input folder; bytes that are no UTF-8 are escaped")
     sha256: str | None = Field(description="of the file's content; null where it cannot be read")
+    companions: tuple[str, ...] | None = Field(
+        None,
+        description="SHA-256 of the ready-made hints and the mask, which are files too; null in records "
+        "of versions that did not tell",
+    )
 
 
 def _check_output(path: str) -> str:
@@ -112,6 +119,9 @@ class Done(_Record):
     error: None = None
     seed: Count
     size: Size = Field(description="width and height, px, as translated")
+    edited: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="share of the picture within the mask; null without one"
+    )
     unet_evaluations: PictureCount
     seconds: Seconds = Field(
         description="this variant's own, the inversion included, the encoding not: its share of a batch"
@@ -200,7 +210,8 @@ class Fingerprint(Written):
 
     def mark(self, item: Item, variant: str) -> str:
         """The fingerprint of a record: these settings and what is asked of the one picture."""
-        own = {f.name: str(getattr(item, f.name)) for f in fields(item) if f.name not in _NOT_DECISIVE}
+        left_out = _NOT_DECISIVE | {name for name in _LATER if getattr(item, name) is None}
+        own = {f.name: str(getattr(item, f.name)) for f in fields(item) if f.name not in left_out}
         return _digest({"variant": self._of_variants[variant], **own})
 
 

@@ -113,6 +113,17 @@ REFUSED: dict[str, tuple[Settings, Settings]] = {
     "negative_prompt": ({}, {"negative_prompt": "blurry"}),
     "source_prompt": ({"source_prompt": "a cat"}, {"source_prompt": "a dog"}),
     "equalizer": (P2P | {"equalizer": {"style": 2}}, {"equalizer": {"style": 3}}),
+    "mask": ({"mask": "alpha"}, {"mask": "@pictures"}),
+    "mask_words": (
+        {"mask": "words", "mask_words": "style"},
+        {"mask": "words", "mask_words": ["3d", "style"]},
+    ),
+    "mask_threshold": (
+        {"mask": "words", "mask_words": "style"},
+        {"mask": "words", "mask_words": "style", "mask_threshold": 0.25},
+    ),
+    "mask_feather": ({"mask": "alpha"}, {"mask": "alpha", "mask_feather": 3}),
+    "invert_mask": ({"mask": "alpha"}, {"mask": "alpha", "invert_mask": True}),
     "strength": ({}, {"strength": 0.5}),
     "steps": ({}, {"steps": 3}),
     "guidance_scale": ({}, {"guidance_scale": 2}),

@@ -18,11 +18,11 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from transformers import CLIPModel, VisionTextDualEncoderModel, ViTModel
 
 from sdcorrect.evaluate.clip import Clip
-from sdcorrect.evaluate.companions import decode_mask
 from sdcorrect.evaluate.pixels import grey_ssim
 from sdcorrect.evaluate.profiles import PROFILES, choose
 from sdcorrect.evaluate.statistics import compare, mean_of
 from sdcorrect.evaluate.structure import Structure, structure_distance
+from sdcorrect.inputs.pie_bench import decode_mask
 
 CPU = torch.device("cpu")
 

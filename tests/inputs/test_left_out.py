@@ -186,7 +186,7 @@ def test_hints_among_the_pictures_are_no_pictures_to_translate(look: Look, tmp_p
     network = {"path": "a/b", "hint": str(folder / "hints")}
     found = look(folder, controlnets=[network])
     assert keys(found) == ["a.jpg"]
-    assert found.notices == ("left out 1 folder that is the job's hints: hints",)
+    assert found.notices == ("left out 1 folder that is the job's hints or masks: hints",)
     # pictures that are their own hints
     assert keys(look(folder, controlnets=[network | {"hint": str(folder)}])) == ["a.jpg", "hints/a.jpg"]
 

@@ -470,12 +470,17 @@ def test_ready_made_hints_are_those_of_the_pictures_names(
         (tmp_path / out / "correct" / "bicycle.png").read_bytes() for out in ("made", "found")
     )
     assert made == found
+    # one that is changed in place is found changed
+    canny(Image.new("RGB", (64, 64)), (50, 100)).save(folder / "bicycle.png")
+    assert "1/3 done correct/bicycle.png" in run("found", hint=str(folder)).stderr
+    assert (tmp_path / "found" / "correct" / "bicycle.png").read_bytes() != found
+    assert "nothing to do" in run("found", hint=str(folder)).stdout
     (folder / "sub" / "ghost.png").unlink()
     Image.new("RGB", (64, 500)).save(folder / "church.png")
     result = run("lacking", hint=str(folder))
     assert result.exit_code == 3
     assert "has no hint: there is no" in result.stderr
-    assert "church.png: cannot be used: 64x500 px" in result.stderr
+    assert "church.png: has another shape than the picture" in result.stderr
     assert (tmp_path / "lacking" / "correct" / "bicycle.png").is_file()
 
     nowhere = run("nowhere", hint=str(tmp_path / "nowhere"))

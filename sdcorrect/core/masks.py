@@ -1,0 +1,119 @@
+"""Where a picture is edited: given as a mask, or seen where the U-Net attends to words."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+from numpy.typing import NDArray
+from torch import Tensor, unflatten
+from torch.nn.functional import interpolate
+
+from sdcorrect.core.attention import attention_probabilities
+from sdcorrect.core.plan import Block
+from sdcorrect.core.sites import Processor, attention_block_at
+from sdcorrect.core.text import Text
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Where latents are edited, and what stays elsewhere (Avrahami et al., CVPR 2022).
+
+    As in diffusers' inpainting pipeline for U-Nets of four channels.
+    """
+
+    weights: Tensor  #: from 0 to 1, (batch, 1, height, width) as the latents
+    x0: Tensor
+    source_at: Callable[[Tensor], Tensor]  #: timestep -> the source's latents there
+
+    def blend(self, latents: Tensor, following: Tensor) -> Tensor:
+        """`latents` within the mask, the source's outside, at the first of the timesteps `following`."""
+        source = self.source_at(following[0]) if len(following) else self.x0
+        return self.weights * latents + (1 - self.weights) * source
+
+
+def at_latents(weights: Tensor, latents: Tensor) -> Tensor:
+    """The weights of pixels, (batch, 1, height, width), at the places of `latents`.
+
+    Of the pixels that a place stands for the first decides, as in diffusers' inpainting pipeline.
+    """
+    return interpolate(weights, latents.shape[-2:]).to(latents)
+
+
+def feathered(inside: NDArray[np.bool_], feather: float) -> NDArray[np.float32]:
+    """The weights of a mask, (height, width), which fall to its edge over the last `feather` pixels.
+
+    Nothing outside is edited, whatever the feather; a mask of everything has no edge.
+    """
+    if not feather or inside.all():
+        return inside.astype(np.float32)
+    distance = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.clip(distance / (feather + 1), 0, 1).astype(np.float32)
+
+
+def word_maps(
+    unet: UNet2DConditionModel,
+    latents: Tensor,
+    t: Tensor,
+    text: Text,
+    tokens: Sequence[Sequence[int]],
+    blocks: Sequence[Block],
+) -> Tensor:
+    """How much each place attends to some `tokens` of `text`: (batch, 1, height, width) as `latents`.
+
+    The mean over blocks, layers, heads and tokens of the cross-attention in one evaluation of `latents`
+    at `t` (Tang et al., DAAM, ACL 2023), from 0 at the least to 1 at the most.
+
+    Args:
+        tokens: of each picture, the places of its words in the prompt.
+    """
+    heard: list[Tensor] = []
+    with ExitStack() as stack:
+        for name in blocks:
+            block = attention_block_at(unet, name)
+            for layer in block.cross_attention:
+                listener = _Listener(layer.processor, heard, tokens)
+                stack.enter_context(block.attention_through(layer, listener))
+        unet(latents.to(unet.conv_in.weight.dtype), t, **text.arguments)
+    shape = latents.shape[-2:]
+    attended = torch.stack([_as_map(places, shape) for places in heard]).mean(dim=0)
+    least, most = attended.amin((1, 2, 3), keepdim=True), attended.amax((1, 2, 3), keepdim=True)
+    return (attended - least) / (most - least).clamp(min=1e-12)
+
+
+def _as_map(places: Tensor, shape: torch.Size) -> Tensor:
+    """(batch, places) of any resolution of a U-Net as (batch, 1, *shape)."""
+    height, width = shape
+    scale = (height * width / places.shape[1]) ** 0.5
+    rows = round(height / scale)
+    return interpolate(unflatten(places, 1, (1, rows, -1)), shape, mode="bilinear")
+
+
+@dataclass
+class _Listener:
+    """Keeps how much a layer attends to some tokens: (batch, places)."""
+
+    unchanged: Processor
+    heard: list[Tensor] = field(repr=False)
+    tokens: Sequence[Sequence[int]]
+
+    def __call__(
+        self, layer: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor, **more: object
+    ) -> Tensor:
+        probabilities = attention_probabilities(layer, hidden_states, encoder_hidden_states).float()
+        self.heard.append(
+            torch.stack(
+                [
+                    of_picture[..., list(places)].mean(dim=(0, -1))
+                    for of_picture, places in zip(probabilities, self.tokens, strict=True)
+                ]
+            )
+        )
+        attended: Tensor = self.unchanged(
+            layer, hidden_states, encoder_hidden_states=encoder_hidden_states, **more
+        )
+        return attended

@@ -1,0 +1,100 @@
+"""The lists of pictures and prompts that public benchmarks of image editing come with."""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from posixpath import splitext
+from typing import Annotated
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from sdcorrect.errors import UsageError, printable
+from sdcorrect.inputs.lists import ListRow, row_of
+from sdcorrect.inputs.pie_bench import PICTURES, read_annotations
+from sdcorrect.plainyaml import MOST_BYTES, NotPlain, read_yaml
+from sdcorrect.reading import decode, read_bytes
+
+
+def read_benchmark(file: Path) -> tuple[Path, list[ListRow]]:
+    """The pictures of PIE-Bench's mapping file (.json) or of a TI2I benchmark (.yaml), and their folder.
+
+    Raises:
+        UsageError: it cannot be read, or is neither.
+    """
+    if file.suffix.lower() == ".json":
+        pictures = file.parent / PICTURES
+        return (pictures if pictures.is_dir() else file.parent), list(_of_pie_bench(file))
+    return file.parent, list(_of_ti2i(file))
+
+
+def _of_pie_bench(file: Path) -> Iterator[ListRow]:
+    for number, annotation in enumerate(read_annotations(file), 1):
+        words = annotation.blended_word.split()
+        yield row_of(
+            f"{printable(file)}: entry {number}",
+            {
+                "path": annotation.image_path,
+                "prompt": _literal(annotation.editing_prompt),
+                "source_prompt": _literal(annotation.original_prompt),
+                "mask_words": _literal(words[0]) if words else None,
+            },
+        )
+
+
+def _literal(prompt: str) -> str | None:
+    """A prompt without the brackets that mark what is edited, its braces those of a template."""
+    plain = prompt.replace("[", "").replace("]", "").replace("{", "{{").replace("}", "}}")
+    return " ".join(plain.split()) or None
+
+
+class _Entry(BaseModel):
+    """One picture of Wild-TI2I or ImageNet-R-TI2I (Tumanyan et al., CVPR 2023)."""
+
+    init_img: str
+    target_prompts: Annotated[list[str], Field(min_length=1)]
+    source_prompt: str | None = None
+
+
+def _of_ti2i(file: Path) -> Iterator[ListRow]:
+    try:
+        content, _ = read_yaml(decode(read_bytes(file, MOST_BYTES)))
+        entries = TypeAdapter(list[_Entry]).validate_python(content)
+    except OSError as error:
+        raise UsageError(f"{printable(file)}: cannot be read: {error.strerror}") from None
+    except NotPlain as error:
+        raise UsageError(f"{printable(file)}:{error.line}: {error}") from None
+    except ValidationError as errors:
+        raise UsageError(f"{printable(file)}: {_reason(errors)}") from None
+    except ValueError as error:
+        raise UsageError(f"{printable(file)}: cannot be read: {error}") from None
+    for number, entry in enumerate(entries, 1):
+        path = _below(file.parent, entry.init_img)
+        for nth, prompt in enumerate(entry.target_prompts, 1):
+            asked = {
+                "path": path,
+                "prompt": _literal(prompt),
+                "source_prompt": _literal(entry.source_prompt or ""),
+                "output": f"{splitext(path)[0]}-{nth}",
+            }
+            yield row_of(f"{printable(file)}: entry {number}", asked)
+
+
+def _reason(errors: ValidationError) -> str:
+    error = errors.errors()[0]
+    number, *key = (*error["loc"], "")[:2]
+    if not isinstance(number, int):
+        return (
+            "no list of pictures, such as `- {init_img: data/bear.jpg, target_prompts: [a robot bear]}`"
+        )
+    what = "is missing" if error["type"] == "missing" else error["msg"].removeprefix("Input ")
+    return f"entry {number + 1}: {''.join(map(str, key))} {what}"
+
+
+def _below(folder: Path, init_img: str) -> str:
+    """Where a picture lies in `folder`: the files give paths from folders of their authors.
+
+    The longest end of the path that is there, as it is or in small letters; else the whole.
+    """
+    parts = [part for part in PurePosixPath(init_img).parts if part not in {"/", ".", ".."}]
+    tails = ["/".join(parts[n:]) for n in range(len(parts))]
+    tries = [path for tail in tails for path in (tail, tail.lower(), f"data/{tail}")]
+    return next((path for path in tries if (folder / path).is_file()), "/".join(parts))
