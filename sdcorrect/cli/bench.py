@@ -12,6 +12,7 @@ from sdcorrect.cli.console import Debug, app, errors_for_people, out, working
 from sdcorrect.cli.look import look, tell_left_out
 from sdcorrect.config import load_job
 from sdcorrect.errors import SdcorrectError, UsageError, printable
+from sdcorrect.libraries import lean_imports
 
 if TYPE_CHECKING:
     from sdcorrect.costs import Cost
@@ -74,9 +75,10 @@ def bench(
 
 
 def _measure(settings: dict[str, Any], repeats: int, base: str, file: Path | None) -> None:
-    from sdcorrect.costs import compare, report
-    from sdcorrect.inputs.pictures import Sizing, read_picture
-    from sdcorrect.models import load, quiet_libraries
+    with lean_imports():
+        from sdcorrect.costs import compare, report
+        from sdcorrect.inputs.pictures import Sizing, read_picture
+        from sdcorrect.models import load, quiet_libraries
 
     job = load_job(None, settings)
     found = look(job)
