@@ -27,12 +27,10 @@ class Mask:
     """
 
     weights: Tensor  #: from 0 to 1, (batch, 1, height, width) as the latents
-    x0: Tensor
-    source_at: Callable[[Tensor], Tensor]  #: timestep -> the source's latents there
+    source_at: Callable[[int | None], Tensor]  #: timestep -> the source's latents; None: clean
 
-    def blend(self, latents: Tensor, following: Tensor) -> Tensor:
-        """`latents` within the mask, the source's outside, at the first of the timesteps `following`."""
-        source = self.source_at(following[0]) if len(following) else self.x0
+    def blend(self, latents: Tensor, source: Tensor) -> Tensor:
+        """`latents` within the mask, `source` outside."""
         return self.weights * latents + (1 - self.weights) * source
 
 
