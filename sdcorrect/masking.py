@@ -47,9 +47,9 @@ class PictureMasks:
         weights = np.stack([feathered(one, masking.feather) for one in inside])
         return cls(torch.from_numpy(weights)[:, None].to(device))
 
-    def over(self, x0: Tensor, source_at: Callable[[int | None], Tensor]) -> Mask | None:
+    def over(self, x0: Tensor, source_at: Callable[[Tensor], Tensor]) -> Mask | None:
         """The mask of latents as large as `x0`."""
-        return None if self.weights is None else Mask(at_latents(self.weights, x0), source_at)
+        return None if self.weights is None else Mask(at_latents(self.weights, x0), x0, source_at)
 
     def applied(
         self, pictures: Sequence[Image.Image | None], sources: Sequence[Image.Image]

@@ -169,13 +169,15 @@ class Recipe(_Frozen):
     at each step are those of the source at that step: `source: inverted` is the inversion's own latents,
     `source: sampled` denoises them anew, with guidance, from where the inversion ended.
     `source_branch_prompt` is what that branch is told; without it, what the inversion was told. A full
-    inversion may evaluate each step several times (`inversion_iterations`), which brings it nearer to a
-    fixed point, and go by the mean of some of these evaluations (`inversion_average`, half-open, from 0).
+    inversion may evaluate each step several times (`inversion_iterations`), which brings it nearer to
+    a fixed point, and go by the mean of some of these evaluations (`inversion_average`, half-open).
 
     With `inversion: ddpm` the source is noised for each timestep by itself, and the target takes the
-    noise maps that lead the source from each to the next. With `source: noised` there is no inversion: the
+    noise maps that lead the source from each to the next; noise may be that of `noise_shift` steps
+    later, and the last map be limited or left out. With `source: noised` there is no inversion: the
     source is noised anew beside the target at each step, and the target moves by what the two
-    predictions differ in.
+    predictions differ in. There `eta` is DDIM's, `noise: posterior` draws by it, and `step_to: clean` goes to the clean
+    picture at each step, which is then noised again.
 
     The single evaluation is at `timestep`, in the paper 1. At any timestep it reads the clean latents x0
     as they are; with `scale_input` it reads sqrt(a_t) x0, which is the noised latents of that timestep
@@ -196,7 +198,7 @@ class Recipe(_Frozen):
     scale_input: StrictBool = False
     inversion_steps: Annotated[StrictInt, Field(ge=1, le=999)] | None = None
     inversion_prompt: Literal["empty", "source"] = "empty"
-    inversion_guidance: Annotated[StrictFloat, Field(ge=0)] = 1.0
+    inversion_guidance: StrictFloat = 1.0
     inversion_iterations: Annotated[StrictInt, Field(ge=1, le=100)] = 1
     inversion_average: tuple[StrictInt, StrictInt] | None = None
     noise_shift: Annotated[StrictInt, Field(ge=0, le=10)] = 0
@@ -285,7 +287,7 @@ class Recipe(_Frozen):
                 "source_branch_prompt: source"
             )
         if self.source_branch_prompt and not self._runs_along:
-            yield "source_branch_prompt needs a source that runs along: inversion: full or source: noised"
+            yield "source_branch_prompt needs a branch: set inversion: full or ddpm, or source: noised"
 
     def _about_solver(self) -> Iterator[str]:
         if self.solver_steps and self.scheduler in (None, "ddim"):
@@ -321,10 +323,6 @@ class Recipe(_Frozen):
     def needs_source_prompt(self) -> bool:
         told = "source" in (self.inversion_prompt, self.unconditional, self._source_is_told)
         return told or self.words is not None
-
-    @property
-    def needs_full_inversion(self) -> bool:
-        return self.inversion == "full"
 
     def plan(self, layout: UNetLayout) -> Plan:
         """This recipe on a U-Net of `layout`.
@@ -415,7 +413,7 @@ def _with_fast(name: str, summary: str, inject: tuple[Inject, ...]) -> tuple[Rec
     )
 
 
-def _pnp(name: str, summary: str, inversion_steps: int) -> Recipe:
+def _pnp(name: str, summary: str, inversion_steps: int, **settings: Any) -> Recipe:
     """Tumanyan et al., CVPR 2023, as the public diffusers version runs it.
 
     Q and K are what it copies; softmax(QK^T) of the source's Q and K is the source's self-attention.
@@ -434,33 +432,69 @@ def _pnp(name: str, summary: str, inversion_steps: int) -> Recipe:
         steps=50,
         guidance_scale=7.5,
         negative_prompt="ugly, blurry, black, low res, unrealistic",
+        **settings,
     )
 
 
-def _p2p(name: str, summary: str, words: Words) -> Recipe:
+#: From an inversion of 50 steps under the source prompt, in 50 steps.
+_INVERTED: dict[str, Any] = {
+    "inversion": "full",
+    "inversion_steps": 50,
+    "inversion_prompt": "source",
+    "start": "inverted",
+    "posterior": "mean",
+    "steps": 50,
+}
+
+
+def _p2p(name: str, summary: str, words: Words, max_tokens: int = 16 * 16, **settings: Any) -> Recipe:
     """Hertz et al., ICLR 2023: the branch of the prompt alone is edited, all over the U-Net."""
     return Recipe(
         name=name,
         summary=summary,
-        inversion="full",
-        inversion_steps=50,
-        inversion_prompt="source",
-        start="inverted",
-        source="sampled",
         inject=(
             Inject(tensor="cross-attention", blocks=_EVERYWHERE, window=(0, 0.4), branches="cond"),
             Inject(
                 tensor="self-attention",
                 blocks=_EVERYWHERE,
                 window=(0, 0.6),
-                max_tokens=16 * 16,
+                max_tokens=max_tokens,
                 branches="cond",
             ),
         ),
         words=words,
-        posterior="mean",
-        steps=50,
+        **_INVERTED,
+        **settings,
     )
+
+
+def _masactrl(name: str, summary: str, **settings: Any) -> Recipe:
+    """Cao et al., ICCV 2023: from step 4 of 50 and layer 10 of the U-Net's 16 on, decoder block 6."""
+    inject = (Inject(tensor="key-value", blocks=("second-attention+",), window=(0.08, 1)),)
+    return Recipe(
+        name=name,
+        summary=summary,
+        inject=inject,
+        **{**_INVERTED, "inversion_prompt": "empty"},
+        **settings,
+    )
+
+
+def _along_maps(name: str, summary: str, **settings: Any) -> Recipe:
+    """Along the noise maps of the source (Huberman-Spiegelglas et al., CVPR 2024)."""
+    return Recipe(
+        name=name,
+        summary=summary,
+        inversion="ddpm",
+        inversion_prompt="source",
+        start="inverted",
+        posterior="mean",
+        **settings,
+    )
+
+
+#: Ju et al., ICLR 2024: the source's branch is the inversion's own latents.
+_DIRECT: dict[str, Any] = {"source": "inverted", "steps_offset": 0}
 
 
 BUILT_IN: dict[str, Recipe] = {
@@ -515,24 +549,110 @@ BUILT_IN: dict[str, Recipe] = {
         ),
         _pnp("pnp", "Plug-and-Play: features and attention of a 999-step inversion", 999),
         _pnp("pnp-50", "Plug-and-Play with a 50-step inversion", 50),
-        _p2p("p2p", "Prompt-to-Prompt: word for word (needs source_prompt)", "replace"),
-        _p2p("p2p-refine", "Prompt-to-Prompt: a prompt with more words (needs source_prompt)", "refine"),
+        _pnp(
+            "pnp-direct",
+            "Plug-and-Play along an inversion under the source prompt",
+            50,
+            inversion_prompt="source",
+            source_branch_prompt="empty",
+        ),
+        _p2p("p2p", "Prompt-to-Prompt: word for word", "replace", source="sampled"),
+        _p2p("p2p-refine", "Prompt-to-Prompt: a prompt with more words", "refine", source="sampled"),
         _p2p(
             "p2p-reweight",
-            "Prompt-to-Prompt: words weigh more or less (needs source_prompt, equalizer)",
+            "Prompt-to-Prompt: words weigh more or less (needs equalizer)",
             "reweight",
+            source="sampled",
+        ),
+        _p2p("p2p-direct", "p2p beside the inversion's own latents", "replace", 32 * 32, **_DIRECT),
+        _p2p(
+            "p2p-direct-refine",
+            "p2p-refine beside the inversion's own latents",
+            "refine",
+            32 * 32,
+            **_DIRECT,
+        ),
+        _p2p(
+            "p2p-npi",
+            "p2p-refine from a negative-prompt inversion",
+            "refine",
+            32 * 32,
+            source="sampled",
+            steps_offset=0,
+            unconditional="source",
+        ),
+        _masactrl(
+            "masactrl",
+            "MasaCtrl: the target asks, the source's keys and values answer",
+            source="sampled",
+        ),
+        _masactrl("masactrl-direct", "masactrl beside the inversion's own latents", **_DIRECT),
+        Recipe(
+            name="npi",
+            summary="negative-prompt inversion: guidance away from the source prompt",
+            unconditional="source",
+            **_INVERTED,
         ),
         Recipe(
-            name="masactrl",
-            summary="MasaCtrl: the target asks, the source's keys and values answer",
-            inversion="full",
-            inversion_steps=50,
-            start="inverted",
-            source="sampled",
-            # from step 4 of 50 and layer 10 of the U-Net's 16 on, which is decoder block 6
-            inject=(Inject(tensor="key-value", blocks=("second-attention+",), window=(0.08, 1)),),
+            name="renoise",
+            summary="DDIM inversion, each step iterated to a fixed point and averaged",
+            inversion_iterations=10,
+            inversion_average=(8, 10),
+            **{**_INVERTED, "posterior": "sample"},
+        ),
+        Recipe(
+            name="infedit",
+            summary="InfEdit: virtual inversion, each step to the clean picture and noised again",
+            source="noised",
+            step_to="clean",
+        ),
+        Recipe(
+            name="cyclediffusion",
+            summary="CycleDiffusion: the noise that DDIM would draw to stay on the source",
+            source="noised",
+            eta=0.1,
+            noise="posterior",
+        ),
+        Recipe(
+            name="flowedit",
+            summary="FlowEdit for noise-predicting models: the difference of two predictions",
+            source="noised",
+            source_guidance=3.5,
             posterior="mean",
             steps=50,
+            strength=0.66,
+            guidance_scale=13.5,
+        ),
+        _along_maps(
+            "edit-friendly",
+            "edit-friendly DDPM inversion: along the noise maps of the source",
+            inversion_guidance=3.5,
+            steps=100,
+            strength=0.64,
+            guidance_scale=15.0,
+        ),
+        _along_maps(
+            "leditspp",
+            "LEDITS++: noise maps of a faster solver, guidance where it is strongest",
+            # 3.5, the two texts exchanged, as diffusers' pipeline has it: 1 - 3.5
+            inversion_guidance=-2.5,
+            last_map=False,
+            guidance_threshold=0.9,
+            scheduler="sde-dpm++",
+            steps=34,
+            strength=0.883,
+            guidance_scale=5.0,
+        ),
+        _along_maps(
+            "turboedit",
+            "TurboEdit: shifted noise maps in 4 steps (Turbo models)",
+            noise_shift=1,
+            last_map_norm=15.5,
+            unconditional="source",
+            model="turbo",
+            steps=5,
+            strength=0.8,
+            guidance_scale=1.5,
         ),
     )
 }

@@ -17,7 +17,7 @@ from sdcorrect.core.alignment import Alignment
 from sdcorrect.core.evaluations import evaluations_to_denoise, evaluations_to_invert
 from sdcorrect.core.plan import Plan, SchedulerName, check_windows, effective_steps
 from sdcorrect.core.sampler import Source, check_passes, denoise, invert, start
-from sdcorrect.core.schedule import add_noise, inverse_of, solver_from, spaced
+from sdcorrect.core.schedule import inverse_of, solver_from, spaced
 from sdcorrect.core.syntax import check_networks
 from sdcorrect.core.text import Text
 from sdcorrect.core.trajectory import SpilledTrajectory
@@ -201,10 +201,7 @@ class Translator:
     def evaluations(self, variants: Sequence[str]) -> int:
         """Of the U-Net that a picture takes by `variants` together: inversions that they share once."""
         methods = [self.methods[name] for name in variants]
-        inversions = {
-            method.inversion: evaluations_to_invert(method.plan, method.effective_steps)
-            for method in methods
-        }
+        inversions = {m.inversion: evaluations_to_invert(m.plan, m.effective_steps) for m in methods}
         shared = sum(inversions.values()) + (self.masking.by_words and bool(methods))
         return shared + sum(
             evaluations_to_denoise(m.plan, m.effective_steps, self.guidance_scale(m)) for m in methods
@@ -265,8 +262,8 @@ def _resolve(recipe: Recipe, model: Model, job: Mapping[str, Any]) -> Method:
     _check_solver(recipe, settings["scheduler"])
     if recipe.model == "turbo" and model.scheduler.config.timestep_spacing != "trailing":
         raise UsageError(
-            f"recipe {recipe.name} is for Turbo models, whose timesteps are trailing; those of "
-            f"{printable(model.name)} are leading; choose edit-friendly, or say timestep_spacing: trailing"
+            f"recipe {recipe.name} is for Turbo models, whose timesteps are trailing, and those of "
+            f"{printable(model.name)} are leading; choose edit-friendly"
         )
     plan = recipe.plan(model.layout)
     if plan.inversion == "full" and plan.inversion_steps is None:
@@ -418,16 +415,12 @@ class _Batch:
     def _generators(self) -> list[torch.Generator]:
         return self._translator.model.generators_after_noise(self._seeds, self._size)
 
-    def _source_at(self, source: Source, x0: Tensor, t: int | None) -> Tensor:
-        """The source's latents at timestep `t`: those of its inversion, else noised as the start is.
-
-        After the last step, where `t` is None, they are clean.
-        """
-        if t is None:
-            return x0
+    def _source_at(self, source: Source, x0: Tensor, t: Tensor) -> Tensor:
+        """The source's latents at timestep `t`: those of its inversion, else noised as the start is."""
         if source.trajectory:
-            return source.trajectory[t]
-        return add_noise(self._translator.model.scheduler, x0, self._noise, t)
+            return source.trajectory[int(t)]
+        noised: Tensor = self._translator.model.scheduler.add_noise(x0, self._noise, t[None])
+        return noised
 
     def _find_mask(self) -> PictureMasks:
         """Where the pictures are edited: as their masks say, or their words."""
@@ -481,18 +474,17 @@ class _Batch:
         if key not in self._found:
             model, spill = self._translator.model, self._translator.spill
             alike = [m for m in self._translator.methods.values() if m.inversion == key]
+            by_maps, ddim = method.plan.inversion == "ddpm", method.spaced(model.scheduler)
+            solvers = [m.solver(model.scheduler) for m in alike]
             before = model.evaluations
-            ddim, by_maps = method.spaced(model.scheduler), method.plan.inversion == "ddpm"
             with self._translator.clock.span("invert") as inverting:
                 source = invert(
                     model.pipe.unet,
-                    method.solver(model.scheduler)[0] if by_maps else ddim,
+                    solvers[0][0] if by_maps else ddim,
                     self._x0[method.recipe.posterior],
                     self._null,
                     replace(method.plan, injections=tuple(i for m in alike for i in m.plan.injections)),
-                    method.solver(model.scheduler)[1]
-                    if by_maps
-                    else torch.unique(torch.cat([m.solver(model.scheduler)[1] for m in alike])),
+                    solvers[0][1] if by_maps else torch.unique(torch.cat([s[1] for s in solvers])),
                     prompt=self._told(method.recipe.inversion_prompt),
                     keep=partial(SpilledTrajectory, spill) if spill else dict,
                     generators=self._generators() if by_maps else (),

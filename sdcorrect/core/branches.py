@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, unflatten
 from typing_extensions import Self
 
-from sdcorrect.core.plan import Beside, Injection
+from sdcorrect.core.plan import Beside, Injection, Plan
 from sdcorrect.core.text import Text
 
 Whose = Literal["source", "target"]
+#: Which text rows are under; null is the empty prompt, and uncond the negative one.
+Row = Literal["null", "source", "uncond", "cond"]
 
 #: For each branch the branch it takes from: itself, a source beside it, or what was captured before.
 Donors = tuple[int, ...]
@@ -22,7 +24,7 @@ class Branch:
     """Rows of a U-Net call, one for each picture."""
 
     of: Whose
-    told: Literal["null", "source", "uncond", "cond"]
+    told: Row
     donor: int  #: the number of the branch whose tensors it takes, or CAPTURED
     controlled: bool = True  #: by ControlNets
 
@@ -43,7 +45,7 @@ class Branches:
         noised: [source null, uncond, source cond, cond], each guided by itself.
         """
         sampled, noised = source == "sampled", source == "noised"
-        rows: list[tuple[Whose, str]] = []
+        rows: list[tuple[Whose, Row]] = []
         if (sampled and guided) or (noised and source_guided):
             rows.append(("source", "uncond" if sampled else "null"))
         if source == "inverted":
@@ -58,6 +60,13 @@ class Branches:
                 Branch(whose, told, _donor_of(told, rows), controlled=(whose, source) != _UNCONTROLLED)
                 for whose, told in rows
             )
+        )
+
+    @classmethod
+    def of_plan(cls, plan: Plan, *, guided: bool) -> Self:
+        """Those of `plan` at a step at which the target is guided, or not."""
+        return cls.of(
+            plan.beside, guided=guided, source_guided=bool(plan.noised and plan.noised.guidance != 1)
         )
 
     @property
@@ -131,7 +140,7 @@ def _is_prompted(branch: Branch) -> bool:
     return branch.told in ("source", "cond")
 
 
-def _donor_of(told: str, rows: Sequence[tuple[Whose, str]]) -> int:
+def _donor_of(told: Row, rows: Sequence[tuple[Whose, Row]]) -> int:
     """The number of the source's branch that a branch of `told` takes from.
 
     A prompt's takes from a prompt's; the others from the source's unconditional one, where there is one.
@@ -153,5 +162,5 @@ def guide(without: Tensor, towards: Tensor, scale: float, threshold: float | Non
     change = scale * (towards - without)
     strength = change.abs().sum(dim=1).flatten(1)
     weakest = strength.quantile(threshold, dim=1, keepdim=True)
-    strong = (strength >= weakest).unflatten(1, change.shape[2:])[:, None]
+    strong = unflatten(strength >= weakest, 1, change.shape[2:])[:, None]
     return without + change * strong

@@ -27,10 +27,15 @@ class Mask:
     """
 
     weights: Tensor  #: from 0 to 1, (batch, 1, height, width) as the latents
-    source_at: Callable[[int | None], Tensor]  #: timestep -> the source's latents; None: clean
+    x0: Tensor
+    source_at: Callable[[Tensor], Tensor]  #: timestep -> the source's latents there
+
+    def source(self, following: Tensor) -> Tensor:
+        """The source's latents at the first of the timesteps `following`, clean behind the last."""
+        return self.source_at(following[0]) if len(following) else self.x0
 
     def blend(self, latents: Tensor, source: Tensor) -> Tensor:
-        """`latents` within the mask, `source` outside."""
+        """`latents` within the mask, those of the source outside."""
         return self.weights * latents + (1 - self.weights) * source
 
 

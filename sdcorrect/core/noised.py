@@ -39,31 +39,23 @@ class NoisedSource:
     def step(
         self, predictions: Mapping[Whose, Tensor], t: int, then: int | None, target: Tensor
     ) -> Tensor:
-        """The target's latents at `then`, the next timestep, where the source's are from now on.
+        """The target's latents at `then`, the next timestep, where the source's are from then on.
 
-        At the last step, where `then` is None, they are clean.
+        Behind the last step, where `then` is None, they are clean.
         """
-        own, self_target = self._means(predictions, t, then, target)
+        own = self._mean(self._own, predictions["source"], t, then, self.latents)
+        edited = self._mean(self.scheduler, predictions["target"], t, then, target)
         self.latents = self.x0 if then is None else self._noised(t, then)
-        return self.latents + (self_target - own)
+        return self.latents + (edited - own)
 
-    def _means(
-        self, predictions: Mapping[Whose, Tensor], t: int, then: int | None, target: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """What source and target come to without noise."""
-        pairs = ((self._own, "source", self.latents), (self.scheduler, "target", target))
-        if self.noising.to_clean or isinstance(self.scheduler, LCMScheduler):
-            scale = 1.0 if then is None else alpha_of(self.scheduler, then) ** 0.5
-            source, edited = (
-                scale * clean_from(scheduler, predictions[whose], t, latents)  # type: ignore[index]
-                for scheduler, whose, latents in pairs
-            )
-        else:
-            source, edited = (
-                mean_step(scheduler, predictions[whose], t, latents, self.noising.eta)  # type: ignore[index]
-                for scheduler, whose, latents in pairs
-            )
-        return source, edited
+    def _mean(
+        self, scheduler: SchedulerMixin, prediction: Tensor, t: int, then: int | None, latents: Tensor
+    ) -> Tensor:
+        """What `latents` come to without noise."""
+        if self.noising.to_clean or isinstance(scheduler, LCMScheduler):
+            clean = clean_from(scheduler, prediction, t, latents)
+            return clean if then is None else alpha_of(scheduler, then) ** 0.5 * clean
+        return mean_step(scheduler, prediction, t, latents, self.noising.eta)
 
     def _noised(self, t: int, then: int) -> Tensor:
         """The source's latents at `then`."""

@@ -34,12 +34,12 @@ SchedulerName = Literal["ddim", "dpm++", "unipc", "lcm", "sde-dpm++"]
 #: many; refine: the words that both have, the others are new; reweight: as refine, some weighing more.
 Words = Literal["replace", "refine", "reweight"]
 
-#: How the source is found before the target is denoised, if at all. one-step: one evaluation on the clean
-#: latents; full: DDIM inversion; ddpm: x0 noised for each timestep by itself, and the noise maps that lead
-#: from each to the next (edit-friendly DDPM inversion).
+#: How the source is found before the target is denoised, if at all. one-step: one evaluation on the
+#: clean latents; full: DDIM inversion; ddpm: x0 noised for each timestep by itself, and the noise maps
+#: that lead from each to the next (edit-friendly DDPM inversion).
 Inversion = Literal["none", "one-step", "full", "ddpm"]
 
-#: What the source's branch is: the inversion's own latents, denoised anew, or x0 noised anew at each step.
+#: The source's branch: the inversion's own latents, denoised anew, or x0 noised anew at each step.
 SourceBranch = Literal["inverted", "sampled", "noised"]
 
 #: What a branch is told.
@@ -97,10 +97,10 @@ class Plan:
     """A recipe resolved for one U-Net.
 
     `inversion` says where the source's tensors come from: from one evaluation on the clean latents
-    ("one-step") at `timestep`, or from the source itself, which runs beside the target. There `source` is
-    "inverted", the inversion's own latents at each timestep, or "sampled", denoised anew with the same
-    guidance from where the inversion ended, or "noised", x0 noised anew at each step without an
-    inversion.
+    ("one-step") at `timestep`, or from the source itself, which runs beside the target. There its
+    branch, `source`, is "inverted", the inversion's own latents at each timestep, or "sampled", denoised
+    anew with the same guidance from where the inversion ended, or "noised", x0 noised anew at each step
+    without an inversion.
 
     The one evaluation reads the clean latents x0 themselves; with `scale_input` it reads
     sqrt(a_t) x0, which is the noised latents of that timestep with their noise left out.
@@ -141,7 +141,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Maps:
-    """How the noise maps of an edit-friendly DDPM inversion are found (Huberman-Spiegelglas et al., 2024)."""
+    """How the noise maps of an edit-friendly DDPM inversion are found (Huberman-Spiegelglas, 2024)."""
 
     shift: int = (
         0  #: latents are noised as so many steps later, while the U-Net is told their own timestep

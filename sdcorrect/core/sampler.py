@@ -33,9 +33,6 @@ from sdcorrect.core.schedule import add_noise, inverse_of, step_on
 from sdcorrect.core.text import Text
 from sdcorrect.errors import UsageError
 
-#: (latents, timestep) -> the U-Net's prediction
-Predictor = Callable[[Tensor, int], Tensor]
-
 
 @dataclass(frozen=True)
 class Source:
@@ -82,9 +79,7 @@ def invert(
             assert plan.maps, "inversion: ddpm has its maps"
             trajectory, maps = keep(), keep()
             predict = predictor(unet, null, text, plan.inversion_guidance)
-            find_maps(
-                predict, scheduler, x0, timesteps.tolist(), plan.maps, generators, trajectory, maps
-            )
+            find_maps(predict, scheduler, x0, timesteps, plan.maps, generators, trajectory, maps)
             return Source(text, trajectory=trajectory, maps=maps)
         case "none":
             return Source(text, x0=x0)
@@ -105,11 +100,12 @@ def invert_one_step(unet: UNet2DConditionModel, x0: Tensor, null: Text, plan: Pl
     return captured
 
 
-def predictor(unet: UNet2DConditionModel, null: Text, text: Text, guidance_scale: float) -> Predictor:
-    """The prediction under `text` for latents at a timestep; by a scale of 1 without guidance."""
+def predictor(
+    unet: UNet2DConditionModel, null: Text, text: Text, guidance_scale: float
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The prediction under `text` for latents at a timestep, guided away from `null` if not by 1."""
 
-    def predict(latents: Tensor, timestep: int) -> Tensor:
-        t = torch.full((), timestep, device=latents.device)
+    def predict(latents: Tensor, t: Tensor) -> Tensor:
         if guidance_scale == 1:
             (towards,) = evaluate_unet(unet, [latents], t, [text])
             return towards
@@ -120,7 +116,7 @@ def predictor(unet: UNet2DConditionModel, null: Text, text: Text, guidance_scale
 
 
 def invert_fully(
-    predict: Predictor,
+    predict: Callable[[Tensor, Tensor], Tensor],
     scheduler: DDIMScheduler,
     x0: Tensor,
     plan: Plan,
@@ -139,10 +135,11 @@ def invert_fully(
     inverse = inverse_of(scheduler, plan.inversion_steps or scheduler.num_inference_steps)
     check_passes(inverse.timesteps, keep)
     latents, kept = x0, set(keep.tolist())
-    for t in inverse.timesteps.tolist():
+    # numbers for what the host computes, tensors for the U-Net, which would copy each number there
+    for t, there in zip(inverse.timesteps.tolist(), send(inverse.timesteps, x0.device), strict=True):
         before, predictions = latents, []
         for _ in range(plan.inversion_iterations):
-            predictions.append(predict(latents, t))
+            predictions.append(predict(latents, there))
             latents = inverse.step(predictions[-1], t, before).prev_sample
         if plan.inversion_average:
             mean = torch.stack(predictions[slice(*plan.inversion_average)]).mean(dim=0)
@@ -217,7 +214,6 @@ def denoise(
     noised = None
     if plan.noised and source.x0 is not None:
         noised = NoisedSource(source.x0, latents, scheduler, plan.noised, generators)
-    source_guided = plan.source_guidance not in (None, 1)
 
     def at(step: int) -> tuple[tuple[Injection, ...], bool]:
         injections = tuple(i for i in plan.injections if i.active(step, taken))
@@ -225,7 +221,7 @@ def denoise(
         return injections, guided
 
     for (injections, guided), steps in groupby(range(total), key=at):
-        branches = Branches.of(plan.beside, guided=guided, source_guided=source_guided)
+        branches = Branches.of_plan(plan, guided=guided)
         texts = branches.texts(null, source.text, uncond, cond)
         with (
             inject(
@@ -245,22 +241,22 @@ def denoise(
                 elif noised:
                     known["source"] = noised.latents
                 rows = branches.latents(known)
-                predictions = branches.guide(
+                guided_by = branches.guide(
                     evaluate_unet(unet, rows, there[step], texts, control, branches),
                     guidance_scale,
                     source_scale=plan.source_guidance,
                     threshold=plan.guidance_threshold,
                 )
                 if noised:
-                    known["target"] = noised.step(predictions, t, then, known["target"])
+                    known["target"] = noised.step(guided_by, t, then, known["target"])
                 else:
                     for whose in stepped:
                         known[whose] = step_on(
-                            scheduler, predictions[whose], t, known[whose], generators, source.maps
+                            scheduler, guided_by[whose], t, known[whose], generators, source.maps
                         )
                 if mask:
-                    outside = noised.latents if noised else mask.source_at(then)
-                    known["target"] = mask.blend(known["target"], outside)
+                    beside = noised.latents if noised else mask.source(timesteps[step + 1 :])
+                    known["target"] = mask.blend(known["target"], beside)
     return known["target"]
 
 

@@ -174,7 +174,7 @@ def _cut_off(
 
 
 def _stochastic(ddim: DDIMScheduler, steps: int, taken: int) -> tuple[SchedulerMixin, Tensor]:
-    """DPM-Solver++ 2M with noise, spaced as diffusers' LEDITS++ pipeline has it: the last of all steps."""
+    """DPM-Solver++ 2M with noise, spaced as in diffusers' LEDITS++ pipeline: the last of all steps."""
     solver = DPMSolverMultistepScheduler.from_config(
         ddim.config, algorithm_type="sde-dpmsolver++", solver_order=2, timestep_spacing="leading"
     )

@@ -11,7 +11,7 @@ from sdcorrect.core.attention import attention_probabilities
 from sdcorrect.core.masks import Mask, at_latents, feathered, word_maps
 from sdcorrect.core.plan import Plan
 from sdcorrect.core.sampler import Source, denoise, start
-from sdcorrect.core.schedule import add_noise, solver_from
+from sdcorrect.core.schedule import solver_from
 from sdcorrect.core.sites import attention_block_at
 from sdcorrect.models import Model
 
@@ -29,8 +29,8 @@ def inpainted(model: Model, image: Image.Image, mask: Image.Image) -> Tensor:
     source, plan = Source(model.text([""], image.size)), Plan()
     inside = torch.from_numpy(np.asarray(mask) > 0)[None, None].float()
 
-    def noised(t: int | None) -> Tensor:
-        return x0 if t is None else add_noise(scheduler, x0, noise, t)
+    def noised(t: Tensor) -> Tensor:
+        return model.scheduler.add_noise(x0, noise, t[None])
 
     return denoise(
         model.pipe.unet,
@@ -42,7 +42,7 @@ def inpainted(model: Model, image: Image.Image, mask: Image.Image) -> Tensor:
         guidance_scale=5.0,
         source=source,
         plan=plan,
-        mask=Mask(at_latents(inside, x0), noised),
+        mask=Mask(at_latents(inside, x0), x0, noised),
     )
 
 
