@@ -21,7 +21,7 @@ from sdcorrect.core.inject import inject
 from sdcorrect.core.plan import Injection
 from sdcorrect.models import Model
 from sdcorrect.recipes import BUILT_IN
-from sdcorrect.translate import Translator
+from sdcorrect.translate import Request, Translator
 
 PACK = Path(__file__).parents[1] / "conformance"
 
@@ -31,14 +31,9 @@ def translate(model: Model, image: Image.Image, name: str, weight: float) -> np.
     weighed = tuple(part.model_copy(update={"weight": weight}) for part in recipe.inject)
     recipe = recipe.model_copy(update={"inject": weighed})
     translator = Translator(model, [recipe], steps=3, strength=1, guidance_scale=5)
-    result = translator(
-        [image, image.rotate(90)],
-        variants=[name],
-        seeds=[1, 2],
-        prompts=["in 3d"] * 2,
-        negative_prompts=[""] * 2,
-        source_prompts=["in 2d"] * 2,
-    )
+    pictures = (image, image.rotate(90))
+    asked = [Request(p, n, "in 3d", source_prompt="in 2d") for n, p in enumerate(pictures)]
+    result = translator(asked, variants=[name])
     return np.stack([np.asarray(picture, dtype=int) for picture in result[name].pictures])
 
 
