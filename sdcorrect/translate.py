@@ -17,7 +17,7 @@ from sdcorrect.core.alignment import Alignment
 from sdcorrect.core.evaluations import evaluations_to_denoise, evaluations_to_invert
 from sdcorrect.core.plan import Plan, SchedulerName, check_windows, effective_steps
 from sdcorrect.core.sampler import Source, check_passes, denoise, invert, start
-from sdcorrect.core.schedule import inverse_of, solver_from, spaced
+from sdcorrect.core.schedule import add_noise, inverse_of, solver_from, spaced
 from sdcorrect.core.syntax import check_networks
 from sdcorrect.core.text import Text
 from sdcorrect.core.trajectory import SpilledTrajectory
@@ -419,8 +419,7 @@ class _Batch:
         """The source's latents at timestep `t`: those of its inversion, else noised as the start is."""
         if source.trajectory:
             return source.trajectory[int(t)]
-        noised: Tensor = self._translator.model.scheduler.add_noise(x0, self._noise, t[None])
-        return noised
+        return add_noise(self._translator.model.scheduler, x0, self._noise, int(t))
 
     def _find_mask(self) -> PictureMasks:
         """Where the pictures are edited: as their masks say, or their words."""
