@@ -9,7 +9,7 @@ from pictures import Pictures
 from torch import Generator, Tensor
 from towers import text_tower, tokens_of
 from training import RUNS, Run, Schedule, run_from_flags, train
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer, logging
 
 #: A card takes larger batches, at a rate that grows as their square root does.
 SCHEDULES = {
@@ -101,6 +101,8 @@ def begin(run: Run, text_width: int) -> UNet2DConditionModel:
 
 def main() -> None:
     torch.manual_seed(0)
+    # of the CLIP's weights the text tower's alone are read, and captions are cut to what it reads
+    logging.set_verbosity_error()
     run = run_from_flags(SCHEDULES)
     icons = Icons()
     vae = AutoencoderKL.from_pretrained(RUNS / "vae", torch_dtype=torch.float32).eval().to(run.device)
@@ -131,11 +133,11 @@ def main() -> None:
         unet.eval()
         found = {f"held out at {t}": float(unseen.errors(unet, t, every=3).mean()) for t in LEVELS}
         unet.train()
-        run.save(unet, "unet")
+        unet.save_pretrained(RUNS / "unet")
         return found
 
     train("unet", unet, run.schedule, len(pictures.pictures), loss, figures)
-    run.save(unet, "unet")
+    unet.save_pretrained(RUNS / "unet")
 
 
 if __name__ == "__main__":
