@@ -96,6 +96,7 @@ def begin(run: Run, text_width: int) -> UNet2DConditionModel:
     if run.device.type == "cpu":
         # there the gradient of the fused attention costs more than that of its parts
         unet.set_attn_processor(AttnProcessor())
+        return unet.train()
     return unet.train().to(run.device, memory_format=torch.channels_last)
 
 
@@ -122,8 +123,7 @@ def main() -> None:
                 x0 = encoded(vae, pixels, generator)
                 text = encoder(input_ids=ids).last_hidden_state
             noise = torch.randn(x0.shape, generator=generator, device=run.device)
-            noised = scheduler.add_noise(x0, noise, t).contiguous(memory_format=torch.channels_last)
-            prediction = unet(noised, t, text).sample
+            prediction = unet(scheduler.add_noise(x0, noise, t), t, text).sample
         return (weights[t] * (prediction.float() - noise).pow(2).mean((1, 2, 3))).mean()
 
     with torch.inference_mode():
