@@ -8,7 +8,7 @@ import csv
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from posixpath import splitext
 
@@ -43,7 +43,7 @@ ALL = "all"
 Row = Mapping[str, str]
 
 
-def by_type(rows: list[Row], types: Mapping[str, str]) -> dict[tuple[str, str], list[Row]]:
+def by_type(rows: Sequence[Row], types: Mapping[str, str]) -> dict[tuple[str, str], list[Row]]:
     """The rows of evaluation.csv by editing type and recipe, those of all types last."""
     found: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
@@ -53,7 +53,7 @@ def by_type(rows: list[Row], types: Mapping[str, str]) -> dict[tuple[str, str], 
     return found
 
 
-def mean(rows: list[Row], metric: str) -> float | None:
+def mean(rows: Sequence[Row], metric: str) -> float | None:
     """Of those values that are finite: where nothing is edited or all is, a region has none."""
     values = [float(row[metric]) for row in rows if row.get(metric)]
     finite = [value for value in values if math.isfinite(value)]
@@ -68,7 +68,7 @@ def cells(values: Mapping[str, float | None]) -> Iterator[str]:
         yield "" if value is None else f"{value * factor:.{decimals}f}"
 
 
-def table(rows: list[Row], types: Mapping[str, str], published: Mapping[str, Row]) -> str:
+def table(rows: Sequence[Row], types: Mapping[str, str], published: Mapping[str, Row]) -> str:
     """A row for each editing type and recipe, and under all types what was published of it."""
     found = by_type(rows, types)
     recipes = list(dict.fromkeys(row["variant"] for row in rows))
