@@ -120,7 +120,7 @@ def evaluate(
 ) -> None:
     """Measure what a job made, against its sources, its prompts and the truth."""
     with errors_for_people(debug):
-        _check_extra(plotted=frontier)
+        check_extra(plotted=frontier)
         _check_folders(folders, frontier=frontier, one_file=bool(csv or json))
         from sdcorrect.evaluate.evaluator import Evaluator, Request
         from sdcorrect.models import quiet_libraries
@@ -153,7 +153,7 @@ def evaluate(
             show_frontier(runs, rows)
 
 
-def _check_extra(*, plotted: bool) -> None:
+def check_extra(*, plotted: bool) -> None:
     """Raises UsageError where what only this command needs is not installed."""
     from importlib.util import find_spec
 
