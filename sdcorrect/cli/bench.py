@@ -11,7 +11,7 @@ from rich.table import Column, Table
 
 from sdcorrect.cli import options
 from sdcorrect.cli.console import Debug, app, errors_for_people, out, tell, working
-from sdcorrect.cli.evaluate import check_extra
+from sdcorrect.cli.frontier import check_installed
 from sdcorrect.cli.judge import judge
 from sdcorrect.cli.look import look, tell_left_out
 from sdcorrect.config import load_job
@@ -138,7 +138,7 @@ def bench(
         settings = JUDGED if evaluate else TIMED
         settings = settings | {key: value for key, value in given.items() if value is not None}
         if evaluate:
-            check_extra(plotted=False)
+            check_installed("bench --evaluate", {"evaluate": ("scipy", "skimage", "torchmetrics")})
             fitting, names, found = _fitting(settings, names)
             judge(
                 load_job(None, settings | {"variants": names}),

@@ -1,6 +1,5 @@
 """`sdcorrect evaluate`: measure what a job made."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from sdcorrect.cli.console import Debug, app, errors_for_people, out, tell, working
-from sdcorrect.cli.frontier import show_frontier
+from sdcorrect.cli.frontier import check_installed, show_frontier
 from sdcorrect.cli.options import Device, Offline, path, source
 from sdcorrect.cli.progress import following
 from sdcorrect.errors import UsageError, printable
@@ -103,6 +102,15 @@ def evaluate(
         Path | None,
         typer.Option("--json", parser=path, help="Means and tests.", show_default="OUT/evaluation.json"),
     ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--table",
+            metavar="FILE.md|.tex",
+            parser=path,
+            help="Write a table for a paper too; with --frontier of all folders, by strength.",
+        ),
+    ] = None,
     frontier: Annotated[
         bool,
         typer.Option(
@@ -120,9 +128,15 @@ def evaluate(
 ) -> None:
     """Measure what a job made, against its sources, its prompts and the truth."""
     with errors_for_people(debug):
-        check_extra(plotted=frontier)
+        extras = {"evaluate": ["scipy", "skimage", "torchmetrics"], "view": ["matplotlib"] * frontier}
+        check_installed("evaluate", extras)
+        from sdcorrect.evaluate.table import check_table, write_table
+
         _check_folders(folders, frontier=frontier, one_file=bool(csv or json))
+        if table:
+            check_table(table)
         from sdcorrect.evaluate.evaluator import Evaluator, Request
+        from sdcorrect.evaluate.frontier import MeasuredFolder, check_alike
         from sdcorrect.models import quiet_libraries
 
         quiet_libraries()
@@ -144,26 +158,17 @@ def evaluate(
         )
         with working("looking at what there is"):
             runs = {folder: Evaluator(replace(request, out=folder)) for folder in folders}
+            outlines = [run.outline for run in runs.values()]
             if frontier:
-                from sdcorrect.evaluate.frontier import check_alike
-
-                check_alike(runs)
-        rows = {folder: _measure(folder, run, csv, json) for folder, run in runs.items()}
+                check_alike(outlines)
+        measured = [_measure(folder, run, csv, json) for folder, run in runs.items()]
+        if table:
+            strengths = [outline.strength for outline in outlines]
+            write_table(list(zip(strengths, (found for found, _ in measured), strict=True)), table)
+            out.print(f"table: {printable(table)}")
         if frontier:
-            show_frontier(runs, rows)
-
-
-def check_extra(*, plotted: bool) -> None:
-    """Raises UsageError where what only this command needs is not installed."""
-    from importlib.util import find_spec
-
-    extras = {"evaluate": ["scipy", "skimage", "torchmetrics"], "view": ["matplotlib"] * plotted}
-    for extra, names in extras.items():
-        missing = [name for name in names if find_spec(name) is None]
-        if missing:
-            raise UsageError(
-                f"evaluate needs {', '.join(missing)}; get it with `pip install 'sdcorrect[{extra}]'`"
-            )
+            rows = (rows for _, rows in measured)
+            show_frontier([MeasuredFolder(*pair) for pair in zip(outlines, rows, strict=True)])
 
 
 def _check_folders(folders: Sequence[Path], *, frontier: bool, one_file: bool) -> None:
@@ -180,7 +185,7 @@ def _check_folders(folders: Sequence[Path], *, frontier: bool, one_file: bool) -
 
 def _measure(
     folder: Path, run: "Evaluator", csv: Path | None, json: Path | None
-) -> "Sequence[Measured]":
+) -> "tuple[Evaluation, Sequence[Measured]]":
     """Measure one output folder; write and show what comes of it."""
     from sdcorrect.evaluate.results import CSV_NAME, JSON_NAME, write_csv, write_json
 
@@ -192,7 +197,7 @@ def _measure(
     write_json(evaluation, json_file)
     _show(evaluation)
     out.print(f"each picture: {printable(csv_file)}  means and tests: {printable(json_file)}")
-    return rows
+    return evaluation, rows
 
 
 def _follow(run: "Evaluator") -> "list[Measured]":
@@ -205,22 +210,33 @@ def _follow(run: "Evaluator") -> "list[Measured]":
 
 
 def _show(evaluation: "Evaluation") -> None:
-    heads = ("mean", "95 % interval", f"to {evaluation.base}", "better", "p")
+    # 80 columns, as a pipe has, hold all but the longest names, which fold
+    heads = ("n", "mean", "95 % interval", "diff.", "better", "p")
     numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
-    table = Table(Column("", overflow="fold"), *numbers, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        Column("", overflow="fold"), *numbers, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
     for name, info in evaluation.metrics.items():
-        table.add_row(Text(name, "bold"), "↑" if info.better == "higher" else "↓")
+        table.add_row(Text(f"{name} {'↑' if info.better == 'higher' else '↓'}", "bold"))
         for variant, result in evaluation.variants.items():
-            mean, against = result.metrics[name], result.against_base.get(name)
-            table.add_row(f"  {variant}", *_cells(mean), *_compared(against, mean))
+            against = result.against_base.get(name)
+            table.add_row(
+                variant, *_cells(result.metrics[name]), *_compared(against, result.metrics[name])
+            )
         table.add_section()
+    table.add_row(Text("seconds a picture ↓", "bold"))
+    for variant, result in evaluation.variants.items():
+        table.add_row(variant, *_cells(result.seconds))
+    table.add_section()
+    table.add_row(Text("U-Net evaluations a picture ↓", "bold"))
+    for variant, result in evaluation.variants.items():
+        evaluations = result.unet_evaluations
+        table.add_row(variant, str(evaluations.n), f"{evaluations.mean:g}")
     out.print(table, soft_wrap=False)
-    counts = {variant: result.pictures for variant, result in evaluation.variants.items()}
-    told = ", ".join(f"{count} pictures of {variant}" for variant, count in counts.items())
     out.print(
-        f"profile {evaluation.profile}; {told}. ↑ higher is better, ↓ lower. Differences are to "
-        f"{evaluation.base} on the pictures of both; better: in how many of them; p: Wilcoxon's "
-        "signed-rank test, two-sided."
+        f"profile {evaluation.profile}. ↑ higher is better, ↓ lower. diff.: to {evaluation.base} on the "
+        "pictures of both; better: in how many of them; p: Wilcoxon's signed-rank test, two-sided, of 6 "
+        "pictures or more."
     )
     for variant, result in evaluation.variants.items():
         left = {"failed": result.failed, "left out": result.filtered, "to do": result.remaining}
@@ -230,22 +246,16 @@ def _show(evaluation: "Evaluation") -> None:
         tell("note", notice)
 
 
-def _cells(mean: "Mean") -> tuple[str, str]:
-    if mean.low is None:
-        return _number(mean.mean, mean), "-"
-    return _number(mean.mean, mean), f"{_number(mean.low, mean)}..{_number(mean.high, mean)}"
+def _cells(mean: "Mean") -> tuple[str, str, str]:
+    from sdcorrect.evaluate.table import number
+
+    interval = "-" if mean.low is None else f"{number(mean.low, mean)}..{number(mean.high, mean)}"
+    return str(mean.n), number(mean.mean, mean), interval
 
 
 def _compared(against: "Comparison | None", mean: "Mean") -> tuple[str, str, str]:
-    if against is None or against.better is None or against.p is None:
+    from sdcorrect.evaluate.table import number, p_value
+
+    if against is None or against.better is None:
         return "-", "-", "-"
-    p = "< 0.0001" if against.p < 1e-4 else f"{against.p:.4f}"
-    return _number(against.difference, mean, "+"), f"{against.better:.0%}", p
-
-
-def _number(value: float | None, mean: "Mean", sign: str = "") -> str:
-    """`value` with as many digits as give `mean` four that count."""
-    if value is None:
-        return "-"
-    magnitude = math.floor(math.log10(abs(mean.mean))) if mean.mean else 0
-    return f"{value:{sign}.{min(max(3 - magnitude, 0), 5)}f}"
+    return number(against.difference, mean, "+"), f"{against.better:.0%}", p_value(against)

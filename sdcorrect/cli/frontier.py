@@ -1,41 +1,100 @@
-"""What `sdcorrect evaluate --frontier` writes and shows."""
+"""`sdcorrect plot`, and what it and `sdcorrect evaluate --frontier` write and show."""
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich import box
 from rich.table import Column, Table
 from rich.text import Text
 
-from sdcorrect.cli.console import out, tell, working
-from sdcorrect.errors import printable
+from sdcorrect.cli.console import Debug, app, errors_for_people, out, tell, working
+from sdcorrect.cli.options import path
+from sdcorrect.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from sdcorrect.evaluate.evaluator import Evaluator
-    from sdcorrect.evaluate.results import Area, Frontier, Measured
+    from sdcorrect.evaluate.frontier import MeasuredFolder
+    from sdcorrect.evaluate.results import Area, Frontier
+
+FIGURES = (".png", ".pdf", ".svg")
 
 
-def show_frontier(runs: "Mapping[Path, Evaluator]", rows: "Mapping[Path, Sequence[Measured]]") -> None:
-    """Draw the curves of the folders that `runs` measured, and tell the areas under them.
+@app.command()
+def plot(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="OUT...",
+            parser=path,
+            help="Evaluated folders, or a folder of such folders.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            parser=path,
+            help="The figure: .png, .pdf or .svg.",
+            show_default="frontier.png beside the folders",
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Draw what each variant keeps over the style it reaches, a curve over the strengths of a job."""
+    with errors_for_people(debug):
+        if output and output.suffix.lower() not in FIGURES:
+            raise UsageError(
+                f"--output {printable(output)}: give the figure a name that ends in {', '.join(FIGURES)}"
+            )
+        check_installed("plot", {"evaluate": ("scipy",), "view": ("matplotlib",)})
+        from sdcorrect.evaluate.evaluated import evaluated_folders, read_evaluated
+        from sdcorrect.evaluate.frontier import check_alike
+
+        measured = [read_evaluated(folder) for folder in evaluated_folders(folders)]
+        check_alike([folder.outline for folder in measured])
+        show_frontier(measured, output)
+
+
+def check_installed(command: str, extras: Mapping[str, Sequence[str]]) -> None:
+    """Raises UsageError where a package of an extra is not installed."""
+    for extra, names in extras.items():
+        missing = [name for name in names if find_spec(name) is None]
+        if missing:
+            raise UsageError(
+                f"{command} needs {', '.join(missing)}; get it with `pip install 'sdcorrect[{extra}]'`"
+            )
+
+
+def show_frontier(folders: "Sequence[MeasuredFolder]", plot: Path | None = None) -> None:
+    """Draw the curves of measured folders, and tell the areas under them.
+
+    Args:
+        plot: the figure, beside which the areas are written as JSON; None for frontier.png beside the
+            folders, or in the one there is.
 
     Raises:
         SdcorrectError: the folders have no picture in common, or the files cannot be written.
     """
-    from sdcorrect.evaluate.frontier import MeasuredFolder, frontier
+    from sdcorrect.evaluate.frontier import frontier
     from sdcorrect.evaluate.frontier_plot import write_plot
     from sdcorrect.evaluate.results import write_json
 
-    beside = Path(os.path.commonpath([path.resolve() for path in runs]))
-    file, plot = beside / "frontier.json", beside / "frontier.png"
+    beside = Path(os.path.commonpath([folder.outline.path.resolve() for folder in folders]))
+    plot = plot or beside / "frontier.png"
+    file = plot.with_suffix(".json")
     with working("drawing curves"):
-        found = frontier([MeasuredFolder(path, run, rows[path]) for path, run in runs.items()])
+        found = frontier(folders)
         write_json(found, file)
         write_plot(found, plot)
     out.print(_table(found), soft_wrap=False)
+    many = f"{len(folders)} folders" if len(folders) > 1 else "one folder"
     out.print(
-        f"{found.pictures} pictures, {len(runs)} folders. area: what a variant's curve over its "
+        f"{found.pictures} pictures, {many}. area: what a variant's curve over its "
         "strengths dominates of the square between the worst and the best mean of all curves, 0 to 1."
     )
     if found.left_out:

@@ -1,7 +1,7 @@
 """From an output folder to figures: check all that is asked for, then measure picture by picture."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -20,7 +20,15 @@ from sdcorrect.evaluate.companions import find_captions, find_masks, find_pictur
 from sdcorrect.evaluate.lpips import Lpips
 from sdcorrect.evaluate.measures import Measures
 from sdcorrect.evaluate.profiles import Metric, choose, profile_of
-from sdcorrect.evaluate.results import Evaluation, Measured, MetricInfo, Network, VariantResult
+from sdcorrect.evaluate.results import (
+    Evaluation,
+    Mean,
+    Measured,
+    MetricInfo,
+    Network,
+    Outline,
+    VariantResult,
+)
 from sdcorrect.evaluate.samples import Sample, SampleReader
 from sdcorrect.evaluate.statistics import compare, mean_of
 from sdcorrect.evaluate.structure import Structure
@@ -85,6 +93,16 @@ class Evaluator:
     def pictures(self) -> int:
         return len(self.translated.entries)
 
+    @property
+    def outline(self) -> Outline:
+        return Outline(
+            self.request.out,
+            self.translated.job_file,
+            self.base,
+            tuple(self.translated.progress),
+            {metric.name: _info(metric) for metric in self.metrics},
+        )
+
     def rows(self) -> Iterator[list[Measured]]:
         """For each batch of pictures, what was measured of each in each variant.
 
@@ -107,7 +125,7 @@ class Evaluator:
             sdcorrect=__version__,
             written=datetime.now(timezone.utc),
             profile=self.profile.name,
-            metrics={metric.name: _info(metric) for metric in self.metrics},
+            metrics=self.outline.metrics,
             base=self.base,
             variants={
                 name: self._result(name, own, by_variant[self.base]) for name, own in by_variant.items()
@@ -128,6 +146,8 @@ class Evaluator:
             filtered=progress.filtered,
             remaining=progress.remaining,
             metrics={m.name: mean_of(np.array([row.values[m.name] for row in own])) for m in metrics},
+            seconds=self._cost(e.seconds.get(name) for e in self.translated.entries),
+            unet_evaluations=self._cost(e.unet_evaluations.get(name) for e in self.translated.entries),
             against_base={}
             if name == self.base
             else {
@@ -139,6 +159,10 @@ class Evaluator:
                 for m in metrics
             },
         )
+
+    @staticmethod
+    def _cost(of_pictures: Iterable[float | None]) -> Mean:
+        return mean_of(np.array([cost for cost in of_pictures if cost is not None], dtype=float))
 
     def _base(self) -> str:
         variants = list(self.translated.progress)

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from sdcorrect import __version__
 from sdcorrect.errors import UsageError, printable
-from sdcorrect.evaluate.evaluator import Evaluator
-from sdcorrect.evaluate.profiles import LOWER_IS_BETTER, Metric
-from sdcorrect.evaluate.results import Area, Frontier, Measured, Plane, Point
+from sdcorrect.evaluate.results import Area, Frontier, Measured, MetricInfo, Outline, Plane, Point
 from sdcorrect.evaluate.statistics import CONFIDENCE, RESAMPLES
 
 #: What is kept, of the truth where that was given and of the source else; and of what style.
@@ -27,42 +25,37 @@ Values = NDArray[np.float64]
 class MeasuredFolder:
     """An output folder and all that was measured of it."""
 
-    path: Path
-    run: Evaluator
+    outline: Outline
     rows: Sequence[Measured]
 
-    @property
-    def strength(self) -> float:
-        return self.run.translated.job.strength
 
-
-def check_alike(runs: Mapping[Path, Evaluator]) -> None:
+def check_alike(outlines: Sequence[Outline]) -> None:
     """Refuse output folders that are not of one job at several strengths.
 
     Raises:
         UsageError: they are not, or the metrics tell nothing of style or of what is kept.
     """
-    (first, of_first), *others = runs.items()
-    planes(of_first)
+    first, *others = outlines
+    planes(first)
     seen: dict[tuple[float, str], Path] = {}
-    for path, run in runs.items():
-        for variant in run.translated.progress:
-            same = seen.setdefault((run.translated.job.strength, variant), path)
-            if same != path:
+    for outline in outlines:
+        for variant in outline.variants:
+            same = seen.setdefault((outline.strength, variant), outline.path)
+            if same != outline.path:
                 raise UsageError(
-                    f"--frontier: {printable(same)} and {printable(path)} both have {variant} at "
-                    f"strength {run.translated.job.strength:g}; give each strength once"
+                    f"{printable(same)} and {printable(outline.path)} both have {variant} at "
+                    f"strength {outline.strength:g}; give each strength once"
                 )
-    for path, run in others:
-        for difference in _differences(of_first, run):
+    for other in others:
+        for difference in _differences(first, other):
             raise UsageError(
-                f"--frontier: {printable(first)} and {printable(path)} differ in {difference}; "
+                f"{printable(first.path)} and {printable(other.path)} differ in {difference}; "
                 "a curve is of one job at several strengths"
             )
 
 
-def _differences(one: Evaluator, other: Evaluator) -> Iterator[str]:
-    ours, theirs = (run.translated.job_file.fingerprint for run in (one, other))
+def _differences(one: Outline, other: Outline) -> Iterator[str]:
+    ours, theirs = (outline.job_file.fingerprint for outline in (one, other))
     for name in dict.fromkeys([*ours.settings, *theirs.settings]):
         pair = ours.settings.get(name), theirs.settings.get(name)
         if name != "strength" and pair[0] != pair[1]:
@@ -70,22 +63,28 @@ def _differences(one: Evaluator, other: Evaluator) -> Iterator[str]:
     for name, recipe in theirs.variants.items():
         if ours.variants.get(name, recipe) != recipe:
             yield f"the recipe {name}"
+    if one.metrics != other.metrics:
+        yield "what was measured of them"
 
 
-def planes(run: Evaluator) -> list[tuple[Metric, Metric]]:
-    """The pairs of a style and something kept that `run` measures.
+def planes(outline: Outline) -> list[tuple[str, str]]:
+    """The metrics of style and of what is kept, each with each, that a folder is measured by.
 
     Raises:
         UsageError: there is none.
     """
-    against = "source" if run.request.reference is None else "truth"
-    whole = [metric for metric in run.metrics if metric.region == "whole"]
-    styles = [metric for metric in whole if metric.kind in STYLES and metric.against == "text"]
-    kept = [metric for metric in whole if metric.kind in KEPT and metric.against == against]
+    whole = {name: info for name, info in outline.metrics.items() if info.region == "whole"}
+    against = "truth" if any(info.against == "truth" for info in whole.values()) else "source"
+    styles = [name for name, info in whole.items() if name in STYLES and info.against == "text"]
+    kept = [
+        name
+        for name, info in whole.items()
+        if name.removesuffix("_truth") in KEPT and info.against == against
+    ]
     if not styles or not kept:
         raise UsageError(
-            f"--frontier is of {' or '.join(STYLES)}, and {' or '.join(KEPT)}: "
-            "measure one of each, --metrics"
+            f"curves are of {' or '.join(STYLES)}, and {' or '.join(KEPT)}: "
+            "have one of each measured, evaluate --metrics"
         )
     return [(style, of) for of in kept for style in styles]
 
@@ -96,27 +95,27 @@ def frontier(folders: Sequence[MeasuredFolder]) -> Frontier:
     Raises:
         UsageError: there are none.
     """
-    first = folders[0].run
+    first = folders[0].outline
     everywhere = [
         {row.path for row in folder.rows if row.variant == variant}
         for folder in folders
-        for variant in folder.run.translated.progress
+        for variant in folder.outline.variants
     ]
     pictures = sorted(set.intersection(*everywhere))
     if not pictures:
-        raise UsageError("--frontier: no picture is done in every variant of every folder")
+        raise UsageError("no picture is done in every variant of every folder: there is no curve")
     curves: dict[str, list[Point]] = {}
     values: dict[str, dict[str, list[Values]]] = {}
-    for folder in sorted(folders, key=lambda folder: folder.strength):
+    for folder in sorted(folders, key=lambda folder: folder.outline.strength):
         measured = {(row.variant, row.path): row.values for row in folder.rows}
-        for variant in folder.run.translated.progress:
+        for variant in folder.outline.variants:
             of_metrics = {
-                metric.name: np.array([measured[variant, path][metric.name] for path in pictures])
+                name: np.array([measured[variant, path][name] for path in pictures])
                 for pair in planes(first)
-                for metric in pair
+                for name in pair
             }
             means = {name: float(of_pictures.mean()) for name, of_pictures in of_metrics.items()}
-            point = Point(folder=str(folder.path), strength=folder.strength, means=means)
+            point = Point(folder=str(folder.outline.path), strength=folder.outline.strength, means=means)
             curves.setdefault(variant, []).append(point)
             for name, of_pictures in of_metrics.items():
                 values.setdefault(name, {}).setdefault(variant, []).append(of_pictures)
@@ -128,20 +127,21 @@ def frontier(folders: Sequence[MeasuredFolder]) -> Frontier:
         base=first.base,
         curves=curves,
         planes=[
-            _plane(style, kept, values[style.name], values[kept.name], first.base)
+            _plane(style, kept, first.metrics[kept], values[style], values[kept], first.base)
             for style, kept in planes(first)
         ],
     )
 
 
 def _plane(
-    style: Metric,
-    kept: Metric,
+    style: str,
+    kept: str,
+    info: MetricInfo,
     styles: Mapping[str, Sequence[Values]],
     keeping: Mapping[str, Sequence[Values]],
     base: str,
 ) -> Plane:
-    along, up = _Scale.over(styles, 1), _Scale.over(keeping, -1 if kept.kind in LOWER_IS_BETTER else 1)
+    along, up = _Scale.over(styles, 1), _Scale.over(keeping, -1 if info.better == "lower" else 1)
     some = len(next(iter(styles.values()))[0])
     drawn = np.random.default_rng(0).multinomial(some, np.full(some, 1 / some), size=RESAMPLES) / some
     weights = np.vstack([np.full(some, 1 / some), drawn])  # the pictures themselves, then resamples
@@ -159,8 +159,8 @@ def _plane(
         for variant in styles
     }
     return Plane(
-        style=style.name,
-        kept=kept.name,
+        style=style,
+        kept=kept,
         least_style=along.least,
         most_style=along.most,
         least_kept=up.least,

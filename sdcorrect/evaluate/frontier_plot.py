@@ -20,7 +20,7 @@ DPI = 110
 def write_plot(frontier: Frontier, file: Path) -> None:
     """Raises SdcorrectError where the file cannot be written."""
     stream = io.BytesIO()
-    draw(frontier).savefig(stream, format="png")
+    draw(frontier).savefig(stream, format=file.suffix.lower().removeprefix("."))
     write_atomically(file, stream.getvalue(), temporary=file.with_name(f".{file.name}.tmp"))
 
 

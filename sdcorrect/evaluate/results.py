@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from pydantic import Field
 
 from sdcorrect.evaluate.profiles import Against, Region
 from sdcorrect.output.files import write_atomically
-from sdcorrect.output.records import Written
+from sdcorrect.output.records import JobFile, Written
 
 CSV_NAME, JSON_NAME = "evaluation.csv", "evaluation.json"
 
@@ -31,6 +31,21 @@ class MetricInfo(Written):
     better: Literal["higher", "lower"]
     against: Against
     region: Region
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What an output folder is of, and what is measured of it."""
+
+    path: Path
+    job_file: JobFile
+    base: str
+    variants: Sequence[str]
+    metrics: Mapping[str, MetricInfo]
+
+    @property
+    def strength(self) -> float:
+        return self.job_file.job.strength
 
 
 class Mean(Written):
@@ -52,7 +67,9 @@ class Comparison(Written):
     low: float | None = Field(description="of the 95 % bootstrap interval of the difference")
     high: float | None
     better: float | None = Field(description="share of pictures in which the variant is the better one")
-    p: float | None = Field(description="Wilcoxon's signed-rank test, two-sided, not corrected")
+    p: float | None = Field(
+        description="Wilcoxon's signed-rank test, two-sided, not corrected; null of fewer than 6"
+    )
 
 
 class VariantResult(Written):
@@ -61,6 +78,8 @@ class VariantResult(Written):
     filtered: int = Field(description="left out by the job's own filters")
     remaining: int = Field(description="not translated yet")
     metrics: dict[str, Mean]
+    seconds: Mean = Field(description="of a picture, as its record says")
+    unet_evaluations: Mean = Field(description="of a picture")
     against_base: dict[str, Comparison] = Field(description="by metric; empty for the base itself")
 
 

@@ -11,6 +11,8 @@ from sdcorrect.evaluate.results import Comparison, Mean
 RESAMPLES = 2000
 BATCH = 100  #: resamples in memory at a time
 CONFIDENCE = 0.95
+#: Of fewer pairs no two-sided signed-rank test comes to p < 0.05: the least it can say is 2 / 2^n.
+LEAST_PAIRS = 6
 
 Values = NDArray[np.float64]
 
@@ -48,7 +50,7 @@ def compare(
         low=low,
         high=high,
         better=float(better.mean()) if some else None,
-        p=_p_value(differences) if some else None,
+        p=_p_value(differences) if len(differences) >= LEAST_PAIRS else None,
     )
 
 

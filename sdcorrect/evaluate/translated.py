@@ -23,6 +23,8 @@ class TranslatedPicture:
     size: tuple[int, int]  #: width and height as translated, px
     prompt: str
     outputs: Mapping[str, Path]  #: by variant
+    seconds: Mapping[str, float]  #: by variant, as recorded
+    unet_evaluations: Mapping[str, int]  #: by variant
 
 
 @dataclass
@@ -86,7 +88,15 @@ def _entry(folder: OutputFolder, item: Item, done: Mapping[str, Done]) -> Transl
         raise UsageError(
             f"output of {printable(item.key)} in {printable(folder.path)}: {error}"
         ) from None
-    return TranslatedPicture(item, first.input.sha256, first.size, first.prompt, outputs)
+    return TranslatedPicture(
+        item,
+        first.input.sha256,
+        first.size,
+        first.prompt,
+        outputs,
+        {variant: record.seconds for variant, record in done.items()},
+        {variant: record.unet_evaluations for variant, record in done.items()},
+    )
 
 
 def _refuse_unrecorded(out: Path, variants: Iterable[str], records: Iterable[Record]) -> None:

@@ -1,6 +1,7 @@
 """Curves over strengths, and what they dominate."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -38,15 +39,24 @@ def test_what_is_dominated_adds_nothing_and_order_does_not_matter() -> None:
     assert area(*curve) > area(*curve[1:]) > area(*curve[2:])
 
 
+@pytest.fixture(scope="session")
+def _strengths(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("strengths") / "kept"
+
+
 @pytest.fixture
-def strengths(folders: Any, translate: Run, tmp_path: Path) -> list[Path]:
-    """The same job at three strengths, the last of them with a variant of its own."""
+def strengths(folders: Any, translate: Run, tmp_path: Path, _strengths: Path) -> list[Path]:
+    """The same job at three strengths, the last of them with a variant of its own; made once."""
     outs = [tmp_path / "curves" / name for name in ("0.5", "1", "inverted")]
+    if _strengths.is_dir():
+        shutil.copytree(_strengths, tmp_path / "curves")
+        return outs
     variants = ("[sdedit, correct]", "[sdedit, correct]", "[ddim]")
     for out, strength, chosen in zip(outs, (0.5, 1, 1), variants, strict=True):
         settings = ("--set", "size=32", "--set", f"variants={chosen}", "--strength", strength)
         result = translate(folders.pictures, "-o", out, *settings)
         assert result.exit_code == 0, result.stderr
+    shutil.copytree(tmp_path / "curves", _strengths)
     return outs
 
 
@@ -85,6 +95,54 @@ def test_several_folders_become_curves_areas_and_a_plot(
     with Image.open(strengths[0].parent / "frontier.png") as plot:
         assert plot.format == "PNG"
     assert "ssim_truth over clip_text" in result.stdout
+    _plot_tells_the_same_again(sdcorrect, strengths, content)
+
+
+def _plot_tells_the_same_again(sdcorrect: Run, strengths: list[Path], content: Any) -> None:
+    """From the folder of the folders, to another file, without a network."""
+    figure = strengths[0].parent.parent / "figure.pdf"
+    result = sdcorrect("plot", strengths[0].parent, "-o", figure)
+    assert result.exit_code == 0, result.stderr
+    assert figure.read_bytes().startswith(b"%PDF")
+    again = json.loads(figure.with_suffix(".json").read_text())
+    assert again["curves"].keys() == content["curves"].keys()
+    for ours, theirs in zip(again["planes"], content["planes"], strict=True):
+        for variant, found in theirs["areas"].items():
+            assert ours["areas"][variant]["area"] == pytest.approx(found["area"], abs=1e-3)
+
+
+def test_one_evaluated_folder_is_a_plot_of_points(evaluate: Run, sdcorrect: Run, folders: Any) -> None:
+    assert evaluate().exit_code == 0
+    result = sdcorrect("plot", folders.out)
+    assert result.exit_code == 0, result.stderr
+    assert "3 pictures, one folder" in result.stdout
+    with Image.open(folders.out / "frontier.png") as plot:
+        assert plot.format == "PNG"
+
+
+def test_what_cannot_be_plotted_is_one_line(
+    evaluate: Run, sdcorrect: Run, folders: Any, tmp_path: Path
+) -> None:
+    def refused(message: str, *arguments: object) -> None:
+        result = sdcorrect("plot", *arguments)
+        assert result.exit_code == 2, result.output
+        assert message in result.stderr and result.stderr.count("\n") == 1
+
+    refused("was not evaluated, and holds no folder that was", folders.out)
+    refused("was not evaluated", tmp_path / "none")
+    refused("ends in .png, .pdf, .svg", folders.out, "-o", tmp_path / "figure.jpg")
+    assert evaluate("--metrics", "ssim,psnr").exit_code == 0
+    refused("curves are of clip_text or style_accuracy", folders.out)
+    assert evaluate().exit_code == 0
+    csv = folders.out / "evaluation.csv"
+    whole = csv.read_text()
+    csv.write_text(whole.replace("psnr", "lpips", 1))
+    refused("has other columns than evaluation.json", folders.out)
+    csv.write_text(whole)
+    os.utime(csv, (0, 0))
+    refused("is older than what the folder has of", folders.out)
+    (folders.out / "evaluation.json").write_text("{}")
+    refused("is not as this version of sdcorrect writes it", folders.out)
 
 
 def test_a_picture_that_is_missing_somewhere_counts_nowhere(
@@ -117,7 +175,7 @@ def test_what_is_no_curve_is_one_line(
         (("--frontier", half, whole, "--csv", tmp_path / "all.csv"), "are of one folder"),
         (("--frontier", half, same), "both have sdedit at strength 0.5; give each strength once"),
         (("--frontier", half, other), "differ in seed (0, 3); a curve is of one job"),
-        (("--frontier", half, whole, "--metrics", "ssim,psnr"), "--frontier is of clip_text or"),
+        (("--frontier", half, whole, "--metrics", "ssim,psnr"), "curves are of clip_text or"),
     ):
         result = measured(*arguments)
         assert result.exit_code == 2, (arguments, result.output)

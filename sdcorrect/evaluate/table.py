@@ -1,0 +1,138 @@
+"""An evaluation as a table for a paper, in Markdown or LaTeX."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from sdcorrect.errors import UsageError, printable
+from sdcorrect.evaluate.results import Comparison, Evaluation, Mean
+from sdcorrect.evaluate.statistics import LEAST_PAIRS
+from sdcorrect.output.files import write_atomically
+
+SUFFIXES = (".md", ".tex")
+#: What metrics are called in print.
+NAMES = {
+    "ssim": "SSIM",
+    "psnr": "PSNR, dB",
+    "mse": "MSE",
+    "lpips": "LPIPS",
+    "structure_distance": "structure distance",
+    "clip_image": "CLIP, image",
+    "clip_text": "CLIP, text",
+    "style_accuracy": "style accuracy",
+}
+_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+}
+
+Row = Sequence[str]
+
+
+def check_table(file: Path) -> None:
+    """Raises UsageError where its name says no format."""
+    if file.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"--table {printable(file)}: give the file a name that ends in {' or '.join(SUFFIXES)}"
+        )
+
+
+def write_table(evaluations: Sequence[tuple[float, Evaluation]], file: Path) -> None:
+    """A row for each variant, of each strength where there are several folders.
+
+    Args:
+        evaluations: strength and evaluation of each folder, all of one job and by the same metrics.
+
+    Raises:
+        SdcorrectError: the file cannot be written.
+    """
+    form = _markdown if file.suffix.lower() == ".md" else _latex
+    (_, first), *others = evaluations
+    head = ["recipe", "n", *(_head(first, name) for name in first.metrics), "seconds ↓", "evaluations ↓"]
+    rows = [row for _, found in evaluations for row in _rows(found)]
+    if others:
+        head.insert(0, "strength")
+        by_strength = sorted(evaluations, key=lambda pair: pair[0])
+        rows = [[f"{strength:g}", *row] for strength, found in by_strength for row in _rows(found)]
+    text = form(head, rows, _note(first))
+    write_atomically(file, text.encode(), temporary=file.with_name(f".{file.name}.tmp"))
+
+
+def number(value: float | None, mean: Mean, sign: str = "") -> str:
+    """`value` with as many digits as give `mean` four that count."""
+    if value is None:
+        return "-"
+    magnitude = math.floor(math.log10(abs(mean.mean))) if mean.mean else 0
+    return f"{value:{sign}.{min(max(3 - magnitude, 0), 5)}f}"
+
+
+def p_value(against: Comparison | None) -> str:
+    """`-` where there is none: of the base, and of too few pictures."""
+    if against is None or against.p is None:
+        return "-"
+    return "< 0.0001" if against.p < 1e-4 else f"{against.p:.4f}"
+
+
+def _head(evaluation: Evaluation, name: str) -> str:
+    kind = name.removesuffix("_truth")
+    called = NAMES.get(kind, kind) + (" to the truth" if kind != name else "")
+    return f"{called} {'↑' if evaluation.metrics[name].better == 'higher' else '↓'}"
+
+
+def _rows(evaluation: Evaluation) -> Iterator[list[str]]:
+    top = next(iter(evaluation.variants.values()))  # a column has the decimals of its first number
+    for variant, result in evaluation.variants.items():
+        cells = [variant, str(result.pictures)]
+        for name, mean in result.metrics.items():
+            p, notes = p_value(result.against_base.get(name)), []
+            if mean.n != result.pictures:
+                notes.append(f"n {mean.n}")
+            if p != "-":
+                notes.append(f"p {p}")
+            in_brackets = f" ({', '.join(notes)})" if notes else ""
+            cells.append(number(mean.mean, top.metrics[name]) + in_brackets)
+        cells += [number(result.seconds.mean, top.seconds), f"{result.unet_evaluations.mean:g}"]
+        yield cells
+
+
+def _note(evaluation: Evaluation) -> str:
+    return (
+        f"Means over n pictures, profile {evaluation.profile}. p: Wilcoxon's signed-rank test, "
+        f"two-sided, to {evaluation.base} on the pictures of both, given from n = {LEAST_PAIRS} on. "
+        "Seconds and U-Net evaluations are those of one picture."
+    )
+
+
+def _markdown(head: Row, rows: Sequence[Row], note: str) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in escaped), "", note, ""])
+
+
+def _latex(head: Row, rows: Sequence[Row], note: str) -> str:
+    def line(cells: Row, escape: Callable[[str], str]) -> str:
+        return f"{' & '.join(map(escape, cells))} \\\\"
+
+    body = [line(row, _escaped) for row in rows]
+    return "\n".join(
+        [
+            f"% {note}",
+            r"% \usepackage{booktabs}",
+            rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+            r"\toprule",
+            line(head, _escaped),
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def _escaped(text: str) -> str:
+    return "".join(_LATEX.get(c, c) for c in text)
