@@ -1,7 +1,6 @@
 """The output folder's `job.json`, as one shard of the job takes it up and leaves it."""
 
 import platform
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 
 from sdcorrect import __version__
 from sdcorrect.config import Job, absolute_paths
-from sdcorrect.inputs.items import Item
+from sdcorrect.inputs.items import Found
 from sdcorrect.models import Model
 from sdcorrect.output.files import locked
 from sdcorrect.output.folder import OutputFolder
@@ -79,14 +78,14 @@ class JobEntry:
         translator: Translator,
         fingerprint: Fingerprint,
         ledger: Ledger,
-        items: Sequence[Item],
+        found: Found,
     ) -> None:
         self.job = job
         self.shard = shard
         self.translator = translator
         self.fingerprint = fingerprint
         self.ledger = ledger
-        self.items = items  #: of all shards
+        self.found = found  #: of all shards
 
     def take_up(self, *, overwrite: bool) -> None:
         """Compare the folder's job with this one, and write it where it is new or has grown.
@@ -103,7 +102,7 @@ class JobEntry:
             if before and before.fingerprint.settings == fingerprint.settings:
                 variants = {**before.fingerprint.variants, **fingerprint.variants}
                 fingerprint = fingerprint.model_copy(update={"variants": variants})
-            content = self._content(fingerprint)
+            content = self._content(fingerprint, before)
             told = {"job", "fingerprint", "num_shards", "pictures"}
             if self.shard.count == 1:
                 told |= {"counts", "unet_evaluations"}  # which a run that was killed has not told
@@ -124,10 +123,10 @@ class JobEntry:
             with locked(job_lock(out), wait=True):
                 job_file = OutputFolder(out).find_job()
                 fingerprint = job_file.fingerprint if job_file else self.fingerprint
-                write_job(out, self._content(fingerprint), self.ledger.temporary)
+                write_job(out, self._content(fingerprint, job_file), self.ledger.temporary)
 
-    def _content(self, fingerprint: Fingerprint) -> JobFile:
-        folder, model = OutputFolder(self.job.output.path, fingerprint), self.translator.model
+    def _content(self, fingerprint: Fingerprint, before: JobFile | None) -> JobFile:
+        model = self.translator.model
         return JobFile(
             sdcorrect=__version__,
             written=datetime.now(timezone.utc),
@@ -135,13 +134,21 @@ class JobEntry:
             fingerprint=fingerprint,
             model=ModelInfo(name=model.name, identity=model.identity),
             num_shards=self.shard.count,
-            pictures=len(self.items),
+            pictures=len(self.found.keys),
             effective_steps={
                 name: method.effective_steps for name, method in self.translator.methods.items()
             },
             **_machine(model.device),
-            **totals(standings(folder, self.items, fingerprint.variants), folder.summaries()),
+            **self._totals(fingerprint, before),
         )
+
+    def _totals(self, fingerprint: Fingerprint, before: JobFile | None) -> dict[str, Any]:
+        """What came of the whole job; of one in shards, which see themselves alone, when merged."""
+        if self.shard.count > 1:
+            told = {"counts", "unet_evaluations", "seconds", "shards"}
+            return before.model_dump(include=told) if before else {}
+        folder = OutputFolder(self.job.output.path, fingerprint)
+        return totals(standings(folder, self.found.items, fingerprint.variants), folder.summaries())
 
 
 def _machine(device: torch.device) -> dict[str, Any]:

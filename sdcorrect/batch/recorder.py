@@ -42,7 +42,7 @@ class Recorder:
         translator: Translator,
         fingerprint: Fingerprint,
         ledger: Ledger,
-        outputs: Set[Path],
+        outputs: Set[str],
     ) -> None:
         self.job = job
         self.translator = translator
@@ -159,7 +159,7 @@ class Recorder:
             self._remove(path)
         if known and known.output and Path(known.output) != path:
             earlier = Path(known.output)
-            if earlier.relative_to(record.variant) not in self.outputs:
+            if earlier.relative_to(record.variant).as_posix() not in self.outputs:
                 logger.warning(
                     "%s: is %s under the name of an earlier run; it counts nowhere, and stays until you "
                     "remove it",

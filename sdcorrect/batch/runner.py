@@ -15,7 +15,7 @@ from sdcorrect.batch.workload import Workload
 from sdcorrect.config import Job
 from sdcorrect.errors import PictureError, SdcorrectError, printable
 from sdcorrect.inputs.beside import Beside
-from sdcorrect.inputs.items import Item, find_items
+from sdcorrect.inputs.items import Found, Item, find
 from sdcorrect.inputs.pictures import Picture, Sizing, read_picture, sha256_of
 from sdcorrect.models import Model
 from sdcorrect.output.files import locked
@@ -70,7 +70,7 @@ class ShardRun:
         retry_failed: bool = False,
         fail_fast: bool = False,
         check: Callable[[], None] = lambda: None,
-        items: list[Item] | None = None,
+        found: Found | None = None,
     ) -> None:
         self.job = job
         self.model = model
@@ -78,9 +78,8 @@ class ShardRun:
         self.retry_failed = retry_failed
         self.fail_fast = fail_fast
         self.check = check
-        everything = find_items(job) if items is None else items
-        self._keys = {item.key for item in everything}
-        self.items = [item for item in everything if shard.has(item.key)]
+        everything = found or find(job)
+        self.items = everything.part(shard.has)
         self.sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
         self.beside = Beside(job, self.sizing)
         self.translator = Translator.of_job(job, model, job.recipes)
@@ -92,9 +91,7 @@ class ShardRun:
         self.ledger = Ledger(job.output.path, shard)
         self.entry = JobEntry(job, shard, self.translator, self.fingerprint, self.ledger, everything)
         self.attempts = Attempts(self.translator, batch_size=job.batch_size, job_seed=job.seed)
-        self.recorder = Recorder(
-            job, self.translator, self.fingerprint, self.ledger, {item.output for item in everything}
-        )
+        self.recorder = Recorder(job, self.translator, self.fingerprint, self.ledger, everything.outputs)
         self.work = Workload(len(self.items) * len(self.tally), cache(self.translator.evaluations))
 
     def records(self) -> Iterator[Record | None]:
@@ -125,7 +122,7 @@ class ShardRun:
 
     def gone(self) -> list[str]:
         """The outputs that earlier runs have left of pictures that the job does not cover any more."""
-        return self.ledger.gone(self._keys)
+        return self.ledger.gone({item.key for item in self.items})
 
     @contextmanager
     def _checked(self) -> Iterator[None]:

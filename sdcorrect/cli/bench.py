@@ -143,7 +143,7 @@ def bench(
             judge(
                 load_job(None, settings | {"variants": names}),
                 fitting,
-                found.items,
+                found,
                 TRUTH if input_ is None and reference is None else reference,
                 OTHER_STYLES if input_ is None else (),
                 page or output / "leaderboard.md",

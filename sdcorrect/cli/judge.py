@@ -14,14 +14,14 @@ from sdcorrect.errors import SdcorrectError, printable
 
 if TYPE_CHECKING:
     from sdcorrect.evaluate.leaderboard import Board
-    from sdcorrect.inputs.items import Item
+    from sdcorrect.inputs.items import Found
     from sdcorrect.models import Model
 
 
 def judge(
     job: Job,
     model: "Model",
-    items: "list[Item]",
+    found: "Found",
     truth: Path | None,
     other_styles: Sequence[str],
     page: Path,
@@ -35,7 +35,7 @@ def judge(
     """
     from sdcorrect.evaluate.leaderboard import leaderboard, page_of
 
-    _translate(job, model, items)
+    _translate(job, model, found)
     with working("measuring"):
         board = leaderboard(job.output.path, truth, other_styles)
     _show(board)
@@ -47,12 +47,12 @@ def judge(
     out.print(f"page: {printable(page)}  pictures: {printable(job.output.path)}/<recipe>/")
 
 
-def _translate(job: Job, model: "Model", items: "list[Item]") -> None:
+def _translate(job: Job, model: "Model", found: "Found") -> None:
     from sdcorrect.batch.runner import ShardRun
     from sdcorrect.output.shards import Shard
 
     with stop_on_signals() as stop:
-        run = ShardRun(job, model, Shard(), check=stop.check, items=items)
+        run = ShardRun(job, model, Shard(), check=stop.check, found=found)
         stop.heeded = True
         with following("translating", len(run.items) * len(run.tally)) as shown:
             for _ in run.records():

@@ -189,12 +189,12 @@ def _show_plan(job: Job, num_shards: int | None, shard_index: int | None) -> Non
     found = look(job)
     shard = _choose_shard(job, num_shards, shard_index, claim=False)
     tell_left_out(found)
-    items = [item for item in found.items if shard.has(item.key)]
+    pictures = sum(map(shard.has, found.keys))
     out.print(json.dumps(job.model_dump(mode="json"), indent=2))
     names = ", ".join(recipe.name for recipe in job.recipes)
     part = f" (shard {shard})" if shard.count > 1 else ""
     folder = printable(job.output.path)
-    out.print(f"would translate {len(items)} pictures{part} by {names} into {folder}")
+    out.print(f"would translate {pictures} pictures{part} by {names} into {folder}")
 
 
 def _translate(
@@ -216,7 +216,7 @@ def _translate(
     quiet_libraries()
     with working(f"loading {job.model}"):
         model = load(job)
-    run = ShardRun(job, model, shard, check=stop.check, items=found.items, **options)
+    run = ShardRun(job, model, shard, check=stop.check, found=found, **options)
     stop.heeded = True
     failures = _follow(run, events)
     if not events.shown:

@@ -3,10 +3,11 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from posixpath import splitext
+from posixpath import normpath, splitext
 
 from sdcorrect.config import BENCHMARK_SUFFIXES, LIST_SUFFIXES, Job, placeholders
 from sdcorrect.errors import PictureError, UsageError, printable
@@ -46,12 +47,60 @@ def seed_of(item: Item, sha256: str, job_seed: int) -> int:
     return int.from_bytes(digest[:4], "big")
 
 
-@dataclass(frozen=True)
 class Found:
-    """The pictures of a job, and what is to be told of what lies among them."""
+    """The pictures of a job, and what is to be told of what lies among them.
 
-    items: list[Item]
-    notices: tuple[str, ...]
+    What a picture is called depends neither on `limit` nor on the shard, so all have names; what is
+    asked of one, its caption read with it, is put together for those that are wanted.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        folder: Path,
+        rows: Mapping[str, ListRow],
+        outputs: Mapping[str, str],
+        notices: tuple[str, ...],
+    ) -> None:
+        self._job = job
+        self._folder = folder
+        self._rows = rows
+        self._outputs = outputs
+        self._filler = PromptFiller(job.input)
+        self.notices = notices
+        self.keys = list(rows)[: job.limit]
+
+    @cached_property
+    def items(self) -> list[Item]:
+        return self.part(lambda _: True)
+
+    @property
+    def outputs(self) -> Set[str]:
+        """Where the pictures go below a variant's folder."""
+        return {normpath(self._outputs[key]) for key in self.keys}
+
+    def part(self, has: Callable[[str], bool]) -> list[Item]:
+        """The items of those keys that `has` holds true of."""
+        return [self._item(key, self._rows[key]) for key in self.keys if has(key)]
+
+    def _item(self, key: str, row: ListRow) -> Item:
+        job, source = self._job, self._folder / (row.path or key)
+        prompt = row.prompt or job.prompt
+        negative_prompt = job.negative_prompt if row.negative_prompt is None else row.negative_prompt
+        source_prompt = job.source_prompt if row.source_prompt is None else row.source_prompt
+        mask_words = (row.mask_words or job.mask_words) if job.mask == WORDS else None
+        problem = None if prompt else "the list gives it no prompt, nor does the job"
+        if job.mask == WORDS and not mask_words:
+            problem = "the list gives it no mask_words, nor does the job"
+        try:
+            prompt = self._filler.fill(prompt, source, key)
+            negative_prompt = self._filler.fill(negative_prompt, source, key)
+            source_prompt = source_prompt and self._filler.fill(source_prompt, source, key)
+            mask_words = mask_words and self._filler.fill(mask_words, source, key)
+        except PictureError as error:
+            problem = str(error)
+        asked = prompt, negative_prompt, source_prompt, row.seed, mask_words
+        return Item(source, key, Path(self._outputs[key]), *asked, problem)
 
 
 def find_items(job: Job) -> list[Item]:
@@ -61,8 +110,6 @@ def find_items(job: Job) -> list[Item]:
 
 def find(job: Job) -> Found:
     """The pictures that `job` covers: those of a list in its order, all others sorted by path.
-
-    What a picture is called depends neither on `limit` nor on the shard.
 
     Raises:
         UsageError: there is no such input, no picture in it, a list, caption or class file that
@@ -75,10 +122,7 @@ def find(job: Job) -> Found:
     _check_places(
         job, outputs.values(), (os.path.join(folder, row.path or key) for key, row in rows.items())
     )
-    filler = PromptFiller(job.input)
-    keys = list(rows)[: job.limit]
-    items = [_item(job, filler, folder, key, rows[key], outputs[key]) for key in keys]
-    return Found(items, left_out.told())
+    return Found(job, folder, rows, outputs, left_out.told())
 
 
 def _as_format(output: str, job: Job) -> str:
@@ -91,26 +135,6 @@ def _as_format(output: str, job: Job) -> str:
             f"output {printable(output)}: the job writes {job.output.format}; give that suffix or none"
         )
     return f"{output}.{job.output.format}"
-
-
-def _item(job: Job, filler: PromptFiller, folder: Path, key: str, row: ListRow, output: str) -> Item:
-    source = folder / (row.path or key)
-    prompt = row.prompt or job.prompt
-    negative_prompt = job.negative_prompt if row.negative_prompt is None else row.negative_prompt
-    source_prompt = job.source_prompt if row.source_prompt is None else row.source_prompt
-    mask_words = (row.mask_words or job.mask_words) if job.mask == WORDS else None
-    problem = None if prompt else "the list gives it no prompt, nor does the job"
-    if job.mask == WORDS and not mask_words:
-        problem = "the list gives it no mask_words, nor does the job"
-    try:
-        prompt = filler.fill(prompt, source, key)
-        negative_prompt = filler.fill(negative_prompt, source, key)
-        source_prompt = source_prompt and filler.fill(source_prompt, source, key)
-        mask_words = mask_words and filler.fill(mask_words, source, key)
-    except PictureError as error:
-        problem = str(error)
-    asked = prompt, negative_prompt, source_prompt, row.seed, mask_words
-    return Item(source, key, Path(output), *asked, problem)
 
 
 def _rows(job: Job, left_out: LeftOut) -> tuple[Path, dict[str, ListRow]]:

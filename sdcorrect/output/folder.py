@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import ValidationError
 
@@ -17,7 +17,7 @@ from sdcorrect.errors import PictureError, SdcorrectError, UsageError, one_line,
 from sdcorrect.inputs.items import Item
 from sdcorrect.output.files import is_plain, plain, read_plain, refuse_link
 from sdcorrect.output.records import RECORD, Done, Fingerprint, JobFile, Record, Status, Summary
-from sdcorrect.output.shards import Shard
+from sdcorrect.output.shards import ALL, Shard
 
 #: More than any job, any summary, or any record of a picture has, bytes.
 MAX_FILE, MAX_LINE = 1 << 26, 1 << 24
@@ -116,8 +116,10 @@ class OutputFolder:
                 latest[key] = record
         return latest
 
-    def lines(self) -> Iterator[Record]:
-        """All records of every shard, in the order of the files and of their lines.
+    def lines(self, shard: Shard = ALL) -> Iterator[Record]:
+        """All records of the pictures of `shard`, in the order of the files and of their lines.
+
+        Of another division's files those are read alone that can tell of such pictures.
 
         A last line without its end is one that is being written, or that a kill has torn: it is no
         record.
@@ -126,6 +128,9 @@ class OutputFolder:
             UsageError: a file of records cannot be read.
         """
         for file in self._files("*.jsonl"):
+            written_by = Shard.parse(file.stem)
+            if written_by and not shard.meets(written_by):
+                continue
             damaged = []
             try:
                 with open(file, "rb", opener=plain) as stream:
@@ -135,7 +140,9 @@ class OutputFolder:
                         if not line.endswith(b"\n"):
                             break
                         try:
-                            yield RECORD.validate_python(json.loads(line))
+                            content = json.loads(line)
+                            if shard == written_by or shard.has(_key_of(content)):
+                                yield RECORD.validate_python(content)
                         except (ValueError, RecursionError):
                             damaged.append(number)
             except OSError as error:
@@ -199,6 +206,14 @@ class OutputFolder:
             return []
         except OSError as error:
             raise _unreadable(folder, error) from None
+
+
+def _key_of(record: Any) -> str:
+    """Raises ValueError where `record` is none."""
+    try:
+        return str(record["input"]["path"])
+    except (LookupError, TypeError):
+        raise ValueError("no record") from None
 
 
 def _read_summary(file: Path) -> Summary:

@@ -47,8 +47,8 @@ class Known:
 class Ledger:
     """The records of one shard, in an output folder that other shards may be writing to.
 
-    Opened under the shard's lock. What other shards, or another division of the job, have recorded
-    is known too.
+    Opened under the shard's lock. What another division of the job has recorded of its pictures is known
+    too.
     """
 
     def __init__(self, out: Path, shard: Shard) -> None:
@@ -71,7 +71,7 @@ class Ledger:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self.temporary.unlink(missing_ok=True)
             _cut_torn_line(self._file)
-        for record in self.folder.lines():
+        for record in self.folder.lines(self.shard):
             known = self._known.get((record.input.path, record.variant))
             if known is None or known.attempt <= record.attempt:
                 self._learn(record)

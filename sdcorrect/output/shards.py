@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -54,7 +55,14 @@ class Shard:
         return cls(int.from_bytes(digest[:8], "big") % count, count)
 
     def has(self, key: str) -> bool:
-        return self == Shard.of(key, self.count)
+        return self.count == 1 or self == Shard.of(key, self.count)
+
+    def meets(self, other: "Shard") -> bool:
+        """Whether a picture can be of both: one number has these remainders by the two counts."""
+        return (self.index - other.index) % gcd(self.count, other.count) == 0
+
+
+ALL = Shard()  #: of all pictures
 
 
 def choose_shard(

@@ -97,10 +97,10 @@ def test_a_damaged_line_is_told_and_its_picture_is_not_known(
 
 def test_the_last_attempt_counts_in_whatever_file_and_by_whatever_clock(tmp_path: Path) -> None:
     ahead = BEGAN + timedelta(days=1)
-    opened(tmp_path, Shard(0, 2)).append(record("a", attempt=2, prompt="later"))
-    opened(tmp_path, Shard(1, 2)).append(record("a", finished=ahead, prompt="earlier"))
+    opened(tmp_path, Shard.of("a", 2)).append(record("a", attempt=2, prompt="later"))
+    opened(tmp_path, Shard.of("a", 3)).append(record("a", finished=ahead, prompt="earlier"))
     assert OutputFolder(tmp_path).records()["a", "correct"].prompt == "later"
-    known = opened(tmp_path, Shard(1, 2)).known("a", "correct")
+    known = opened(tmp_path, Shard.of("a", 3)).known("a", "correct")
     assert known is not None and known.attempt == 2
 
 
@@ -142,6 +142,30 @@ def test_what_is_begun_anew_in_shards_counts_after_the_records_that_stay(tmp_pat
     assert anew.known("a", "correct") is None
     anew.append(record("a", attempt=anew.next_attempt("a", "correct"), seed=7))
     assert OutputFolder(tmp_path).records()["a", "correct"].seed == 7
+
+
+@given(st.sets(NAMES, max_size=8), st.integers(1, 6), st.integers(1, 6))
+def test_a_shard_knows_what_any_division_recorded_of_its_own_pictures_and_no_more(
+    names: set[str], before: int, now: int
+) -> None:
+    with TemporaryDirectory() as folder:
+        out = Path(folder)
+        for name in sorted(names):
+            opened(out, Shard.of(name, before)).append(record(name))
+        for index in range(now):
+            ledger = opened(out, shard := Shard(index, now))
+            known = {name for name in names if ledger.known(name, "correct")}
+            assert known == {name for name in names if shard.has(name)}
+
+
+def test_a_shard_does_not_read_what_cannot_be_of_its_pictures(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "records").mkdir()
+    for shard in ("1-of-100", "3-of-50", "7-of-100"):
+        (tmp_path / "records" / f"{shard}.jsonl").write_text("no record\n")
+    opened(tmp_path, Shard(7, 100))
+    assert [message.split("/")[-1].split(":")[0] for message in caplog.messages] == ["7-of-100.jsonl"]
 
 
 def test_the_end_of_a_long_file_is_found_from_its_end(
