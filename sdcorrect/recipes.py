@@ -176,8 +176,8 @@ class Recipe(_Frozen):
     noise maps that lead the source from each to the next; noise may be that of `noise_shift` steps
     later, and the last map be limited or left out. With `source: noised` there is no inversion: the
     source is noised anew beside the target at each step, and the target moves by what the two
-    predictions differ in. There `eta` is DDIM's, `noise: posterior` draws by it, and `step_to: clean` goes to the clean
-    picture at each step, which is then noised again.
+    predictions differ in. There `eta` is DDIM's, `noise: posterior` draws by it, and `step_to: clean`
+    goes to the clean picture at each step, which is then noised again.
 
     The single evaluation is at `timestep`, in the paper 1. At any timestep it reads the clean latents x0
     as they are; with `scale_input` it reads sqrt(a_t) x0, which is the noised latents of that timestep
