@@ -1,7 +1,7 @@
 """What recipes cost, measured side by side on the same pictures in one process."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,10 +13,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sdcorrect.config import Job
+from sdcorrect.config import Job, load_job
+from sdcorrect.errors import UsageError
 from sdcorrect.inputs.hints import canny
 from sdcorrect.models import Model
 from sdcorrect.models.clock import Clock
+from sdcorrect.recipes import BUILT_IN
 from sdcorrect.translate import Request, Translator
 
 #: In a round, recipes that take at most one in so many of the seconds of the dearest run so often.
@@ -85,6 +87,19 @@ class Stopwatch:
     @property
     def whole(self) -> float:
         return self._clock.seconds.get("whole", 0.0)
+
+
+def all_fitting(model: Model, settings: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
+    """The built-in recipes that `model` and a job of `settings` take, and why the others do not fit."""
+    left_out = {}
+    for name in BUILT_IN:
+        try:
+            job = load_job(None, {**settings, "variants": [name]})
+            translator = Translator.of_job(job, model, job.recipes)
+            translator.check_prompts(job.prompt, job.source_prompt)
+        except UsageError as error:
+            left_out[name] = str(error)
+    return [name for name in BUILT_IN if name not in left_out], left_out
 
 
 def compare(

@@ -4,6 +4,7 @@ Imports no torch, so that a recipe is checked and listed without loading a model
 """
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -27,11 +28,16 @@ from sdcorrect.core.plan import (
     ONE_STEP,
     Block,
     Injection,
+    Inversion,
+    Maps,
+    Noising,
     Plan,
     Reuse,
     SchedulerName,
+    SourceBranch,
     Statistics,
     TensorName,
+    Told,
     Window,
     Words,
 )
@@ -137,8 +143,10 @@ class Inject(_Frozen):
 #: The settings that mean something under one kind of inversion alone.
 _OF_INVERSION = {
     "one-step": ("timestep", "scale_input"),
-    "full": ("inversion_steps", "inversion_prompt", "inversion_guidance"),
+    "full": ("inversion_steps", "inversion_iterations", "inversion_average"),
+    "ddpm": ("noise_shift", "last_map", "last_map_norm"),
 }
+_OF_NOISED = ("source_guidance", "eta", "noise", "step_to")
 
 
 def _check_name(name: str) -> str:
@@ -160,10 +168,23 @@ class Recipe(_Frozen):
     (the paper's correction). With a full inversion the source runs beside the target, and the tensors
     at each step are those of the source at that step: `source: inverted` is the inversion's own latents,
     `source: sampled` denoises them anew, with guidance, from where the inversion ended.
+    `source_branch_prompt` is what that branch is told; without it, what the inversion was told. A full
+    inversion may evaluate each step several times (`inversion_iterations`), which brings it nearer to
+    a fixed point, and go by the mean of some of these evaluations (`inversion_average`, half-open).
+
+    With `inversion: ddpm` the source is noised for each timestep by itself, and the target takes the
+    noise maps that lead the source from each to the next; noise may be that of `noise_shift` steps
+    later, and the last map be limited or left out. With `source: noised` there is no inversion: the
+    source is noised anew beside the target at each step, and the target moves by what the two
+    predictions differ in. There `eta` is DDIM's, `noise: posterior` draws by it, and `step_to: clean` goes to the clean
+    picture at each step, which is then noised again.
 
     The single evaluation is at `timestep`, in the paper 1. At any timestep it reads the clean latents x0
     as they are; with `scale_input` it reads sqrt(a_t) x0, which is the noised latents of that timestep
     with their noise left out.
+
+    `unconditional: source` tells the unconditional branch the source prompt instead of the negative one.
+    `guidance_threshold` leaves guidance out where it is weakest, over that part of the picture.
 
     The settings from `steps` on are the job's where a recipe leaves them out; where it has its own, the
     method is not itself without them, and they hold whatever the job says. With `solver_steps`, `steps`
@@ -172,56 +193,136 @@ class Recipe(_Frozen):
 
     name: RecipeName
     summary: str = ""
-    inversion: Literal["none", "one-step", "full"] = "none"
+    inversion: Inversion = "none"
     timestep: Timestep = ONE_STEP
     scale_input: StrictBool = False
     inversion_steps: Annotated[StrictInt, Field(ge=1, le=999)] | None = None
     inversion_prompt: Literal["empty", "source"] = "empty"
-    inversion_guidance: Annotated[StrictFloat, Field(ge=0)] = 1.0
+    inversion_guidance: StrictFloat = 1.0
+    inversion_iterations: Annotated[StrictInt, Field(ge=1, le=100)] = 1
+    inversion_average: tuple[StrictInt, StrictInt] | None = None
+    noise_shift: Annotated[StrictInt, Field(ge=0, le=10)] = 0
+    last_map: StrictBool = True
+    last_map_norm: Annotated[StrictFloat, Field(gt=0)] | None = None
     start: Literal["noise", "inverted"] = "noise"
-    source: Literal["inverted", "sampled"] = "inverted"
+    source: SourceBranch = "inverted"
+    source_branch_prompt: Told | None = None
+    source_guidance: Annotated[StrictFloat, Field(ge=0)] = 1.0
+    eta: Annotated[StrictFloat, Field(ge=0, le=1)] = 0.0
+    noise: Literal["anew", "posterior"] = "anew"
+    step_to: Literal["next", "clean"] = "next"
     inject: tuple[Inject, ...] = ()
     words: Words | None = None
     posterior: Posterior = "sample"
+    unconditional: Literal["negative", "source"] = "negative"
     guidance_window: WindowField = ALWAYS
+    guidance_threshold: Annotated[StrictFloat, Field(gt=0, lt=1)] | None = None
     reuse_every: Annotated[StrictInt, Field(ge=2)] | None = None
+    model: Literal["any", "turbo"] = "any"
     steps: Annotated[StrictInt, Field(ge=1, le=999)] | None = None
+    strength: Annotated[StrictFloat, Field(gt=0, le=1)] | None = None
     guidance_scale: Annotated[StrictFloat, Field(ge=0)] | None = None
     negative_prompt: str | None = None
     scheduler: SchedulerName | None = None
     solver_steps: Annotated[StrictInt, Field(ge=1, le=999)] | None = None
+    steps_offset: Annotated[StrictInt, Field(ge=0, le=1)] | None = None
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        if self.inject and self.inversion == "none":
-            raise ValueError("what is injected comes from an inversion: set inversion: one-step or full")
+        for complaint in (*self._about_inversion(), *self._about_source(), *self._about_solver()):
+            raise ValueError(complaint)
+        return self
+
+    def _is_default(self, setting: str) -> bool:
+        # not whether it was set: a recipe that was written out whole is read back
+        default = type(self).model_fields[setting].default
+        return bool(getattr(self, setting) == default)
+
+    def _about_inversion(self) -> Iterator[str]:
+        if self.inject and self.inversion == "none" and self.source != "noised":
+            yield (
+                "what is injected comes from an inversion: set inversion: one-step or full, or "
+                "source: noised"
+            )
         for inversion, settings in _OF_INVERSION.items():
             for setting in settings:
-                # not whether it was set: a recipe that was written out whole is read back
-                is_default = getattr(self, setting) == type(self).model_fields[setting].default
-                if not is_default and self.inversion != inversion:
-                    raise ValueError(f"{setting} needs inversion: {inversion}")
-        if self.start == "inverted" and self.inversion != "full":
-            raise ValueError("start: inverted needs inversion: full")
-        if self.source == "sampled" and self.start != "inverted":
-            raise ValueError("source: sampled needs start: inverted, where source and target part")
+                if not self._is_default(setting) and self.inversion != inversion:
+                    yield f"{setting} needs inversion: {inversion}"
+        for setting in ("inversion_prompt", "inversion_guidance"):
+            if not self._is_default(setting) and self.inversion not in ("full", "ddpm"):
+                yield f"{setting} needs inversion: full or ddpm"
+        if self.start == "inverted" and self.inversion not in ("full", "ddpm"):
+            yield "start: inverted needs inversion: full or ddpm"
+        if self.inversion == "ddpm" and self.start != "inverted":
+            yield "inversion: ddpm leads from its own latents: set start: inverted"
         if self.inversion_guidance != 1 and self.inversion_prompt != "source":
-            raise ValueError("inversion_guidance is towards a prompt: set inversion_prompt: source")
+            yield "inversion_guidance is towards a prompt: set inversion_prompt: source"
+        if self.inversion_average is not None:
+            first, last = self.inversion_average
+            if not 0 <= first < last <= self.inversion_iterations:
+                yield (
+                    "inversion_average is two numbers of evaluations, "
+                    f"0 <= first < last <= inversion_iterations ({self.inversion_iterations})"
+                )
+
+    def _about_source(self) -> Iterator[str]:
+        if self.source == "sampled" and self.start != "inverted":
+            yield "source: sampled needs start: inverted, where source and target part"
+        if self.source == "sampled" and self.inversion == "ddpm":
+            yield "inversion: ddpm has the source's latents at each step: leave source out"
+        if self.source == "noised" and (self.inversion != "none" or self.start != "noise"):
+            yield "source: noised takes the place of an inversion: leave inversion and start out"
+        for setting in _OF_NOISED:
+            if not self._is_default(setting) and self.source != "noised":
+                yield f"{setting} needs source: noised"
+        if self.noise == "posterior" and not self.eta:
+            yield "noise: posterior draws by eta, which is 0: set eta"
+        if self.step_to == "clean" and self.eta:
+            yield "step_to: clean draws all noise anew: leave eta out"
         if any(i.tensor == "cross-attention" for i in self.inject) != (self.words is not None):
-            raise ValueError("words (replace, refine, reweight) and a cross-attention need each other")
-        if self.words and self.source != "sampled":
-            raise ValueError("cross-attention is that of the source prompt: set source: sampled")
-        if self.solver_steps and self.scheduler in (None, "ddim"):
-            raise ValueError(
-                "solver_steps is for another solver than DDIM: set scheduler: dpm++, unipc or lcm"
+            yield "words (replace, refine, reweight) and a cross-attention need each other"
+        if self.words and self._source_is_told != "source":
+            yield (
+                "cross-attention is that of the source prompt: set source: sampled, or "
+                "source_branch_prompt: source"
             )
+        if self.source_branch_prompt and not self._runs_along:
+            yield "source_branch_prompt needs a branch: set inversion: full or ddpm, or source: noised"
+
+    def _about_solver(self) -> Iterator[str]:
+        if self.solver_steps and self.scheduler in (None, "ddim"):
+            yield "solver_steps is for another solver than DDIM: set scheduler: dpm++, unipc or lcm"
         if self.inversion == "full" and self.scheduler not in (None, "ddim"):
-            raise ValueError("inversion: full goes along the steps of DDIM: leave scheduler out")
-        return self
+            yield "inversion: full goes along the steps of DDIM: leave scheduler out"
+        if self.inversion == "ddpm" and self.scheduler not in (None, "ddim", "sde-dpm++"):
+            yield "inversion: ddpm goes along the steps of ddim or sde-dpm++"
+        if self.scheduler == "sde-dpm++" and self.inversion != "ddpm":
+            yield "sde-dpm++ goes along noise maps: set inversion: ddpm, or scheduler: dpm++"
+        if (self.eta or self.noise == "posterior") and self.scheduler not in (None, "ddim"):
+            yield "eta is DDIM's: leave scheduler out"
+
+    @property
+    def _runs_along(self) -> bool:
+        return self.inversion in ("full", "ddpm") or self.source == "noised"
+
+    @property
+    def _source_is_told(self) -> Told | None:
+        if not self._runs_along:
+            return None
+        if self.source_branch_prompt or self.source == "noised":
+            return self.source_branch_prompt or "source"
+        if self.words and self.source == "sampled":
+            return "source"
+        return self.inversion_prompt
+
+    def source_is_told(self) -> Told:
+        """What the source's branch is told; where it has none, what the inversion is."""
+        return self._source_is_told or "empty"
 
     @property
     def needs_source_prompt(self) -> bool:
-        return self.inversion_prompt == "source" or self.words is not None
+        told = "source" in (self.inversion_prompt, self.unconditional, self._source_is_told)
+        return told or self.words is not None
 
     def plan(self, layout: UNetLayout) -> Plan:
         """This recipe on a U-Net of `layout`.
@@ -244,6 +345,15 @@ class Recipe(_Frozen):
             Reuse(self.reuse_every) if self.reuse_every else None,
             self.timestep,
             self.scale_input,
+            self.inversion_iterations,
+            self.inversion_average,
+            Maps(self.noise_shift, self.last_map, self.last_map_norm)
+            if self.inversion == "ddpm"
+            else None,
+            Noising(self.source_guidance, self.eta, self.noise, self.step_to == "clean")
+            if self.source == "noised"
+            else None,
+            self.guidance_threshold,
         )
 
 
@@ -303,7 +413,7 @@ def _with_fast(name: str, summary: str, inject: tuple[Inject, ...]) -> tuple[Rec
     )
 
 
-def _pnp(name: str, summary: str, inversion_steps: int) -> Recipe:
+def _pnp(name: str, summary: str, inversion_steps: int, **settings: Any) -> Recipe:
     """Tumanyan et al., CVPR 2023, as the public diffusers version runs it.
 
     Q and K are what it copies; softmax(QK^T) of the source's Q and K is the source's self-attention.
@@ -322,33 +432,69 @@ def _pnp(name: str, summary: str, inversion_steps: int) -> Recipe:
         steps=50,
         guidance_scale=7.5,
         negative_prompt="ugly, blurry, black, low res, unrealistic",
+        **settings,
     )
 
 
-def _p2p(name: str, summary: str, words: Words) -> Recipe:
+#: From an inversion of 50 steps under the source prompt, in 50 steps.
+_INVERTED: dict[str, Any] = {
+    "inversion": "full",
+    "inversion_steps": 50,
+    "inversion_prompt": "source",
+    "start": "inverted",
+    "posterior": "mean",
+    "steps": 50,
+}
+
+
+def _p2p(name: str, summary: str, words: Words, max_tokens: int = 16 * 16, **settings: Any) -> Recipe:
     """Hertz et al., ICLR 2023: the branch of the prompt alone is edited, all over the U-Net."""
     return Recipe(
         name=name,
         summary=summary,
-        inversion="full",
-        inversion_steps=50,
-        inversion_prompt="source",
-        start="inverted",
-        source="sampled",
         inject=(
             Inject(tensor="cross-attention", blocks=_EVERYWHERE, window=(0, 0.4), branches="cond"),
             Inject(
                 tensor="self-attention",
                 blocks=_EVERYWHERE,
                 window=(0, 0.6),
-                max_tokens=16 * 16,
+                max_tokens=max_tokens,
                 branches="cond",
             ),
         ),
         words=words,
-        posterior="mean",
-        steps=50,
+        **_INVERTED,
+        **settings,
     )
+
+
+def _masactrl(name: str, summary: str, **settings: Any) -> Recipe:
+    """Cao et al., ICCV 2023: from step 4 of 50 and layer 10 of the U-Net's 16 on, decoder block 6."""
+    inject = (Inject(tensor="key-value", blocks=("second-attention+",), window=(0.08, 1)),)
+    return Recipe(
+        name=name,
+        summary=summary,
+        inject=inject,
+        **{**_INVERTED, "inversion_prompt": "empty"},
+        **settings,
+    )
+
+
+def _along_maps(name: str, summary: str, **settings: Any) -> Recipe:
+    """Along the noise maps of the source (Huberman-Spiegelglas et al., CVPR 2024)."""
+    return Recipe(
+        name=name,
+        summary=summary,
+        inversion="ddpm",
+        inversion_prompt="source",
+        start="inverted",
+        posterior="mean",
+        **settings,
+    )
+
+
+#: Ju et al., ICLR 2024: the source's branch is the inversion's own latents.
+_DIRECT: dict[str, Any] = {"source": "inverted", "steps_offset": 0}
 
 
 BUILT_IN: dict[str, Recipe] = {
@@ -403,24 +549,110 @@ BUILT_IN: dict[str, Recipe] = {
         ),
         _pnp("pnp", "Plug-and-Play: features and attention of a 999-step inversion", 999),
         _pnp("pnp-50", "Plug-and-Play with a 50-step inversion", 50),
-        _p2p("p2p", "Prompt-to-Prompt: word for word (needs source_prompt)", "replace"),
-        _p2p("p2p-refine", "Prompt-to-Prompt: a prompt with more words (needs source_prompt)", "refine"),
+        _pnp(
+            "pnp-direct",
+            "Plug-and-Play along an inversion under the source prompt",
+            50,
+            inversion_prompt="source",
+            source_branch_prompt="empty",
+        ),
+        _p2p("p2p", "Prompt-to-Prompt: word for word", "replace", source="sampled"),
+        _p2p("p2p-refine", "Prompt-to-Prompt: a prompt with more words", "refine", source="sampled"),
         _p2p(
             "p2p-reweight",
-            "Prompt-to-Prompt: words weigh more or less (needs source_prompt, equalizer)",
+            "Prompt-to-Prompt: words weigh more or less (needs equalizer)",
             "reweight",
+            source="sampled",
+        ),
+        _p2p("p2p-direct", "p2p beside the inversion's own latents", "replace", 32 * 32, **_DIRECT),
+        _p2p(
+            "p2p-direct-refine",
+            "p2p-refine beside the inversion's own latents",
+            "refine",
+            32 * 32,
+            **_DIRECT,
+        ),
+        _p2p(
+            "p2p-npi",
+            "p2p-refine from a negative-prompt inversion",
+            "refine",
+            32 * 32,
+            source="sampled",
+            steps_offset=0,
+            unconditional="source",
+        ),
+        _masactrl(
+            "masactrl",
+            "MasaCtrl: the target asks, the source's keys and values answer",
+            source="sampled",
+        ),
+        _masactrl("masactrl-direct", "masactrl beside the inversion's own latents", **_DIRECT),
+        Recipe(
+            name="npi",
+            summary="negative-prompt inversion: guidance away from the source prompt",
+            unconditional="source",
+            **_INVERTED,
         ),
         Recipe(
-            name="masactrl",
-            summary="MasaCtrl: the target asks, the source's keys and values answer",
-            inversion="full",
-            inversion_steps=50,
-            start="inverted",
-            source="sampled",
-            # from step 4 of 50 and layer 10 of the U-Net's 16 on, which is decoder block 6
-            inject=(Inject(tensor="key-value", blocks=("second-attention+",), window=(0.08, 1)),),
+            name="renoise",
+            summary="DDIM inversion, each step iterated to a fixed point and averaged",
+            inversion_iterations=10,
+            inversion_average=(8, 10),
+            **{**_INVERTED, "posterior": "sample"},
+        ),
+        Recipe(
+            name="infedit",
+            summary="InfEdit: virtual inversion, each step to the clean picture and noised again",
+            source="noised",
+            step_to="clean",
+        ),
+        Recipe(
+            name="cyclediffusion",
+            summary="CycleDiffusion: the noise that DDIM would draw to stay on the source",
+            source="noised",
+            eta=0.1,
+            noise="posterior",
+        ),
+        Recipe(
+            name="flowedit",
+            summary="FlowEdit for noise-predicting models: the difference of two predictions",
+            source="noised",
+            source_guidance=3.5,
             posterior="mean",
             steps=50,
+            strength=0.66,
+            guidance_scale=13.5,
+        ),
+        _along_maps(
+            "edit-friendly",
+            "edit-friendly DDPM inversion: along the noise maps of the source",
+            inversion_guidance=3.5,
+            steps=100,
+            strength=0.64,
+            guidance_scale=15.0,
+        ),
+        _along_maps(
+            "leditspp",
+            "LEDITS++: noise maps of a faster solver, guidance where it is strongest",
+            # 3.5, the two texts exchanged, as diffusers' pipeline has it: 1 - 3.5
+            inversion_guidance=-2.5,
+            last_map=False,
+            guidance_threshold=0.9,
+            scheduler="sde-dpm++",
+            steps=34,
+            strength=0.883,
+            guidance_scale=5.0,
+        ),
+        _along_maps(
+            "turboedit",
+            "TurboEdit: shifted noise maps in 4 steps (Turbo models)",
+            noise_shift=1,
+            last_map_norm=15.5,
+            unconditional="source",
+            model="turbo",
+            steps=5,
+            strength=0.8,
+            guidance_scale=1.5,
         ),
     )
 }

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import DDIMScheduler, SchedulerMixin
@@ -17,11 +17,11 @@ from sdcorrect.core.alignment import Alignment
 from sdcorrect.core.evaluations import evaluations_to_denoise, evaluations_to_invert
 from sdcorrect.core.plan import Plan, SchedulerName, check_windows, effective_steps
 from sdcorrect.core.sampler import Source, check_passes, denoise, invert, start
-from sdcorrect.core.schedule import inverse_of, solver_from
+from sdcorrect.core.schedule import add_noise, inverse_of, solver_from, spaced
 from sdcorrect.core.syntax import check_networks
 from sdcorrect.core.text import Text
 from sdcorrect.core.trajectory import SpilledTrajectory
-from sdcorrect.errors import UsageError
+from sdcorrect.errors import UsageError, printable
 from sdcorrect.masking import Masking, PictureMasks, masks_of_words, tokens_of_words
 from sdcorrect.models import Model
 from sdcorrect.models.clock import Clock, Span
@@ -72,17 +72,34 @@ class Method:
         taken = effective_steps(self.steps, self.strength)
         return (self.recipe.solver_steps or taken) if taken else 0
 
+    def spaced(self, ddim: DDIMScheduler) -> DDIMScheduler:
+        """The model's scheduler with the timesteps of the method."""
+        return spaced(ddim, self.recipe.steps_offset, trailing=self.recipe.model == "turbo")
+
     def solver(self, ddim: DDIMScheduler) -> tuple[SchedulerMixin, Tensor]:
         """The solver, ready to step, and the timesteps that it computes."""
-        return solver_from(self.scheduler, ddim, self.steps, self.strength, self.recipe.solver_steps)
+        return solver_from(
+            self.scheduler, self.spaced(ddim), self.steps, self.strength, self.recipe.solver_steps
+        )
+
+    @property
+    def draws(self) -> bool:
+        """Whether noise is drawn as it goes."""
+        return self.scheduler == "lcm" or self.plan.beside == "noised"
 
     @property
     def inversion(self) -> Hashable:
         """What two methods have in common that can share one inversion."""
         plan = self.plan
+        if plan.inversion == "none":
+            return "none", self.recipe.posterior
         kind = plan.inversion, plan.inversion_steps, plan.inversion_guidance
+        iterated = plan.inversion_iterations, plan.inversion_average
         read = plan.timestep, plan.scale_input, self.recipe.inversion_prompt, self.recipe.posterior
-        return *kind, *read
+        along: tuple[Hashable, ...] = (self.recipe.steps_offset, self.recipe.model)
+        if plan.inversion == "ddpm":
+            along += (plan.maps, self.scheduler, self.steps, self.strength)
+        return *kind, *iterated, *read, *along
 
     def negative_prompt_for(self, of_the_picture: str) -> str:
         own = self.recipe.negative_prompt
@@ -117,8 +134,13 @@ class Translator:
         self.equalizer = equalizer or {}
         self.masking = masking
         self.clock = Clock(model.device)
-        job = {"steps": steps, "guidance_scale": guidance_scale, "scheduler": scheduler}
-        self.methods = {recipe.name: _resolve(recipe, model, strength, job) for recipe in recipes}
+        job = {
+            "steps": steps,
+            "strength": strength,
+            "guidance_scale": guidance_scale,
+            "scheduler": scheduler,
+        }
+        self.methods = {recipe.name: _resolve(recipe, model, job) for recipe in recipes}
 
     @classmethod
     def of_job(cls, job: Job, model: Model, recipes: Sequence[Recipe]) -> "Translator":
@@ -179,7 +201,7 @@ class Translator:
     def evaluations(self, variants: Sequence[str]) -> int:
         """Of the U-Net that a picture takes by `variants` together: inversions that they share once."""
         methods = [self.methods[name] for name in variants]
-        inversions = {method.inversion: evaluations_to_invert(method.plan) for method in methods}
+        inversions = {m.inversion: evaluations_to_invert(m.plan, m.effective_steps) for m in methods}
         shared = sum(inversions.values()) + (self.masking.by_words and bool(methods))
         return shared + sum(
             evaluations_to_denoise(m.plan, m.effective_steps, self.guidance_scale(m)) for m in methods
@@ -221,7 +243,7 @@ class Translator:
         return self.clock.seconds
 
 
-def _resolve(recipe: Recipe, model: Model, strength: float, job: Mapping[str, Any]) -> Method:
+def _resolve(recipe: Recipe, model: Model, job: Mapping[str, Any]) -> Method:
     """`recipe` on `model`, its own settings over those of the job.
 
     Raises:
@@ -237,10 +259,11 @@ def _resolve(recipe: Recipe, model: Model, strength: float, job: Mapping[str, An
         differing.append(f"negative_prompt {recipe.negative_prompt!r}")
     if differing:
         logger.warning("%s keeps its own %s", recipe.name, ", ".join(differing))
-    if recipe.inversion == "full" and settings["scheduler"] != "ddim":
+    _check_solver(recipe, settings["scheduler"])
+    if recipe.model == "turbo" and model.scheduler.config.timestep_spacing != "trailing":
         raise UsageError(
-            f"recipe {recipe.name}: a full inversion goes along the steps of ddim; "
-            f"scheduler {settings['scheduler']} cannot follow it"
+            f"recipe {recipe.name} is for Turbo models, whose timesteps are trailing, and those of "
+            f"{printable(model.name)} are leading; choose edit-friendly"
         )
     plan = recipe.plan(model.layout)
     if plan.inversion == "full" and plan.inversion_steps is None:
@@ -250,21 +273,49 @@ def _resolve(recipe: Recipe, model: Model, strength: float, job: Mapping[str, An
         plan,
         settings["scheduler"],
         settings["steps"],
-        1.0 if plan.start == "inverted" else strength,
+        1.0 if plan.inversion == "full" and plan.start == "inverted" else settings["strength"],
         settings["guidance_scale"],
     )
     if method.effective_steps == 0:
         raise UsageError(
-            f"recipe {recipe.name}: strength {strength:g} of {method.steps} steps is not one whole step"
+            f"recipe {recipe.name}: strength {method.strength:g} of {method.steps} steps is not one "
+            "whole step"
         )
     try:
         _, timesteps = method.solver(model.scheduler)
         check_windows(plan, timesteps.tolist())
         if plan.inversion_steps is not None:
-            check_passes(inverse_of(model.scheduler, plan.inversion_steps).timesteps, timesteps)
+            ddim = method.spaced(model.scheduler)
+            check_passes(inverse_of(ddim, plan.inversion_steps).timesteps, timesteps)
     except UsageError as error:
         raise UsageError(f"recipe {recipe.name}: {error}") from None
     return method
+
+
+def _check_solver(recipe: Recipe, scheduler: SchedulerName) -> None:
+    """Refuse a solver that the recipe cannot go by, be it the job's.
+
+    Raises:
+        UsageError: it is one.
+    """
+    name = recipe.name
+    if recipe.inversion == "full" and scheduler != "ddim":
+        raise UsageError(
+            f"recipe {name}: a full inversion goes along the steps of ddim; "
+            f"scheduler {scheduler} cannot follow it"
+        )
+    if recipe.inversion == "ddpm" and scheduler not in ("ddim", "sde-dpm++"):
+        raise UsageError(
+            f"recipe {name}: noise maps are of the steps of ddim or sde-dpm++; "
+            f"scheduler {scheduler} cannot follow them"
+        )
+    if recipe.inversion != "ddpm" and scheduler == "sde-dpm++":
+        raise UsageError(
+            f"recipe {name}: sde-dpm++ goes along noise maps, which this recipe has none of; "
+            "choose dpm++, or a recipe with inversion: ddpm, such as leditspp"
+        )
+    if recipe.eta and scheduler != "ddim":
+        raise UsageError(f"recipe {name}: eta is ddim's; scheduler {scheduler} has none")
 
 
 @dataclass(frozen=True)
@@ -302,14 +353,15 @@ class _Batch:
         span = translator.clock.span
         with span("text") as reading:
             cond = self._read([r.prompt for r in self._requests], guidance_scale=method.guidance_scale)
-            uncond = self._read([method.negative_prompt_for(r.negative_prompt) for r in self._requests])
+            uncond = self._uncond(method)
             alignment = translator.alignment(
                 method, [r.source_prompt for r in self._requests], [r.prompt for r in self._requests]
             )
         found = self._source_of(method)
         before = model.evaluations
         with span("denoise") as denoising:
-            latents = self._denoise(method, found.source, cond, uncond, alignment)
+            source = replace(found.source, text=self._source_is_told(method, cond))
+            latents = self._denoise(method, source, cond, uncond, alignment)
         rows = found.rows + self._mask.rows + model.evaluations - before
         with span("decode") as decoding:
             made = model.decode(latents)
@@ -322,6 +374,21 @@ class _Batch:
             sum(part.seconds for part in own),
             self._mask.shares(len(pictures)),
         )
+
+    def _uncond(self, method: Method) -> Text:
+        if method.recipe.unconditional == "source":
+            return self._told("source")
+        return self._read([method.negative_prompt_for(r.negative_prompt) for r in self._requests])
+
+    def _source_is_told(self, method: Method, cond: Text) -> Text:
+        told = method.recipe.source_is_told()
+        return cond if told == "target" else self._told(told)
+
+    def _told(self, told: Literal["empty", "source"]) -> Text:
+        if told == "empty":
+            return self._null
+        assert self._source_text is not None, "recipes that need a source prompt have one"
+        return self._source_text
 
     def _denoise(
         self, method: Method, source: Source, cond: Text, uncond: Text, alignment: Alignment | None
@@ -338,20 +405,21 @@ class _Batch:
             guidance_scale=self._translator.guidance_scale(method),
             source=source,
             plan=plan,
+            null=self._null,
             alignment=alignment,
             control=self._control,
             mask=self._mask.over(x0, partial(self._source_at, source, x0)),
-            generators=model.generators_after_noise(self._seeds, self._size)
-            if method.scheduler == "lcm"
-            else (),
+            generators=self._generators() if method.draws else (),
         )
+
+    def _generators(self) -> list[torch.Generator]:
+        return self._translator.model.generators_after_noise(self._seeds, self._size)
 
     def _source_at(self, source: Source, x0: Tensor, t: Tensor) -> Tensor:
         """The source's latents at timestep `t`: those of its inversion, else noised as the start is."""
         if source.trajectory:
             return source.trajectory[int(t)]
-        noised: Tensor = self._translator.model.scheduler.add_noise(x0, self._noise, t[None])
-        return noised
+        return add_noise(self._translator.model.scheduler, x0, self._noise, int(t))
 
     def _find_mask(self) -> PictureMasks:
         """Where the pictures are edited: as their masks say, or their words."""
@@ -405,17 +473,20 @@ class _Batch:
         if key not in self._found:
             model, spill = self._translator.model, self._translator.spill
             alike = [m for m in self._translator.methods.values() if m.inversion == key]
+            by_maps, ddim = method.plan.inversion == "ddpm", method.spaced(model.scheduler)
+            solvers = [m.solver(model.scheduler) for m in alike]
             before = model.evaluations
             with self._translator.clock.span("invert") as inverting:
                 source = invert(
                     model.pipe.unet,
-                    model.scheduler,
+                    solvers[0][0] if by_maps else ddim,
                     self._x0[method.recipe.posterior],
                     self._null,
                     replace(method.plan, injections=tuple(i for m in alike for i in m.plan.injections)),
-                    torch.unique(torch.cat([m.solver(model.scheduler)[1] for m in alike])),
-                    prompt=self._source_text if method.recipe.inversion_prompt == "source" else None,
-                    trajectory=SpilledTrajectory(spill) if spill else None,
+                    solvers[0][1] if by_maps else torch.unique(torch.cat([s[1] for s in solvers])),
+                    prompt=self._told(method.recipe.inversion_prompt),
+                    keep=partial(SpilledTrajectory, spill) if spill else dict,
+                    generators=self._generators() if by_maps else (),
                 )
             self._found[key] = _Found(source, model.evaluations - before, inverting)
         return self._found[key]

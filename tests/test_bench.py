@@ -7,9 +7,9 @@ from click.testing import Result
 from PIL import Image
 
 from sdcorrect.config import load_job
-from sdcorrect.costs import Stopwatch, Timing, compare, cost_of
+from sdcorrect.costs import Stopwatch, Timing, all_fitting, compare, cost_of
 from sdcorrect.models import Model
-from sdcorrect.recipes import Recipe
+from sdcorrect.recipes import BUILT_IN, Recipe
 
 QUICK = ("--steps", "2", "--strength", "1", "--size", "32", "--repeats", "1")
 
@@ -92,3 +92,39 @@ def test_the_stopwatch_counts_the_networks_alone_and_leaves_them(model: Model) -
     spent = watch.seconds
     model.pipe.unet(model.noise([0], (32, 32))[0], 1, model.embed("").embeddings)
     assert watch.seconds == spent
+
+
+def test_quality_and_costs_in_one_table_and_one_page(
+    sdcorrect: Callable[..., Result], tmp_path: Path
+) -> None:
+    out, page = tmp_path / "out", tmp_path / "docs" / "page.md"
+    command = ("bench", "--methods", "sdedit,correct", "--evaluate", *QUICK, "--limit", "2", "-o", out)
+    result = sdcorrect(*command, "--page", page)
+    assert result.exit_code == 0, result.stderr
+    text = page.read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    assert {row[0] for row in rows} == {"| `sdedit`", "| `correct`"}
+    assert {row[-2] for row in rows} == {"4", "5"}
+    assert float(rows[0][1]) >= float(rows[1][1])
+    assert "SSIM to the truth" in text and "style accuracy" in text and "```bash" in text
+    made = {file: file.stat().st_mtime_ns for file in out.rglob("*.png")}
+    assert len(made) == 4
+    # stopped, it goes on from there
+    assert sdcorrect(*command).exit_code == 0
+    assert (out / "leaderboard.md").is_file()
+    assert made == {file: file.stat().st_mtime_ns for file in out.rglob("*.png")}
+
+
+def test_all_recipes_are_those_that_fit(model: Model) -> None:
+    settings = {
+        "input.path": "in",
+        "output.path": "out",
+        "prompt": "in 3d style",
+        "source_prompt": "in ink style",
+    }
+    fitting, left_out = all_fitting(model, settings)
+    assert {"sdedit", "correct", "pnp", "p2p", "masactrl"} <= set(fitting)
+    assert set(fitting) | set(left_out) == set(BUILT_IN)
+    assert "blocks" in left_out["correct-attention-7-9"]
+    assert "needs equalizer" in left_out["p2p-reweight"]
+    assert all("\n" not in reason for reason in left_out.values())

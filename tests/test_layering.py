@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "sdcorrect"
 #: From the bottom up: a module imports from its own layer and those below.
 LAYERS = [
-    {"errors", "pages", "paths", "reading"},
+    {"errors", "libraries", "pages", "paths", "reading"},
     {"core", "plainyaml"},
     {"recipes", "settings"},
     {"config", "models"},
@@ -58,12 +58,24 @@ def test_imports_point_down(file: Path) -> None:
     ],
 )
 def test_what_answers_at_once_imports_no_torch(arguments: list[str]) -> None:
+    run_without({"torch"}, arguments)
+
+
+def test_a_job_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    icon = "sdcorrect/assets/pictures/church.png"
+    quick = ["-p", "icon", "--steps", "1", "--strength", "1.0", "--set", "size=32", "--device", "cpu"]
+    unneeded = {"torch._dynamo", "scipy", "sympy", "peft", "compel", "cv2"}
+    run_without(unneeded, ["translate", icon, "-o", str(tmp_path), *quick])
+
+
+def run_without(modules: set[str], arguments: list[str]) -> None:
+    """Run a command in a process of its own, which must end well without having imported `modules`."""
     script = (
         "import sys\n"
         "from sdcorrect.cli import app\n"
         f"try: app({arguments!r})\n"
         "except SystemExit as end: assert not end.code, end.code\n"
-        "assert 'torch' not in sys.modules\n"
+        f"assert not (imported := {modules!r} & sys.modules.keys()), imported\n"
     )
     command = [sys.executable, "-c", script]
     result = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, timeout=60)

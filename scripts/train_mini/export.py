@@ -1,6 +1,8 @@
 """Put the trained parts together as a Stable Diffusion pipeline in float16, with the CLIP beside it."""
 
+import argparse
 import shutil
+from pathlib import Path
 
 import torch
 from data import ROOT, say
@@ -12,10 +14,11 @@ from unet import noise_schedule
 
 ASSETS = ROOT / "sdcorrect" / "assets" / "mini"
 #: What the whole may weigh, so that it can come with the package.
-LIMIT_MB = 40
+LIMIT_MB = 80
 
 
-def main() -> None:
+def write(folder: Path) -> None:
+    """All of it, but for the card."""
     clip = VisionTextDualEncoderModel.from_pretrained(COLOURED).half()
     tokenizer = CLIPTokenizer.from_pretrained(RUNS / "clip")
     pipeline = StableDiffusionPipeline(
@@ -31,16 +34,23 @@ def main() -> None:
     for part in (pipeline.vae, pipeline.unet):
         # else it is the folder of the machine that trained it
         part.register_to_config(_name_or_path="mini")
-    card = (ASSETS / "README.md").read_text()
-    shutil.rmtree(ASSETS)
-    pipeline.to(torch.float16).save_pretrained(ASSETS)
-    shutil.copytree(COLOURED, ASSETS / "clip", ignore=shutil.ignore_patterns("*.safetensors"))
-    clip.save_pretrained(ASSETS / "clip")
+    pipeline.to(torch.float16).save_pretrained(folder)
+    shutil.copytree(COLOURED, folder / "clip", ignore=shutil.ignore_patterns("*.safetensors"))
+    clip.save_pretrained(folder / "clip")
     # without the blanks it is half as large
-    tokenizer.backend_tokenizer.save(str(ASSETS / "clip" / "tokenizer.json"), pretty=False)
-    (ASSETS / "README.md").write_text(card)
-    weight = sum(file.stat().st_size for file in ASSETS.rglob("*") if file.is_file()) / 1e6
-    say(f"{ASSETS.relative_to(ROOT)}: {weight:.1f} MB")
+    tokenizer.backend_tokenizer.save(str(folder / "clip" / "tokenizer.json"), pretty=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--to", type=Path, default=ASSETS, help="a folder; what it holds goes")
+    folder: Path = parser.parse_args().to
+    card = (ASSETS / "README.md").read_text()
+    shutil.rmtree(folder, ignore_errors=True)
+    write(folder)
+    (folder / "README.md").write_text(card)
+    weight = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+    say(f"{folder}: {weight:.1f} MB")
     if weight > LIMIT_MB:
         raise SystemExit(f"more than {LIMIT_MB} MB")
 

@@ -1,5 +1,6 @@
 """Render icons of many other sets: the image tower learns their names, the U-Net to draw many."""
 
+import json
 import re
 from collections.abc import Iterable
 from itertools import chain
@@ -9,7 +10,7 @@ import numpy as np
 from data import ICONS, STYLES, Icons, drawn_like, family, say, spoken
 from numpy.typing import NDArray
 from PIL import Image
-from render import CANVAS, SIZE, load, on_white, render
+from render import CANVAS, SIZE, check, load, on_white, render
 from words import emoji, emoji_codes, meanings
 
 #: npm package below @iconify-json -> which of its icons, and what of their names is the thing's name.
@@ -42,8 +43,8 @@ SETS = {
     "game-icons": r"(.*?)(?:-\d+)?",
     "streamline-kameleon-color": r"((?!.*-duo$).*?)(?:-\d+)?",
 }
-#: Pictures by an emoji's code points, not drawings: npm package, MIT, by Microsoft.
-CLAY = "fluent-emoji-3d"
+#: Pictures by an emoji's code points, not drawings: its folder below node_modules is of another owner.
+CLAY, CLAY_FOLDER = "fluent-emoji-3d", ICONS / "node_modules" / "@lobehub" / "fluent-emoji-3d"
 #: Its icons are emoji too, but their names are written without any space.
 RUN_TOGETHER = "fxemoji"
 SKIN_TONE = re.compile(r"skin-tone|-(?:light|dark|medium|medium-light|medium-dark)$")
@@ -78,6 +79,7 @@ def candidates(icons: Icons) -> Iterable[tuple[str, str, str]]:
         found += [(name, icon, match[1]) for icon, match in matched if match]
     known = {name.replace("-", ""): name for name in {*own, *map(_dashed, emoji())}}
     found += [(RUN_TOGETHER, icon, known[icon]) for icon in load(RUN_TOGETHER)["icons"] if icon in known]
+    check(CLAY, json.loads((CLAY_FOLDER / "package.json").read_text())["license"])
     found += [
         (CLAY, code, _dashed(name)) for code, name in emoji_codes().items() if _file(code).exists()
     ]
@@ -89,7 +91,7 @@ def _dashed(name: str) -> str:
 
 
 def _file(code: str) -> Path:
-    return ICONS / "node_modules" / "@lobehub" / CLAY / "assets" / f"{code}.webp"
+    return CLAY_FOLDER / "assets" / f"{code}.webp"
 
 
 def allowed(icons: Icons, names: list[str]) -> list[str]:

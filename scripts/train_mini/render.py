@@ -16,12 +16,15 @@ PERMISSIVE = {"MIT", "Apache-2.0", "CC-BY-3.0", "CC-BY-4.0"}
 CANVAS, MARGIN, SIZE = 128, 8, 64
 
 
+def check(name: str, licence: str) -> None:
+    if licence not in PERMISSIVE:
+        sys.exit(f"{name}: is under {licence}, which mini may not be trained on")
+
+
 @cache
 def load(name: str) -> dict[str, Any]:
     folder = ICONS / "node_modules" / "@iconify-json" / name
-    licence = json.loads((folder / "info.json").read_text())["license"]["spdx"]
-    if licence not in PERMISSIVE:
-        sys.exit(f"{name}: is under {licence}, which mini may not be trained on")
+    check(name, json.loads((folder / "info.json").read_text())["license"]["spdx"])
     icons: dict[str, Any] = json.loads((folder / "icons.json").read_text())
     return icons
 

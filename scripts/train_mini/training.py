@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,17 +11,15 @@ from pathlib import Path
 
 import torch
 from data import ROOT, say
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-RUNS = ROOT / "build" / "mini"
+#: Where the stages find each other's weights and leave their own.
+RUNS = Path(os.environ.get("MINI_RUNS", ROOT / "build" / "mini"))
 #: Steps between figures, and seconds after which a checkpoint is due in any case.
 EVERY, PAUSE = 250, 300
 #: The rate falls in this last part of the training, down to a fiftieth.
 FALL = 0.2
-#: What a file may weigh where weights are to come in pieces.
-PIECE = "15MB"
 
 
 @dataclass(frozen=True)
@@ -58,14 +57,8 @@ class Run:
 
     schedule: Schedule
     device: torch.device
-    #: A folder of weights to begin with, as `save` writes them: averaged ones, without an optimiser.
+    #: A folder of weights to begin with: averaged ones, without an optimiser.
     start: Path | None
-    pieces: bool
-
-    def save(self, model: ModelMixin, name: str) -> None:
-        """Write `model` to `build/mini/<name>`, in pieces of under 16 MB where these are asked for."""
-        size = {"max_shard_size": PIECE} if self.pieces else {}
-        model.save_pretrained(RUNS / name, **size)
 
 
 def schedule_from_flags(default: Schedule) -> Schedule:
@@ -85,12 +78,9 @@ def run_from_flags(defaults: dict[str, Schedule]) -> Run:
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=sorted(defaults)
     )
     parser.add_argument("--from", dest="start", type=Path, help="folder of weights to begin with")
-    parser.add_argument("--pieces", action="store_true", help=f"write weights in files of {PIECE}")
     flags = parser.parse_args()
     said = {name: value for name in ("steps", "minutes") if (value := getattr(flags, name)) is not None}
-    return Run(
-        replace(defaults[flags.device], **said), torch.device(flags.device), flags.start, flags.pieces
-    )
+    return Run(replace(defaults[flags.device], **said), torch.device(flags.device), flags.start)
 
 
 def batches(count: int, batch: int, start: int, seed: int = 0) -> Iterator[Tensor]:

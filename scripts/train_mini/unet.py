@@ -9,7 +9,7 @@ from pictures import Pictures
 from torch import Generator, Tensor
 from towers import text_tower, tokens_of
 from training import RUNS, Run, Schedule, run_from_flags, train
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer, logging
 
 #: A card takes larger batches, at a rate that grows as their square root does.
 SCHEDULES = {
@@ -96,11 +96,14 @@ def begin(run: Run, text_width: int) -> UNet2DConditionModel:
     if run.device.type == "cpu":
         # there the gradient of the fused attention costs more than that of its parts
         unet.set_attn_processor(AttnProcessor())
+        return unet.train()
     return unet.train().to(run.device, memory_format=torch.channels_last)
 
 
 def main() -> None:
     torch.manual_seed(0)
+    # of the CLIP's weights the text tower's alone are read, and captions are cut to what it reads
+    logging.set_verbosity_error()
     run = run_from_flags(SCHEDULES)
     icons = Icons()
     vae = AutoencoderKL.from_pretrained(RUNS / "vae", torch_dtype=torch.float32).eval().to(run.device)
@@ -120,8 +123,7 @@ def main() -> None:
                 x0 = encoded(vae, pixels, generator)
                 text = encoder(input_ids=ids).last_hidden_state
             noise = torch.randn(x0.shape, generator=generator, device=run.device)
-            noised = scheduler.add_noise(x0, noise, t).contiguous(memory_format=torch.channels_last)
-            prediction = unet(noised, t, text).sample
+            prediction = unet(scheduler.add_noise(x0, noise, t), t, text).sample
         return (weights[t] * (prediction.float() - noise).pow(2).mean((1, 2, 3))).mean()
 
     with torch.inference_mode():
@@ -131,11 +133,11 @@ def main() -> None:
         unet.eval()
         found = {f"held out at {t}": float(unseen.errors(unet, t, every=3).mean()) for t in LEVELS}
         unet.train()
-        run.save(unet, "unet")
+        unet.save_pretrained(RUNS / "unet")
         return found
 
     train("unet", unet, run.schedule, len(pictures.pictures), loss, figures)
-    run.save(unet, "unet")
+    unet.save_pretrained(RUNS / "unet")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from data import Icons, as_pixels, more_icons, say
 from diffusers import AutoencoderKL
 from torch import Generator, Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
-from training import Schedule, run_from_flags, train
+from training import RUNS, Run, Schedule, run_from_flags, train
 
 SCHEDULES = {
     "cpu": Schedule(steps=6000, batch=16, learning_rate=2e-3),
@@ -26,6 +26,17 @@ def build() -> AutoencoderKL:
         norm_num_groups=4,
         sample_size=64,
     )
+
+
+def begin(run: Run) -> AutoencoderKL:
+    """A new VAE; or one whose decoder alone goes on, for the U-Net knows the latents of its encoder."""
+    if run.start is None:
+        vae = build()
+    else:
+        vae = AutoencoderKL.from_pretrained(run.start, torch_dtype=torch.float32)
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+    return vae.train().to(run.device, memory_format=torch.channels_last)
 
 
 def edges(pictures: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,11 +66,7 @@ def main() -> None:
     own = icons.tensor(icons.rows(icons.trained_on))
     pictures = torch.cat([own, more]).to(run.device)
     held_out = as_pixels(icons.tensor(icons.rows(icons.held_out)).to(run.device))
-    if run.start is None:
-        vae = build()
-    else:
-        vae = AutoencoderKL.from_pretrained(run.start, torch_dtype=torch.float32)
-    vae.train().to(run.device, memory_format=torch.channels_last)
+    vae = begin(run)
 
     def loss(indices: Tensor, generator: Generator) -> Tensor:
         pixels = as_pixels(augment(pictures[indices], generator))
@@ -76,8 +83,9 @@ def main() -> None:
         return {"held-out PSNR": psnr(vae, held_out)}
 
     train("vae", vae, run.schedule, len(pictures), loss, figures)
-    scale(vae, as_pixels(pictures[: len(own) : 3]))
-    run.save(vae, "vae")
+    if run.start is None:
+        scale(vae, as_pixels(pictures[: len(own) : 3]))
+    vae.save_pretrained(RUNS / "vae")
     say(f"held-out PSNR {psnr(vae, held_out):.2f} dB, scaling factor {vae.config.scaling_factor:.4f}")
 
 

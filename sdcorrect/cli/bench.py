@@ -1,6 +1,8 @@
-"""`sdcorrect bench`: what recipes cost, side by side."""
+"""`sdcorrect bench`: what recipes cost, side by side, and how good they are."""
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,25 +10,79 @@ import typer
 from rich.table import Column, Table
 
 from sdcorrect.cli import options
-from sdcorrect.cli.console import Debug, app, errors_for_people, out, working
+from sdcorrect.cli.console import Debug, app, errors_for_people, out, tell, working
+from sdcorrect.cli.frontier import check_installed
+from sdcorrect.cli.judge import judge
 from sdcorrect.cli.look import look, tell_left_out
 from sdcorrect.config import load_job
 from sdcorrect.errors import SdcorrectError, UsageError, printable
+from sdcorrect.libraries import lean_imports
 
 if TYPE_CHECKING:
     from sdcorrect.costs import Cost
+    from sdcorrect.inputs.items import Found
+    from sdcorrect.models import Model
 
-EXAMPLES = Path(__file__).parents[1] / "assets" / "pictures"
+ASSETS = Path(__file__).parents[1] / "assets"
+EXAMPLES, ICONS = ASSETS / "pictures", ASSETS / "icons"
+#: Of what is timed alone, and of what is judged too: icons, of which the truth is known.
+TIMED = {"input.path": str(EXAMPLES), "limit": 1, "strength": 0.95}
+JUDGED = {
+    "input.path": str(ICONS / "flat"),
+    "limit": 24,
+    "strength": 0.8,
+    "guidance_scale": 5,
+    "batch_size": 8,
+}
+TRUTH = ICONS / "3d"
+OTHER_STYLES = ("in flat design style", "in black and white ink style")
+EVERY = "all"
 
 
 @app.command()
 def bench(
     input_: Annotated[
-        str, typer.Argument(metavar="[INPUT]", help="Pictures.", show_default="the examples")
-    ] = str(EXAMPLES),
+        str | None,
+        typer.Argument(
+            metavar="[INPUT]", help="Pictures.", show_default="the examples; with --evaluate, the icons"
+        ),
+    ] = None,
     recipes: Annotated[
-        str, typer.Option("--recipes", help="Which, with commas between.")
+        str,
+        typer.Option("--recipes", "--methods", help="Which, with commas between, or all that fit."),
     ] = "sdedit,correct,pnp",
+    evaluate: Annotated[
+        bool,
+        typer.Option(
+            "--evaluate",
+            help="Judge them too: one table of quality, evaluations and seconds. It takes a while; "
+            "stopped, it goes on from there.",
+        ),
+    ] = False,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            "--reference",
+            parser=options.path,
+            help="True pictures, at the same relative paths; with --evaluate.",
+            show_default="of the icons, the same in 3D",
+        ),
+    ] = None,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", parser=options.path, help="Where the pictures go, with --evaluate."
+        ),
+    ] = Path("out/leaderboard"),
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--page",
+            parser=options.path,
+            help="The table as a page of Markdown, with --evaluate.",
+            show_default="OUTPUT/leaderboard.md",
+        ),
+    ] = None,
     json_: Annotated[
         Path | None,
         typer.Option("--json", parser=options.path, help="Write the figures to this file."),
@@ -38,12 +94,22 @@ def bench(
         int,
         typer.Option("--repeats", min=1, help="Rounds that count; cheap recipes run ten times in one."),
     ] = 3,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Only the first so many.")] = 1,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit", min=1, help="Only the first so many.", show_default="1; with --evaluate, 24"
+        ),
+    ] = None,
     model: Annotated[
         str, typer.Option("--model", help="mini, a diffusers folder or a hub id.")
     ] = "mini",
     steps: Annotated[int, typer.Option("--steps", help="Sampling steps at strength 1.")] = 20,
-    strength: Annotated[float, typer.Option("--strength", help="How far to go, 0 to 1.")] = 0.95,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            "--strength", help="How far to go, 0 to 1.", show_default="0.95; with --evaluate, 0.8"
+        ),
+    ] = None,
     size: options.Size = None,
     prompt: Annotated[str, typer.Option("--prompt", "-p")] = "in 3d render style",
     source_prompt: Annotated[
@@ -54,13 +120,11 @@ def bench(
 ) -> None:
     """Measure what recipes cost on the same pictures."""
     with errors_for_people(debug):
-        names = [name.strip() for name in recipes.split(",")]
-        if base is not None and base not in names:
-            raise UsageError(f"--base {base}: is not among the recipes measured: {', '.join(names)}")
-        settings = {
+        names = options.names(recipes)
+        if base is not None and names != [EVERY]:
+            _check_base(base, names)
+        given = {
             "input.path": input_,
-            "output.path": ".",  # nothing is written
-            "variants": names,
             "limit": limit,
             "model": model,
             "steps": steps,
@@ -69,21 +133,60 @@ def bench(
             "prompt": prompt,
             "source_prompt": source_prompt,
             "device": device or "auto",
+            "output.path": str(output),  # where nothing is written but with --evaluate
         }
-        _measure(settings, repeats, base or names[0], json_)
+        settings = JUDGED if evaluate else TIMED
+        settings = settings | {key: value for key, value in given.items() if value is not None}
+        if evaluate:
+            check_installed("bench --evaluate", {"evaluate": ("scipy", "skimage", "torchmetrics")})
+            fitting, names, found = _fitting(settings, names)
+            judge(
+                load_job(None, settings | {"variants": names}),
+                fitting,
+                found.items,
+                TRUTH if input_ is None and reference is None else reference,
+                OTHER_STYLES if input_ is None else (),
+                page or output / "leaderboard.md",
+                shlex.join(["sdcorrect", *sys.argv[1:]]),
+            )
+        else:
+            _measure(settings, names, repeats, base, json_)
 
 
-def _measure(settings: dict[str, Any], repeats: int, base: str, file: Path | None) -> None:
-    from sdcorrect.costs import compare, report
-    from sdcorrect.inputs.pictures import Sizing, read_picture
-    from sdcorrect.models import load, quiet_libraries
+def _check_base(base: str, names: list[str]) -> None:
+    if base not in names:
+        raise UsageError(f"--base {base}: is not among the recipes measured: {', '.join(names)}")
 
-    job = load_job(None, settings)
+
+def _fitting(settings: dict[str, Any], names: list[str]) -> "tuple[Model, list[str], Found]":
+    """The model, the recipes of `names` (of all, those that fit; the others are told), the pictures."""
+    job = load_job(None, settings | {"variants": ["sdedit"] if names == [EVERY] else names})
     found = look(job)
     tell_left_out(found)
+    with lean_imports():
+        from sdcorrect.costs import all_fitting
+        from sdcorrect.models import load, quiet_libraries
+
     quiet_libraries()
     with working(f"loading {job.model}"):
         model = load(job)
+    if names != [EVERY]:
+        return model, names, found
+    fitting, left_out = all_fitting(model, settings)
+    for name, reason in left_out.items():
+        tell("left out", f"{name}: {reason}")
+    return model, fitting, found
+
+
+def _measure(
+    settings: dict[str, Any], names: list[str], repeats: int, base: str | None, file: Path | None
+) -> None:
+    model, names, found = _fitting(settings, names)
+    from sdcorrect.costs import compare, report
+    from sdcorrect.inputs.pictures import Sizing, read_picture
+
+    job, base = load_job(None, settings | {"variants": names}), base or names[0]
+    _check_base(base, names)
     sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
     pictures = [read_picture(item, sizing, job.input).image for item in found.items]
     with working("measuring"):

@@ -12,6 +12,7 @@ from sdcorrect.cli.console import Debug, app, errors_for_people, out, working
 from sdcorrect.cli.options import Device, Dtype, Offline, path
 from sdcorrect.config import load_job, parse_set
 from sdcorrect.errors import UsageError, printable
+from sdcorrect.libraries import lean_imports
 
 if TYPE_CHECKING:
     from sdcorrect.doctor import Finding
@@ -31,8 +32,9 @@ def doctor(
     debug: Debug = False,
 ) -> None:
     """Tell device, precision, memory, versions and what would run; load no weights."""
-    from sdcorrect.doctor import look_at_job, look_at_machine
-    from sdcorrect.models import quiet_libraries
+    with lean_imports():
+        from sdcorrect.doctor import look_at_job, look_at_machine
+        from sdcorrect.models import quiet_libraries
 
     with errors_for_people(debug):
         flags = {"device": device, "dtype": dtype, "offline": offline or None}
@@ -65,7 +67,8 @@ def prefetch(
     debug: Debug = False,
 ) -> None:
     """Download all that a job names, once, so that tasks can run with --offline."""
-    from sdcorrect.models import find, quiet_libraries
+    with lean_imports():
+        from sdcorrect.models import find, quiet_libraries
 
     with errors_for_people(debug):
         job = load_job(config, parse_set(set_ or []))

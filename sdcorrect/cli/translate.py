@@ -35,6 +35,7 @@ from sdcorrect.cli.talk import (
 )
 from sdcorrect.config import Job, load_job, parse_set
 from sdcorrect.errors import printable
+from sdcorrect.libraries import lean_imports
 
 if TYPE_CHECKING:
     from sdcorrect.batch.runner import ShardRun
@@ -208,8 +209,9 @@ def _translate(
     shard = _choose_shard(job, num_shards, shard_index, claim=True)
     tell_left_out(found)
     # torch takes seconds, which no error above should wait for
-    from sdcorrect.batch.runner import ShardRun
-    from sdcorrect.models import load, quiet_libraries
+    with lean_imports():
+        from sdcorrect.batch.runner import ShardRun
+        from sdcorrect.models import load, quiet_libraries
 
     quiet_libraries()
     with working(f"loading {job.model}"):

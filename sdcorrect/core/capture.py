@@ -8,7 +8,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
-from sdcorrect.core.attention import attention_probabilities, merge_heads, split_heads
+from sdcorrect.core.attention import SelfAttention, merge_heads, self_attention_of, split_heads
 from sdcorrect.core.plan import Block, Injection, blocks_of
 from sdcorrect.core.sites import Processor, attention_block_at, block_at
 
@@ -17,8 +17,8 @@ from sdcorrect.core.sites import Processor, attention_block_at, block_at
 class Captured:
     """What one U-Net evaluation on `batch` pictures left behind, by block."""
 
-    #: `A_k`: a tensor (batch, heads, tokens, tokens) for each transformer layer of the block
-    self_attention: dict[Block, list[Tensor]] = field(default_factory=dict)
+    #: `A_k` of each transformer layer of the block
+    self_attention: dict[Block, list[SelfAttention]] = field(default_factory=dict)
     #: `S_k`: (batch, channels, height, width)
     skip: dict[Block, Tensor] = field(default_factory=dict)
     #: the hidden states before the shortcut: (batch, channels, height, width)
@@ -98,10 +98,10 @@ class _Keeper:
 
 @dataclass
 class _Recorder:
-    """Keeps a layer's input, or its post-softmax probabilities, for which it is written out."""
+    """Keeps a layer's input, or what it attends by, for which it is written out."""
 
     unchanged: Processor
-    maps: list[Tensor] | None
+    maps: list[SelfAttention] | None
     inputs: list[Tensor] | None
     awaited: _Awaited
 
@@ -115,12 +115,12 @@ class _Recorder:
             self.awaited.one_came()
             attended: Tensor = self.unchanged(layer, hidden_states)
             return attended
-        probabilities = attention_probabilities(layer, hidden_states)
-        self.maps.append(probabilities)
+        attention = self_attention_of(layer, hidden_states)
+        self.maps.append(attention)
         self.awaited.one_came()
         value = split_heads(layer.to_v(hidden_states), layer.heads)
-        return merge_heads(layer, probabilities @ value)
+        return merge_heads(layer, attention.attend(value[None])[0])
 
     def probabilities(self, _layer: Attention, _hidden_states: Tensor) -> Tensor | None:
         """Those that were kept, (1, pictures, heads, tokens, tokens)."""
-        return self.maps[-1][None] if self.maps else None
+        return self.maps[-1].probabilities[None] if self.maps else None

@@ -4,13 +4,16 @@ from sdcorrect.core.branches import Branches
 from sdcorrect.core.plan import Plan, in_window
 
 
-def evaluations_to_invert(plan: Plan) -> int:
-    """Of a picture; a full inversion has its number of steps in the plan."""
+def evaluations_to_invert(plan: Plan, steps: int) -> int:
+    """Of a picture, denoised in `steps` steps; how many a full inversion takes is in the plan."""
+    each = 2 if plan.inversion_guidance != 1 else 1
     match plan.inversion:
         case "one-step":
             return 1
         case "full":
-            return (plan.inversion_steps or 0) * (2 if plan.inversion_guidance != 1 else 1)
+            return (plan.inversion_steps or 0) * plan.inversion_iterations * each
+        case "ddpm":
+            return steps * each
         case "none":
             return 0
 
@@ -18,4 +21,5 @@ def evaluations_to_invert(plan: Plan) -> int:
 def evaluations_to_denoise(plan: Plan, steps: int, guidance_scale: float) -> int:
     """Of a picture, in `steps` steps: a row for each branch, as `denoise` has them."""
     guided = [guidance_scale > 1 and in_window(i, steps, plan.guidance_window) for i in range(steps)]
-    return sum(len(Branches.of(plan.beside, guided=step).donors) for step in guided)
+    branches = [Branches.of_plan(plan, guided=step) for step in guided]
+    return sum(len(of_step.donors) for of_step in branches)

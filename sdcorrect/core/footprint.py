@@ -44,12 +44,11 @@ def kept_bytes(
 
 def tensors_of(captured: Captured) -> list[Tensor]:
     """All tensors that were kept."""
-    layers = [*captured.self_attention.values(), *captured.self_attention_input.values()]
-    return [
-        *captured.skip.values(),
-        *captured.resnet.values(),
-        *(tensor for tensors in layers for tensor in tensors),
+    attention = [
+        tensor for kept in captured.self_attention.values() for a in kept for tensor in a.tensors
     ]
+    inputs = [tensor for kept in captured.self_attention_input.values() for tensor in kept]
+    return [*captured.skip.values(), *captured.resnet.values(), *attention, *inputs]
 
 
 def _empty_text(unet: UNet2DConditionModel) -> Text:

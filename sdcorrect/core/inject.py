@@ -4,15 +4,22 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
-from torch import Tensor, add, einsum, stack, unflatten
+from torch import Tensor, add, cat, split, stack, unflatten
 from typing_extensions import Self
 
 from sdcorrect.core.adain import with_statistics_of
 from sdcorrect.core.alignment import Alignment
-from sdcorrect.core.attention import attention_probabilities, merge_heads, split_heads
+from sdcorrect.core.attention import (
+    SelfAttention,
+    attention_probabilities,
+    merge_heads,
+    self_attention_of,
+    split_heads,
+)
 from sdcorrect.core.branches import CAPTURED, Branches, Donors
 from sdcorrect.core.capture import Captured
 from sdcorrect.core.control import Control
@@ -133,11 +140,12 @@ class _PutBack:
                 features = self.captured.resnet[name] if self.captured else None
                 yield block_at(unet, name).resnet_through(partial(self._blend, features))
             case "self-attention":
-                maps = self.captured.self_attention[name] if self.captured else None
+                kept = self.captured.self_attention[name] if self.captured else None
                 block = attention_block_at(unet, name)
                 for i, layer in enumerate(block.self_attention):
-                    told = partial(self._source_probabilities, maps[i] if maps else None)
-                    attend = partial(self._self_attention, told)
+                    source = kept[i] if kept else None
+                    told = partial(self._source_probabilities, source)
+                    attend = partial(self._self_attention, source)
                     yield block.attention_through(layer, self._where_small(layer, attend, told))
             case "query" | "key-value":
                 inputs = self.captured.self_attention_input[name] if self.captured else None
@@ -193,37 +201,45 @@ class _PutBack:
         return stack(blended).flatten(0, 1)
 
     def _self_attention(
-        self, told: _Probabilities, layer: Attention, hidden_states: Tensor, **_: object
+        self, captured: SelfAttention | None, layer: Attention, hidden_states: Tensor, **_: object
     ) -> Tensor:
         """Self-attention by the source's `A_k`: it returns `A_k V` (correlations)."""
         value = split_heads(layer.to_v(hidden_states), layer.heads)
         # (branches, pictures, heads, tokens, channels)
-        values = self._by_branch(value)
-        probabilities = told(layer, hidden_states)
-        if len(probabilities) == 1:
-            # one A_k for all branches: one product as wide as they are many, with no copy of A_k
-            attended = einsum("bhqk,rbhkc->rbhqc", probabilities[0], values)
-        else:
-            attended = probabilities @ values
-        return merge_heads(layer, attended.flatten(0, 1))
+        values, sources = self._by_branch(value), self._attentions(captured, layer, hidden_states)
+        branches = [(donor, len([*run])) for donor, run in groupby(self.donors)]
+        parts = split(values, [count for _, count in branches])
+        attended = [sources[donor].attend(v) for (donor, _), v in zip(branches, parts, strict=True)]
+        by_source = attended[0] if len(attended) == 1 else cat(attended)
+        if self.injection.weight == 1:
+            return merge_heads(layer, by_source.flatten(0, 1))
+        # a product is linear in the probabilities, so a blend of products is one of them
+        own = self_attention_of(layer, hidden_states).attend(value[None])[0]
+        return merge_heads(layer, self._between(own, [*by_source]))
 
-    def _source_probabilities(
-        self, captured: Tensor | None, layer: Attention, hidden_states: Tensor
-    ) -> Tensor:
-        """`A_k` of each branch, (branches, batch, heads, tokens, tokens); those that share it are one.
-
-        Q and K are computed for the source alone, and not at all where `A_k` was captured.
-        """
-        if self.injection.weight < 1:
-            blended = self._blend(captured, attention_probabilities(layer, hidden_states))
-            return self._by_branch(blended)
+    def _attentions(
+        self, captured: SelfAttention | None, layer: Attention, hidden_states: Tensor
+    ) -> dict[int, SelfAttention]:
+        """By donor; Q and K are computed for the source alone, and not at all where it was captured."""
         rows = self._by_branch(hidden_states)
-        maps = {
+        return {
             donor: captured
             if captured is not None and donor == CAPTURED
-            else attention_probabilities(layer, rows[donor])
+            else self_attention_of(layer, rows[donor])
             for donor in set(self.donors)
         }
+
+    def _source_probabilities(
+        self, captured: SelfAttention | None, layer: Attention, hidden_states: Tensor
+    ) -> Tensor:
+        """`A_k` of each branch, (branches, batch, heads, tokens, tokens); one where they share it."""
+        maps = {
+            donor: attention.probabilities
+            for donor, attention in self._attentions(captured, layer, hidden_states).items()
+        }
+        if self.injection.weight < 1:
+            own = attention_probabilities(layer, hidden_states)
+            return self._by_branch(self._between(own, [maps[donor] for donor in self.donors]))
         shared = len(maps) == 1
         return maps[self.donors[0]][None] if shared else stack([maps[d] for d in self.donors])
 

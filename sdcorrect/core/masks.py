@@ -30,9 +30,12 @@ class Mask:
     x0: Tensor
     source_at: Callable[[Tensor], Tensor]  #: timestep -> the source's latents there
 
-    def blend(self, latents: Tensor, following: Tensor) -> Tensor:
-        """`latents` within the mask, the source's outside, at the first of the timesteps `following`."""
-        source = self.source_at(following[0]) if len(following) else self.x0
+    def source(self, following: Tensor) -> Tensor:
+        """The source's latents at the first of the timesteps `following`, clean behind the last."""
+        return self.source_at(following[0]) if len(following) else self.x0
+
+    def blend(self, latents: Tensor, source: Tensor) -> Tensor:
+        """`latents` within the mask, those of the source outside."""
         return self.weights * latents + (1 - self.weights) * source
 
 

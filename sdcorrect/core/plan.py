@@ -26,15 +26,27 @@ ONE_STEP = 1
 Block = int | str
 MID = "mid"
 
-#: DDIM, DPM-Solver++ 2M, UniPC, and the multistep sampling of latent consistency models.
-SchedulerName = Literal["ddim", "dpm++", "unipc", "lcm"]
+#: DDIM, DPM-Solver++ 2M, UniPC, the multistep sampling of latent consistency models, and the stochastic
+#: DPM-Solver++ 2M, which goes along noise maps alone.
+SchedulerName = Literal["ddim", "dpm++", "unipc", "lcm", "sde-dpm++"]
 
 #: How the words of two prompts are told to be the same. replace: word for word, so both prompts have as
 #: many; refine: the words that both have, the others are new; reweight: as refine, some weighing more.
 Words = Literal["replace", "refine", "reweight"]
 
+#: How the source is found before the target is denoised, if at all. one-step: one evaluation on the
+#: clean latents; full: DDIM inversion; ddpm: x0 noised for each timestep by itself, and the noise maps
+#: that lead from each to the next (edit-friendly DDPM inversion).
+Inversion = Literal["none", "one-step", "full", "ddpm"]
+
+#: The source's branch: the inversion's own latents, denoised anew, or x0 noised anew at each step.
+SourceBranch = Literal["inverted", "sampled", "noised"]
+
+#: What a branch is told.
+Told = Literal["empty", "source", "target"]
+
 #: Where the source is while the target is denoised: captured before, or in a branch of its own.
-Beside = Literal["captured", "inverted", "sampled"]
+Beside = Literal["captured", "inverted", "sampled", "noised"]
 
 #: The first and the last as fractions of the steps taken, half-open.
 Window = tuple[float, float]
@@ -85,28 +97,69 @@ class Plan:
     """A recipe resolved for one U-Net.
 
     `inversion` says where the source's tensors come from: from one evaluation on the clean latents
-    ("one-step") at `timestep`, or from the source itself, which runs beside the target ("full"). There
-    `source` is either "inverted", the inversion's own latents at each timestep, or "sampled", denoised
-    anew with the same guidance from where the inversion ended.
+    ("one-step") at `timestep`, or from the source itself, which runs beside the target. There its
+    branch, `source`, is "inverted", the inversion's own latents at each timestep, or "sampled", denoised
+    anew with the same guidance from where the inversion ended, or "noised", x0 noised anew at each step
+    without an inversion.
 
     The one evaluation reads the clean latents x0 themselves; with `scale_input` it reads
     sqrt(a_t) x0, which is the noised latents of that timestep with their noise left out.
     """
 
-    inversion: Literal["none", "one-step", "full"] = "none"
+    inversion: Inversion = "none"
     inversion_steps: int | None = None
     inversion_guidance: float = 1.0
     start: Literal["noise", "inverted"] = "noise"
-    source: Literal["inverted", "sampled"] = "inverted"
+    source: SourceBranch = "inverted"
     injections: tuple[Injection, ...] = ()
     guidance_window: Window = ALWAYS
     reuse: Reuse | None = None
     timestep: int = ONE_STEP
     scale_input: bool = False
+    #: U-Net evaluations for each step of a full inversion, and which of them, half-open, are averaged
+    inversion_iterations: int = 1
+    inversion_average: tuple[int, int] | None = None
+    #: of inversion: ddpm
+    maps: "Maps | None" = None
+    #: of source: noised
+    noised: "Noising | None" = None
+    #: the part of guidance that is left out, where it is smallest
+    guidance_threshold: float | None = None
 
     @property
     def beside(self) -> Beside:
-        return self.source if self.inversion == "full" and self.injections else "captured"
+        if self.noised:
+            return "noised"
+        runs_along = self.inversion in ("full", "ddpm") and self.injections
+        return self.source if runs_along else "captured"
+
+    @property
+    def source_guidance(self) -> float | None:
+        """The guidance scale of the source's branch, where it is not the target's."""
+        return self.noised.guidance if self.noised else None
+
+
+@dataclass(frozen=True)
+class Maps:
+    """How the noise maps of an edit-friendly DDPM inversion are found (Huberman-Spiegelglas, 2024)."""
+
+    shift: int = (
+        0  #: latents are noised as so many steps later, while the U-Net is told their own timestep
+    )
+    last: bool = True  #: the map of the last step is kept, without which x0 is not met exactly
+    last_norm: float | None = None  #: the largest norm of the last map of a picture
+
+
+@dataclass(frozen=True)
+class Noising:
+    """How a source is noised anew beside the target."""
+
+    guidance: float = 1.0
+    eta: float = 0.0  #: of DDIM's steps, how much is drawn: 0 none, 1 as much as DDPM draws
+    #: "anew": noise that has nothing to do with the last; "posterior": as DDIM with eta draws it
+    noise: Literal["anew", "posterior"] = "anew"
+    #: whether a step leads to the clean picture, which is noised again, or to the next timestep
+    to_clean: bool = False
 
 
 def check_windows(plan: Plan, timesteps: Sequence[int]) -> None:

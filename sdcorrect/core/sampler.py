@@ -9,7 +9,7 @@ Latents are (batch, 4, height, width) in float32; the U-Net computes in its own 
 run from the noisiest down.
 """
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -23,8 +23,10 @@ from sdcorrect.core.branches import Branches, Whose, guide
 from sdcorrect.core.capture import AllCaptured, Captured, capture
 from sdcorrect.core.control import Control
 from sdcorrect.core.devices import send
+from sdcorrect.core.edit_friendly import find_maps
 from sdcorrect.core.inject import inject
 from sdcorrect.core.masks import Mask
+from sdcorrect.core.noised import NoisedSource
 from sdcorrect.core.plan import Injection, Plan, in_window
 from sdcorrect.core.reuse import reusing
 from sdcorrect.core.schedule import add_noise, inverse_of, step_on
@@ -36,25 +38,30 @@ from sdcorrect.errors import UsageError
 class Source:
     """What is known of the pictures before anything is noised."""
 
-    text: Text  # what they were inverted under
+    text: Text  # what the source's branch is told
     captured: Captured | None = None
     trajectory: Mapping[int, Tensor] = field(default_factory=dict)  # timestep -> latents
+    maps: Mapping[int, Tensor] = field(default_factory=dict)  # timestep -> what is added to its step
+    x0: Tensor | None = None  # where the source is noised beside the target
 
 
 def invert(
     unet: UNet2DConditionModel,
-    scheduler: DDIMScheduler,
+    scheduler: SchedulerMixin,
     x0: Tensor,
     null: Text,
     plan: Plan,
     timesteps: Tensor,
     *,
     prompt: Text | None = None,
-    trajectory: MutableMapping[int, Tensor] | None = None,
+    keep: Callable[[], MutableMapping[int, Tensor]] = dict,
+    generators: Sequence[Generator] = (),
 ) -> Source:
     """Find the source of `x0` that `plan` needs, under the empty prompt `null`.
 
-    A full inversion is under `prompt` where that is given, and keeps its latents in `trajectory`.
+    An inversion over many steps is under `prompt` where that is given, and keeps its latents in what
+    `keep` makes. `scheduler` is DDIM's but for noise maps, which are the steps' of a solver, and drawn
+    from each picture's own of `generators`.
 
     Raises:
         UsageError: a block that the U-Net lacks, or an inversion that misses a sampling timestep.
@@ -64,14 +71,21 @@ def invert(
         case "one-step":
             return Source(null, captured=invert_one_step(unet, clean(scheduler, x0, plan), null, plan))
         case "full":
-            kept = {} if trajectory is None else trajectory
-            invert_fully(unet, scheduler, x0, null, text, plan, timesteps, kept)
-            return Source(text, trajectory=kept)
+            trajectory = keep()
+            predict = predictor(unet, null, text, plan.inversion_guidance)
+            invert_fully(predict, scheduler, x0, plan, timesteps, trajectory)
+            return Source(text, trajectory=trajectory)
+        case "ddpm":
+            assert plan.maps, "inversion: ddpm has its maps"
+            trajectory, maps = keep(), keep()
+            predict = predictor(unet, null, text, plan.inversion_guidance)
+            find_maps(predict, scheduler, x0, timesteps, plan.maps, generators, trajectory, maps)
+            return Source(text, trajectory=trajectory, maps=maps)
         case "none":
-            return Source(null)
+            return Source(text, x0=x0)
 
 
-def clean(scheduler: DDIMScheduler, x0: Tensor, plan: Plan) -> Tensor:
+def clean(scheduler: SchedulerMixin, x0: Tensor, plan: Plan) -> Tensor:
     """What the one evaluation reads: x0, as in the paper, or sqrt(a_t) x0, where its input is scaled."""
     return x0 * scheduler.alphas_cumprod[plan.timestep].sqrt() if plan.scale_input else x0
 
@@ -86,33 +100,50 @@ def invert_one_step(unet: UNet2DConditionModel, x0: Tensor, null: Text, plan: Pl
     return captured
 
 
+def predictor(
+    unet: UNet2DConditionModel, null: Text, text: Text, guidance_scale: float
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The prediction under `text` for latents at a timestep, guided away from `null` if not by 1."""
+
+    def predict(latents: Tensor, t: Tensor) -> Tensor:
+        if guidance_scale == 1:
+            (towards,) = evaluate_unet(unet, [latents], t, [text])
+            return towards
+        without, towards = evaluate_unet(unet, [latents] * 2, t, [null, text])
+        return guide(without, towards, guidance_scale)
+
+    return predict
+
+
 def invert_fully(
-    unet: UNet2DConditionModel,
+    predict: Callable[[Tensor, Tensor], Tensor],
     scheduler: DDIMScheduler,
     x0: Tensor,
-    null: Text,
-    text: Text,
     plan: Plan,
     keep: Tensor,
     trajectory: MutableMapping[int, Tensor],
 ) -> None:
-    """DDIM inversion under `text`; the latents at the timesteps to `keep` go to `trajectory`.
+    """DDIM inversion along `predict`; the latents at the timesteps to `keep` go to `trajectory`.
 
-    Guidance, where the plan has it, is away from `null`.
+    Each step asks for the prediction at latents that it has yet to find, and takes those before it
+    instead; iterated, it comes near to the fixed point (AIDI, Pan et al., ICCV 2023; ReNoise, Garibi et
+    al., ECCV 2024, which goes by a mean of predictions).
 
     Raises:
         UsageError: a timestep to keep lies on none of the steps.
     """
     inverse = inverse_of(scheduler, plan.inversion_steps or scheduler.num_inference_steps)
     check_passes(inverse.timesteps, keep)
-    guided = plan.inversion_guidance != 1
     latents, kept = x0, set(keep.tolist())
     # numbers for what the host computes, tensors for the U-Net, which would copy each number there
     for t, there in zip(inverse.timesteps.tolist(), send(inverse.timesteps, x0.device), strict=True):
-        rows, texts = ([latents] * 2, [null, text]) if guided else ([latents], [text])
-        *without, towards = evaluate_unet(unet, rows, there, texts)
-        prediction = guide(without[-1], towards, plan.inversion_guidance) if guided else towards
-        latents = inverse.step(prediction, t, latents).prev_sample
+        before, predictions = latents, []
+        for _ in range(plan.inversion_iterations):
+            predictions.append(predict(latents, there))
+            latents = inverse.step(predictions[-1], t, before).prev_sample
+        if plan.inversion_average:
+            mean = torch.stack(predictions[slice(*plan.inversion_average)]).mean(dim=0)
+            latents = inverse.step(mean, t, before).prev_sample
         if t in kept:
             trajectory[t] = latents
 
@@ -160,6 +191,7 @@ def denoise(
     guidance_scale: float,
     source: Source,
     plan: Plan,
+    null: Text | None = None,
     alignment: Alignment | None = None,
     control: Control | None = None,
     mask: Mask | None = None,
@@ -170,14 +202,18 @@ def denoise(
     At every step the U-Net is evaluated once, on the rows of all branches (see Branches): [uncond,
     cond]; where the source is not captured but runs along, on [source, uncond, cond]; where it is
     sampled beside the target, on [source uncond, uncond, source cond, cond]. Without guidance, which is
-    a scale of up to 1, there are no unconditional rows. `control` adds its residuals in all of them but
-    an inverted source's. Outside of `mask` the target stays the source. Solvers that draw noise as they
-    go take each picture's from its own of `generators`.
+    a scale of up to 1, there are no unconditional rows; that of a source with guidance of its own is
+    under the empty prompt `null`. `control` adds its residuals in all of them but an inverted source's.
+    Outside of `mask` the target stays the source. Solvers that draw noise as they go, and sources that
+    are noised anew, take each picture's from its own of `generators`.
     """
     total, taken = len(timesteps), timesteps.tolist()
     there = send(timesteps, latents.device)
     stepped: tuple[Whose, ...] = ("source", "target") if plan.beside == "sampled" else ("target",)
     known = dict.fromkeys(stepped, latents)
+    noised = None
+    if plan.noised and source.x0 is not None:
+        noised = NoisedSource(source.x0, latents, scheduler, plan.noised, generators)
 
     def at(step: int) -> tuple[tuple[Injection, ...], bool]:
         injections = tuple(i for i in plan.injections if i.active(step, taken))
@@ -185,8 +221,8 @@ def denoise(
         return injections, guided
 
     for (injections, guided), steps in groupby(range(total), key=at):
-        branches = Branches.of(plan.beside, guided=guided)
-        texts = branches.texts(source.text, uncond, cond)
+        branches = Branches.of_plan(plan, guided=guided)
+        texts = branches.texts(null, source.text, uncond, cond)
         with (
             inject(
                 unet,
@@ -199,16 +235,28 @@ def denoise(
             reusing(unet, plan.reuse.every) if plan.reuse else nullcontext(),
         ):
             for step in steps:
-                t = taken[step]
+                t, then = taken[step], taken[step + 1] if step + 1 < total else None
                 if plan.beside == "inverted":
                     known["source"] = source.trajectory[t]
+                elif noised:
+                    known["source"] = noised.latents
                 rows = branches.latents(known)
-                predictions = evaluate_unet(unet, rows, there[step], texts, control, branches)
-                guided_by = branches.guide(predictions, guidance_scale)
-                for whose in stepped:
-                    known[whose] = step_on(scheduler, guided_by[whose], t, known[whose], generators)
+                guided_by = branches.guide(
+                    evaluate_unet(unet, rows, there[step], texts, control, branches),
+                    guidance_scale,
+                    source_scale=plan.source_guidance,
+                    threshold=plan.guidance_threshold,
+                )
+                if noised:
+                    known["target"] = noised.step(guided_by, t, then, known["target"])
+                else:
+                    for whose in stepped:
+                        known[whose] = step_on(
+                            scheduler, guided_by[whose], t, known[whose], generators, source.maps
+                        )
                 if mask:
-                    known["target"] = mask.blend(known["target"], timesteps[step + 1 :])
+                    beside = noised.latents if noised else mask.source(timesteps[step + 1 :])
+                    known["target"] = mask.blend(known["target"], beside)
     return known["target"]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from operator import add
+from types import MappingProxyType
 from typing import Any
 
 from diffusers import (
@@ -13,7 +14,7 @@ from diffusers import (
     SchedulerMixin,
     UniPCMultistepScheduler,
 )
-from torch import Generator, Tensor, eye, ones, split, tensor, zeros
+from torch import Generator, Tensor, eye, ones, split, tensor, zeros, zeros_like
 
 from sdcorrect.core.plan import SchedulerName, effective_steps
 from sdcorrect.errors import UsageError
@@ -74,6 +75,21 @@ def ddim_scheduler(config: Mapping[str, Any] = STABLE_DIFFUSION_BETAS) -> DDIMSc
     return DDIMScheduler.from_config({**config, **PAPER_SPACING})
 
 
+def spaced(
+    ddim: DDIMScheduler, steps_offset: int | None = None, trailing: bool = False
+) -> DDIMScheduler:
+    """`ddim` with another offset of its timesteps, or spaced from the noisiest down as Turbo models are.
+
+    Models that are spaced so have no noise left behind the last step.
+    """
+    changes: dict[str, Any] = {} if steps_offset is None else {"steps_offset": steps_offset}
+    if trailing:
+        changes |= {"timestep_spacing": "trailing", "set_alpha_to_one": True}
+    if all(ddim.config[key] == value for key, value in changes.items()):
+        return ddim
+    return DDIMScheduler.from_config({**ddim.config, **changes})
+
+
 def inverse_of(scheduler: DDIMScheduler, steps: int) -> DDIMInverseScheduler:
     """The same steps towards noise, over `steps`.
 
@@ -104,7 +120,7 @@ def solver_from(
     Every solver starts at the noise where `ddim` would, and goes from there in `solver_steps`, or in
     as many as `ddim`. dpm++: DPM-Solver++ 2M (Lu et al., 2022); unipc: UniPC (Zhao et al., 2023);
     lcm: latent consistency models (Luo et al., 2023), which start at the next noisier of the
-    timesteps that they were distilled on.
+    timesteps that they were distilled on. sde-dpm++: DPM-Solver++ 2M with the noise of noise maps.
 
     Raises:
         UsageError: more steps than those models were distilled on at this strength, or a start at
@@ -128,6 +144,8 @@ def _solver_from(
         return ddim, timesteps
     if name == "lcm":
         return _consistency(ddim, solver_steps or len(timesteps), strength)
+    if name == "sde-dpm++":
+        return _stochastic(ddim, steps, len(timesteps))
     start = int(timesteps[0])
     kind = DPMSolverMultistepScheduler if name == "dpm++" else UniPC
     return _cut_off(kind, ddim, start, solver_steps or len(timesteps))
@@ -153,6 +171,15 @@ def _cut_off(
     solver.set_timesteps(steps)
     solver.set_begin_index(0)
     return solver, solver.timesteps
+
+
+def _stochastic(ddim: DDIMScheduler, steps: int, taken: int) -> tuple[SchedulerMixin, Tensor]:
+    """DPM-Solver++ 2M with noise, spaced as in diffusers' LEDITS++ pipeline: the last of all steps."""
+    solver = DPMSolverMultistepScheduler.from_config(
+        ddim.config, algorithm_type="sde-dpmsolver++", solver_order=2, timestep_spacing="leading"
+    )
+    solver.set_timesteps(steps)
+    return solver, solver.timesteps[-taken:]
 
 
 def _consistency(ddim: DDIMScheduler, steps: int, strength: float) -> tuple[SchedulerMixin, Tensor]:
@@ -184,8 +211,55 @@ def step_on(
     t: int,
     latents: Tensor,
     generators: Sequence[Generator],
+    maps: Mapping[int, Tensor] = MappingProxyType({}),
 ) -> Tensor:
-    """`latents` one step on from `t`; what a solver draws for it comes from each picture's generator."""
+    """`latents` one step on from `t`; what a solver draws for it comes from each picture's generator.
+
+    Along noise maps, by timestep, what DDPM would draw is the map instead, and nothing without one.
+    """
+    if maps:
+        mean = mean_step(scheduler, prediction, t, latents, eta=1.0)
+        return mean + maps[t] if t in maps else mean
     drawing = {"generator": list(generators)} if isinstance(scheduler, LCMScheduler) else {}
     latents = scheduler.step(prediction, t, latents, **drawing).prev_sample
     return latents
+
+
+def mean_step(
+    scheduler: SchedulerMixin, prediction: Tensor, t: int, latents: Tensor, eta: float
+) -> Tensor:
+    """`latents` one step on from `t` but for the noise that is drawn there.
+
+    By DDIM `eta` says how much is: 0 none, 1 as much as DDPM draws. The stochastic DPM-Solver++ draws
+    all of it; no other solver draws.
+    """
+    options: dict[str, Any] = {}
+    if isinstance(scheduler, DDIMScheduler) and eta:
+        options = {"eta": eta, "variance_noise": zeros_like(latents)}
+    elif isinstance(scheduler, DPMSolverMultistepScheduler):
+        options = {"variance_noise": zeros_like(latents)}
+    latents = scheduler.step(prediction, t, latents, **options).prev_sample
+    return latents
+
+
+def alpha_of(scheduler: SchedulerMixin, t: int) -> Tensor:
+    """a_t, what part of the latents' variance at `t` is signal."""
+    alpha: Tensor = scheduler.alphas_cumprod[t]
+    return alpha
+
+
+def variance_of(a: Tensor, a_then: Tensor) -> Tensor:
+    """The variance of the noise that DDPM draws from a_t to the next a (Song et al., 2021, eq. 16)."""
+    return (1 - a_then) / (1 - a) * (1 - a / a_then)
+
+
+def clean_from(scheduler: SchedulerMixin, prediction: Tensor, t: int, latents: Tensor) -> Tensor:
+    """The clean latents that a prediction at `t` speaks for (Song et al., 2021, eq. 12)."""
+    a = alpha_of(scheduler, t)
+    match scheduler.config.prediction_type:
+        case "sample":
+            return prediction
+        case "v_prediction":
+            return a**0.5 * latents - (1 - a) ** 0.5 * prediction
+        case _:
+            return (latents - (1 - a) ** 0.5 * prediction) / a**0.5

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -78,5 +77,7 @@ def canny(image: Image.Image, thresholds: tuple[int, int]) -> Image.Image:
     Args:
         thresholds: of the gradient: edges begin above the higher and go on above the lower.
     """
+    import cv2  # which few jobs need, and whose import takes longer than all checks
+
     edges = cv2.Canny(np.asarray(image), *thresholds)
     return Image.fromarray(edges).convert("RGB")

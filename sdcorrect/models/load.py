@@ -4,10 +4,10 @@ from typing import Any
 
 from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 
+from sdcorrect.libraries import plain_outlines
 from sdcorrect.models.adapters import Adapters, find_adapters
 from sdcorrect.models.checkpoints import Checkpoint, find_checkpoint, load_pipeline
 from sdcorrect.models.controlnets import load_controlnets
-from sdcorrect.models.loras import fuse_loras
 from sdcorrect.models.machine import choose_device, place_on_device
 from sdcorrect.models.model import Model
 from sdcorrect.models.safety import add_safety_checker
@@ -55,6 +55,7 @@ def decisive_settings(
     }
 
 
+@plain_outlines()
 def load(settings: ModelSettings) -> Model:
     """Load a job's model, ready to evaluate.
 
@@ -70,7 +71,10 @@ def load(settings: ModelSettings) -> Model:
     if settings.safety_checker:
         add_safety_checker(pipe, checkpoint)
     add_words(pipe, adapters.textual_inversions)
-    fuse_loras(pipe, adapters.loras)
+    if adapters.loras:
+        from sdcorrect.models.loras import fuse_loras  # which imports peft
+
+        fuse_loras(pipe, adapters.loras)
     controlnets = load_controlnets(pipe, adapters.controlnets, dtype)
     place_on_device(pipe, controlnets, settings, device)
     return Model(

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
 from torch import Tensor
 
 from sdcorrect.errors import UsageError, printable
@@ -204,6 +203,8 @@ def _refuse_settings(
     name: str, part: str | None, settings: Mapping[str, Any], layers: Iterable[Layer]
 ) -> None:
     """Refuse what peft can do and `fuse_loras` cannot."""
+    from peft import LoraConfig  # of which a second passes, and few files have settings
+
     usual = LoraConfig().to_dict()
     for key, value in settings.items():
         adapts_base = re.match("pissa|olora|loftq|corda", str(value))

@@ -8,7 +8,6 @@ import re
 from typing import Any, NamedTuple
 
 import torch
-from compel import EmbeddingsProvider, ReturnedEmbeddingsType, SplitLongTextMode
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -72,6 +71,9 @@ class _Weighted:
         text_encoder: Any,
         prompt: str,
     ) -> None:
+        # which few jobs need, and which takes a quarter of a second
+        from compel import EmbeddingsProvider, ReturnedEmbeddingsType, SplitLongTextMode
+
         xl = isinstance(pipe, StableDiffusionXLPipeline)
         self.compel = EmbeddingsProvider(
             tokenizer,

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from sdcorrect.core.capture import capture
 from sdcorrect.core.footprint import kept_bytes, tensors_of
 from sdcorrect.core.layout import UNetLayout
+from sdcorrect.core.plan import Injection, Plan
 from sdcorrect.models import Model
 from sdcorrect.recipes import BUILT_IN
 
@@ -56,8 +57,8 @@ def test_doctor_tells_what_a_job_would_keep(sdcorrect: Run, job: Callable[[str],
     assert "would run on cpu, in bfloat16" in told
     assert "3 to 5 with attention" in told
     assert "sdedit keeps nothing" in told
-    # blocks 3 and 4: 4 heads' maps of 64 x 64 tokens squared, two bytes each: 256 MiB; and two skips
-    assert "correct keeps 257.5 MiB" in told
+    # blocks 3 and 4: Q and K of 64 x 64 tokens in 128 channels, two bytes each: 4 MiB; and two skips
+    assert "correct keeps 5.5 MiB" in told
     assert "512 x 512 px, bfloat16" in told
 
 
@@ -69,6 +70,18 @@ def test_doctor_marks_what_would_not_run(sdcorrect: Run, job: Callable[[str], Pa
     assert result.stderr == "error: what is marked would not run\n"
 
 
+SDXL = {
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+
+
 def test_of_sd15_at_512_px_the_correction_keeps_a_few_megabytes() -> None:
     config = {"cross_attention_dim": 768, "attention_head_dim": 8, "block_out_channels": SD15_WIDTHS}
     with torch.device("meta"):
@@ -77,6 +90,17 @@ def test_of_sd15_at_512_px_the_correction_keeps_a_few_megabytes() -> None:
     # 8 heads' maps of 256 tokens squared in two blocks, and skips of 1280 and 640 channels
     expected = 2 * (2 * 8 * 256**2 + (1280 + 640) * 256)
     assert kept_bytes(unet.config, plan, (64, 64), torch.float16, steps=20) == expected < 3 * 2**20
+
+
+def test_of_sdxl_at_1024_px_the_correction_keeps_queries_and_keys() -> None:
+    config = {"cross_attention_dim": 2048, "attention_head_dim": (5, 10, 20), **SDXL}
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(sample_size=128, **config)
+    attention = (Injection("self-attention", (0, 1)),)
+    plan = Plan("one-step", injections=attention)
+    # Q and K of 1280 channels in two blocks of 10 layers; their maps would be 8 times as much
+    expected = 2 * 10 * 2 * 1280 * 32**2 * 2
+    assert kept_bytes(unet.config, plan, (128, 128), torch.float16, steps=20) == expected == 100 * 2**20
 
 
 @pytest.mark.parametrize("name", ["correct", "correct-attention", "correct-features", "masactrl"])

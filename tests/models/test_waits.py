@@ -12,7 +12,7 @@ from sdcorrect.models import Model, load
 from sdcorrect.models.machine import place_on_device
 from sdcorrect.recipes import BUILT_IN
 from sdcorrect.settings import ModelSettings
-from sdcorrect.translate import Translator
+from sdcorrect.translate import Request, Translator
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +34,8 @@ def translate(
     translator = Translator(
         model, [recipe], steps=steps, strength=1, guidance_scale=5, scheduler=scheduler
     )
-    result = translator(
-        [image],
-        variants=[name],
-        seeds=[1],
-        prompts=["an icon in 3d"],
-        negative_prompts=["blurry"],
-        source_prompts=["an icon in 2d"],
-    )
+    asked = Request(image, 1, "an icon in 3d", "blurry", "an icon in 2d")
+    result = translator([asked], variants=[name])
     [picture] = result[name].pictures
     assert picture is not None
     return picture.tobytes()

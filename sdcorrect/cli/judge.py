@@ -1,0 +1,68 @@
+"""`sdcorrect bench --evaluate`: translate by each recipe, measure, and make one table and one page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Column, Table
+
+from sdcorrect.cli.console import out, working
+from sdcorrect.cli.progress import following
+from sdcorrect.cli.signals import stop_on_signals
+from sdcorrect.config import Job
+from sdcorrect.errors import SdcorrectError, printable
+
+if TYPE_CHECKING:
+    from sdcorrect.evaluate.leaderboard import Board
+    from sdcorrect.inputs.items import Item
+    from sdcorrect.models import Model
+
+
+def judge(
+    job: Job,
+    model: "Model",
+    items: "list[Item]",
+    truth: Path | None,
+    other_styles: Sequence[str],
+    page: Path,
+    command: str,
+) -> None:
+    """Show the leaderboard of `job`'s variants, and write it to `page` with the `command` that asked it.
+
+    Raises:
+        UsageError: the job or the truth does not fit.
+        SdcorrectError: a folder cannot be written.
+    """
+    from sdcorrect.evaluate.leaderboard import leaderboard, page_of
+
+    _translate(job, model, items)
+    with working("measuring"):
+        board = leaderboard(job.output.path, truth, other_styles)
+    _show(board)
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(page_of(board, job, model, command), encoding="utf-8")
+    except OSError as error:
+        raise SdcorrectError(f"--page {printable(page)}: cannot be written: {error.strerror}") from None
+    out.print(f"page: {printable(page)}  pictures: {printable(job.output.path)}/<recipe>/")
+
+
+def _translate(job: Job, model: "Model", items: "list[Item]") -> None:
+    from sdcorrect.batch.runner import ShardRun
+    from sdcorrect.output.shards import Shard
+
+    with stop_on_signals() as stop:
+        run = ShardRun(job, model, Shard(), check=stop.check, items=items)
+        stop.heeded = True
+        with following("translating", len(run.items) * len(run.tally)) as shown:
+            for _ in run.records():
+                shown.update()
+
+
+def _show(board: "Board") -> None:
+    name, *figures = board.heads
+    numbers = (Column(head, justify="right") for head in figures)
+    table = Table(Column(name, overflow="fold"), *numbers, box=None, pad_edge=False)
+    for row in board.rows:
+        table.add_row(*row)
+    out.print(table, soft_wrap=False)

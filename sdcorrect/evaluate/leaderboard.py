@@ -1,0 +1,110 @@
+"""Recipes side by side: how good they are, and what they cost."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from sdcorrect import __version__
+from sdcorrect.config import Job
+from sdcorrect.evaluate.evaluator import Evaluator, Request
+from sdcorrect.evaluate.results import VariantResult
+from sdcorrect.models import Model
+from sdcorrect.output.folder import OutputFolder
+from sdcorrect.output.records import Done
+
+#: Metric -> its head in the table, and its decimals.
+METRICS = {
+    "ssim_truth": ("SSIM to the truth", 3),
+    "psnr_truth": ("PSNR to the truth, dB", 2),
+    "structure_distance_truth": ("structure distance to the truth", 4),
+    "style_accuracy": ("style accuracy", 3),
+    "clip_text": ("CLIP similarity to the prompt", 3),
+    "ssim": ("SSIM to the source", 3),
+}
+#: What the table is sorted by, the best first: the first of these that is measured.
+BEST = ("ssim_truth", "clip_text")
+
+
+@dataclass(frozen=True)
+class Board:
+    """The table: a row for each recipe, the best first."""
+
+    heads: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    pictures: int
+
+
+def leaderboard(
+    out: Path,
+    truth: Path | None,
+    other_styles: Sequence[str],
+    measuring: Callable[[int, int], None] = lambda done, total: None,
+) -> Board:
+    """What the output folder `out` has, measured.
+
+    Args:
+        truth: a folder of true pictures, where there is one.
+        other_styles: the prompts that style accuracy tells the pictures' own from.
+        measuring: told how many of how many pictures are measured.
+
+    Raises:
+        UsageError: the folder, or something that a metric needs, is not there or does not fit.
+    """
+    metrics = ["ssim", "clip_text", *(["psnr", "structure_distance"] if truth else [])]
+    evaluator = Evaluator(Request(out, metrics=metrics, reference=truth, other_styles=other_styles))
+    rows = []
+    for batch in evaluator.rows():
+        rows += batch
+        measuring(len({row.path for row in rows}), evaluator.pictures)
+    found = evaluator.evaluation(rows)
+    told = {name: METRICS[name] for name in METRICS if name in found.metrics}
+    best = next(name for name in BEST if name in told)
+    ranked = sorted(found.variants.items(), key=lambda one: -(one[1].metrics[best].mean or 0))
+    costs = _costs(out)
+    heads = ("recipe", *(head for head, _ in told.values()), "U-Net evaluations", "seconds")
+    table = [(name, *_cells(result, told), *costs[name]) for name, result in ranked]
+    return Board(heads, table, evaluator.pictures)
+
+
+def _cells(result: VariantResult, told: dict[str, tuple[str, int]]) -> list[str]:
+    means = ((result.metrics[name].mean, decimals) for name, (_, decimals) in told.items())
+    return ["-" if mean is None else f"{mean:.{decimals}f}" for mean, decimals in means]
+
+
+def _costs(out: Path) -> dict[str, tuple[str, str]]:
+    """By recipe, the U-Net's evaluations of a picture and the median of its seconds, an inversion
+    included."""
+    done: dict[str, list[Done]] = {}
+    for record in OutputFolder(out).records().values():
+        if isinstance(record, Done):
+            done.setdefault(record.variant, []).append(record)
+    return {
+        name: (str(records[0].unet_evaluations), f"{median(r.seconds for r in records):.2f}")
+        for name, records in done.items()
+    }
+
+
+def page_of(board: Board, job: Job, model: Model, command: str) -> str:
+    """The board as a page of Markdown, with what was measured and the `command` that makes it again."""
+    lines = [board.heads, ("---",) * len(board.heads)]
+    lines += [(f"`{name}`", *cells) for name, *cells in board.rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"""\
+# Leaderboard
+
+{board.pictures} pictures of `{job.input.path.name}` by {model.name} ({model.identity[:10]}):
+"{job.prompt}" out of "{job.source_prompt}", strength {job.strength:g} of {job.steps} steps, guidance
+{job.guidance_scale:g}. The best in the first column stand first; a recipe that keeps settings of its own
+is measured with them.
+
+{table}
+
+Seconds are medians of a picture's, its inversion included, in batches of {job.batch_size} on
+{model.device.type} in {str(model.dtype).removeprefix("torch.")}; they compare recipes, and no machines.
+sdcorrect {__version__} made this page by
+
+```bash
+{command}
+```
+"""

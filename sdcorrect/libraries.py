@@ -1,0 +1,128 @@
+"""The libraries that models come from, imported without what no job needs of them."""
+
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+#: What diffusers and transformers import wherever it is installed: for training, for other models, and
+#: for sigmas that no job has.
+UNNEEDED = ("peft", "scipy")
+#: torch's compiler, and the functions by which libraries mark others for it.
+COMPILER, MARKS = "torch._dynamo", {"allow_in_graph", "assume_constant_result", "disable"}
+
+
+@contextmanager
+def lean_imports() -> Iterator[None]:
+    """Within this context, diffusers and transformers are imported as where `UNNEEDED` is not installed.
+
+    Afterwards all can be imported as ever, but these two stay without. Where they have been imported
+    already, nothing changes.
+    """
+    if "diffusers" in sys.modules or "transformers" in sys.modules:
+        yield
+        return
+    # what imports make stays: the collector would search all of it again and again, and find nothing
+    gc.disable()
+    try:
+        import torch  # noqa: F401 - alone: it does not know a compiler that only marks
+
+        with _in_place({COMPILER: _Marks(), **dict.fromkeys(UNNEEDED)}):
+            _import_transformers()
+            _import_diffusers()
+            yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@contextmanager
+def plain_outlines() -> Iterator[None]:
+    """Within this context, models are outlined on torch's meta device without its compiler and sympy.
+
+    For an outline, whose weights are then read, no weights are drawn; and a range is counted on the CPU.
+    """
+    import torch
+
+    with (
+        _replaced(torch.nn.Embedding, "reset_parameters", lambda _: None),
+        _replaced(torch, "arange", partial(torch.arange, device="cpu")),
+    ):
+        yield
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextmanager
+def _in_place(modules: dict[str, ModuleType | None]) -> Iterator[None]:
+    """Within this context, `modules` stand for those of their names, unless these are imported already.
+
+    None stands for one that is not installed.
+    """
+    placed = {name: module for name, module in modules.items() if name not in sys.modules}
+    sys.modules.update(placed)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name, module in placed.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+
+
+class _Marks(ModuleType):
+    """Of torch's compiler, the functions that mark others, doing nothing; the whole for whatever else.
+
+    Modules below it are its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(COMPILER)
+        spec = find_spec(COMPILER)
+        self.__path__ = (spec and spec.submodule_search_locations) or []
+
+    def __getattr__(self, name: str) -> Any:
+        if name in MARKS:
+            return _mark
+        if name.startswith("__"):
+            raise AttributeError(name)
+        sys.modules.pop(COMPILER, None)
+        return getattr(import_module(COMPILER), name)
+
+
+def _mark(marked: Any = None, *_: Any, **__: Any) -> Any:
+    return _mark if marked is None else marked
+
+
+def _import_transformers() -> None:
+    """As with a torch that has no distributed tensors; the library asks once and remembers."""
+    import torch
+    from transformers.utils import is_scipy_available, is_torch_distributed_available
+
+    is_scipy_available()
+    with _replaced(torch.distributed, "is_available", lambda: False):
+        is_torch_distributed_available()
+
+
+def _import_diffusers() -> None:
+    """Its question whether a model is compiled would import the compiler, to see that none is."""
+    from diffusers.utils import torch_utils
+
+    is_compiled: Callable[[Any], bool] = torch_utils.is_compiled_module
+    torch_utils.is_compiled_module = lambda module: _has_compiler() and is_compiled(module)
+
+
+def _has_compiler() -> bool:
+    return not isinstance(sys.modules.get(COMPILER), _Marks | None)
