@@ -1,6 +1,6 @@
 """Take a picture of an HTML page in Chromium, which scripts/setup-tools.sh installs.
 
-.venv/bin/python scripts/screenshots.py out/quickstart/report.html .github/report.png
+.venv/bin/python scripts/screenshots.py out/quickstart/report.html docs/images/report.png
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """The same icons by each recipe, as docs/beyond-the-paper.md shows them.
 
-    python scripts/research/sheet_wide.py out/wide/flat-to-ink/0.8 --icons 10 -o docs/flat-to-ink.png
+    sheet_wide.py out/wide/flat-to-ink/0.8 --icons 10 -o docs/images/flat-to-ink.png
 
 From above: the source, each recipe of the output folder, the truth. The icons are the first by a hash of
 their names, so that nobody has chosen them.
