@@ -1,3 +1,19 @@
-"""Batch image-to-image translation with Stable Diffusion that keeps a picture's structure."""
+"""Image-to-image translation with Stable Diffusion that keeps a picture's structure."""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from sdcorrect.api import StableDiffusion, Translated, from_pipe, load
+
+__all__ = ["StableDiffusion", "Translated", "from_pipe", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs torch, imported when it is asked for: the command line does without for long."""
+    if name in __all__:
+        from sdcorrect import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

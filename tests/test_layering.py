@@ -18,7 +18,7 @@ LAYERS = [
     {"inputs", "reference", "translate"},
     {"output", "costs", "doctor", "tasks"},
     {"batch", "dissect", "report"},
-    {"evaluate"},
+    {"api", "evaluate"},
     {"cli"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}

@@ -31,7 +31,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_space(
     filler.write_bytes(b"0" * (PAGES - free) * PAGE)
     full = translate(pictures, "-o", out)
     assert full.exit_code == 1
-    errors = [line for line in full.stderr.splitlines() if " done " not in line]
+    errors = [line for line in full.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert errors[0].startswith(f"error: output {out}")
     assert errors[0].endswith("cannot be written: No space left on device")

@@ -1,0 +1,273 @@
+"""Stable Diffusion from Python: pictures in, the same pictures under a new prompt out."""
+
+import hashlib
+import io
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm.auto import tqdm
+
+from sdcorrect import models
+from sdcorrect.batch.attempts import Attempts, Result
+from sdcorrect.config import Job, load_job
+from sdcorrect.core.schedule import ddim_scheduler
+from sdcorrect.errors import SdcorrectError, UsageError
+from sdcorrect.inputs.beside import Beside
+from sdcorrect.inputs.decode import decode
+from sdcorrect.inputs.items import Item, seed_of
+from sdcorrect.inputs.pictures import Picture, Sizing, read_encoded
+from sdcorrect.settings import ModelSettings
+from sdcorrect.translate import Translator
+
+#: A picture: a file, a Pillow image, or (height, width, 3) in 8 bits.
+Source = str | Path | Image.Image | NDArray[np.uint8]
+
+#: A recipe's name, or a recipe as a job has it.
+Method = str | Mapping[str, Any]
+
+#: What PNG can hold as it is; all other modes go through TIFF.
+PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
+#: Settings of a job that are no matter of a call.
+NOT_ASKED = {*ModelSettings.model_fields, "input", "output", "limit", "prompt", "method", "variants"}
+
+
+#: What a job has to say, and nothing is read from or written to here.
+NO_FOLDERS = {"input.path": ".", "output.path": "."}
+
+#: What a pipeline has to have.
+PARTS = {"unet", "vae", "text_encoder", "tokenizer", "scheduler"}
+
+
+@dataclass(frozen=True)
+class Translated:
+    """What one recipe made of one picture."""
+
+    image: Image.Image
+    seed: int
+    evaluations: int  #: of the U-Net, the inversion included
+    seconds: float  #: this recipe's own, the inversion included; its share of a batch
+
+
+class StableDiffusion:
+    """A loaded model. Get one from `load` or `from_pipe`."""
+
+    def __init__(self, model: models.Model) -> None:
+        self.model = model
+
+    @overload
+    def translate(
+        self,
+        pictures: Source,
+        prompt: str,
+        *,
+        method: Method = ...,
+        progress: bool = ...,
+        **settings: Any,
+    ) -> Translated: ...
+
+    @overload
+    def translate(
+        self,
+        pictures: Sequence[Source],
+        prompt: str,
+        *,
+        method: Method = ...,
+        progress: bool = ...,
+        **settings: Any,
+    ) -> list[Translated]: ...
+
+    @overload
+    def translate(
+        self,
+        pictures: Source,
+        prompt: str,
+        *,
+        variants: Sequence[Method],
+        progress: bool = ...,
+        **settings: Any,
+    ) -> dict[str, Translated]: ...
+
+    @overload
+    def translate(
+        self,
+        pictures: Sequence[Source],
+        prompt: str,
+        *,
+        variants: Sequence[Method],
+        progress: bool = ...,
+        **settings: Any,
+    ) -> dict[str, list[Translated]]: ...
+
+    def translate(
+        self,
+        pictures: Source | Sequence[Source],
+        prompt: str,
+        *,
+        method: Method = "correct",
+        variants: Sequence[Method] = (),
+        progress: bool = True,
+        **settings: Any,
+    ) -> Any:
+        """Translate one picture or several, of any sizes, as `sdcorrect translate` does.
+
+        A file's picture is the same as the command line's, byte for byte.
+
+        Args:
+            pictures: files, Pillow images or arrays; what is transparent is laid on white.
+            method: a recipe's name, or a recipe as a job has it.
+            variants: several recipes instead, which share encoding and inversion.
+            progress: whether to show a bar of U-Net evaluations.
+            settings: what else a job may say: strength, steps, seed, guidance_scale, size, batch_size,
+                negative_prompt, source_prompt ...
+
+        Returns:
+            A `Translated` for a single picture, a list of them for several; with `variants`, such a
+            result by the name of each.
+
+        Raises:
+            UsageError: a setting is wrong, or does not fit the model.
+            SdcorrectError: a picture cannot be read or translated.
+        """
+        single = isinstance(pictures, str | Path | Image.Image | np.ndarray)
+        job = _job(prompt, method, variants, settings)
+        made = self._translate([pictures] if single else list(pictures), job, progress)  # type: ignore[list-item, arg-type]
+        results = {name: of[0] if single else of for name, of in made.items()}
+        return results if variants else next(iter(results.values()))
+
+    def _translate(self, sources: list[Source], job: Job, progress: bool) -> dict[str, list[Translated]]:
+        translator = Translator.of_job(job, self.model, job.recipes)
+        translator.check_prompts(job.prompt, job.source_prompt, job.mask_words)
+        sizing = Sizing(job.resize, job.size or self.model.native_size, self.model.multiple)
+        beside, read = Beside(job, sizing), [_read(i, one, job, sizing) for i, one in enumerate(sources)]
+        names = tuple(translator.methods)
+        made: dict[tuple[str, str], Translated] = {}
+        with _bar(translator, names, len(sources), progress) as shown:
+            for alike in _of_one_size(beside.add_to(picture) for picture in read):
+                attempts = Attempts(translator, batch_size=job.batch_size, job_seed=job.seed)
+                for part in attempts(alike, names):
+                    for picture, name, result in part:
+                        made[picture.item.key, name] = _translated(picture, name, result, job)
+                    shown.refresh()
+        return {name: [made[picture.item.key, name] for picture in read] for name in names}
+
+
+def load(model: str | Path = "mini", **settings: Any) -> StableDiffusion:
+    """Load a model as a job names it: mini, a folder, a file or a hub id.
+
+    Args:
+        settings: what a job may say of its model: device, dtype, vae, loras, controlnets ...
+
+    Raises:
+        UsageError: a part is not there or does not fit, or the device cannot be used.
+    """
+    models.quiet_libraries()
+    for key in (set(Job.model_fields) - set(ModelSettings.model_fields)) & set(settings):
+        raise UsageError(f"{key}: is no setting of load, but one of translate")
+    job = load_job(None, {**NO_FOLDERS, "prompt": "any", "model": str(model), **settings})
+    return StableDiffusion(models.load(job))
+
+
+def from_pipe(pipe: Any) -> StableDiffusion:
+    """The model that a diffusers pipeline holds, on its device and in its precision.
+
+    Nothing is copied, and the pipeline is left as it is.
+
+    Raises:
+        UsageError: it is no pipeline of Stable Diffusion.
+    """
+    missing = {"unet", "vae", "text_encoder", "tokenizer", "scheduler"} - set(
+        getattr(pipe, "components", ())
+    )
+    if missing:
+        raise UsageError(f"from_pipe: {type(pipe).__name__} has no {sorted(missing)[0]}")
+    scheduler = ddim_scheduler(pipe.scheduler.config)
+    name = str(getattr(pipe, "name_or_path", "") or type(pipe).__name__)
+    return StableDiffusion(models.Model(name, "", {}, pipe, scheduler, pipe.device))
+
+
+def _job(
+    prompt: str,
+    method: Method,
+    variants: Sequence[Method],
+    settings: Mapping[str, Any],
+) -> Job:
+    for key in NOT_ASKED & set(settings):
+        place = "sdcorrect.load" if key in ModelSettings.model_fields else "the command line"
+        raise UsageError(f"{key}: is no setting of translate, but one of {place}")
+    return load_job(
+        None, {**NO_FOLDERS, "prompt": prompt, "method": method, "variants": list(variants), **settings}
+    )
+
+
+def _read(place: int, source: Source, job: Job, sizing: Sizing) -> Picture:
+    """The picture of `source`, sized for the model, as the batch engine reads a file."""
+    name = str(source) if isinstance(source, str | Path) else f"picture {place}"
+    key = f"{place}: {name}"
+    item = Item(
+        Path(name),
+        key,
+        Path(name),
+        job.prompt,
+        job.negative_prompt,
+        job.source_prompt,
+        None,
+        job.mask_words,
+    )
+    try:
+        data = (
+            read_encoded(Path(source), job.input) if isinstance(source, str | Path) else _encoded(source)
+        )
+        shown = decode(data, job.input)
+        alpha = None if shown.alpha is None else sizing.apply(shown.alpha)
+        image, sha256 = sizing.apply(shown.image), hashlib.sha256(data).hexdigest()
+    except SdcorrectError as error:
+        raise SdcorrectError(f"{name}: {error}") from None
+    return Picture(item, sha256, image, shown.image.size, alpha)
+
+
+def _encoded(source: Image.Image | NDArray[np.uint8]) -> bytes:
+    """A file of what is in memory, without loss."""
+    image = source if isinstance(source, Image.Image) else Image.fromarray(source)
+    stream = io.BytesIO()
+    image.save(stream, "PNG" if image.mode in PNG_MODES else "TIFF")
+    return stream.getvalue()
+
+
+def _of_one_size(pictures: Iterator[Picture]) -> list[list[Picture]]:
+    alike: defaultdict[tuple[int, int], list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        alike[picture.image.size].append(picture)
+    return list(alike.values())
+
+
+def _translated(picture: Picture, name: str, result: Result, job: Job) -> Translated:
+    if result.image is None or result.problem:
+        raise SdcorrectError(f"{picture.item.key} ({name}): {result.problem}")
+    seed = seed_of(picture.item, picture.sha256, job.seed)
+    return Translated(result.image, seed, result.evaluations or 0, result.seconds)
+
+
+@contextmanager
+def _bar(
+    translator: Translator, names: tuple[str, ...], pictures: int, progress: bool
+) -> Iterator["tqdm[Any]"]:
+    """A bar that each evaluation of the U-Net moves."""
+    model = translator.model
+    total, before = translator.evaluations(names) * pictures, model.evaluations
+    with tqdm(total=total, unit=" evaluations", disable=not progress) as shown:
+
+        def show(*_: object) -> None:
+            shown.update(min(model.evaluations - before, total) - shown.n)
+
+        hook = model.pipe.unet.register_forward_hook(show)
+        try:
+            yield shown
+        finally:
+            hook.remove()
