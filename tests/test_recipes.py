@@ -6,9 +6,11 @@ import yaml
 from click.testing import Result
 from pydantic import ValidationError
 
+from sdcorrect.core.evaluations import evaluations_to_denoise, evaluations_to_invert
 from sdcorrect.core.layout import UNetLayout
-from sdcorrect.core.plan import Injection, blocks_of
+from sdcorrect.core.plan import Injection, blocks_of, effective_steps
 from sdcorrect.errors import UsageError
+from sdcorrect.origins import GUIDANCE_SCALE, ORIGINS, STEPS, STRENGTH, evaluations, grouped
 from sdcorrect.recipes import ALIASES, BUILT_IN, Inject, Recipe, built_in
 
 SD15 = UNetLayout.from_config(
@@ -253,3 +255,22 @@ def test_where_the_public_implementations_put_tensors_back_in_sd15() -> None:
     (keys,) = BUILT_IN["masactrl"].plan(SD15).injections
     assert keys.blocks == tuple(range(6, 12))
     assert [step for step in range(50) if keys.active(step, range(50))] == list(range(4, 50))
+
+
+def test_every_recipe_is_in_one_group_and_of_one_origin() -> None:
+    listed = [recipe.name for group in grouped() for recipe in group.recipes]
+    assert sorted(listed) == sorted(BUILT_IN)
+    assert sorted(name for origin in ORIGINS for name in origin.names) == sorted(BUILT_IN)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_evaluations_that_are_listed_are_those_that_are_taken(name: str) -> None:
+    recipe = BUILT_IN[name]
+    plan = recipe.plan(SD15)
+    fully = plan.inversion == "full"
+    plan = replace(plan, inversion_steps=plan.inversion_steps or STEPS if fully else None)
+    strength = 1.0 if fully else recipe.strength or STRENGTH
+    steps = recipe.solver_steps or effective_steps(recipe.steps or STEPS, strength)
+    scale = recipe.guidance_scale or GUIDANCE_SCALE
+    taken = evaluations_to_invert(plan, steps) + evaluations_to_denoise(plan, steps, scale)
+    assert evaluations(recipe) == taken
