@@ -161,6 +161,8 @@ class Job(ModelSettings):
     """scale of classifier-free guidance; up to 1 there is none"""
     scheduler: SchedulerName = "ddim"
     """the solver"""
+    steps_offset: Literal[0, 1] = 1
+    """of all timesteps: 1 as in the paper, 0 as PnPInversion runs Prompt-to-Prompt and MasaCtrl"""
     seed: Annotated[StrictInt, Field(ge=0, lt=2**63)] = 0
     """random seed; each picture's noise is drawn from it and the picture's content"""
     size: Annotated[StrictInt, Field(ge=8, le=16_384)] | None = None

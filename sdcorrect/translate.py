@@ -66,6 +66,7 @@ class Method:
     steps: int
     strength: float
     guidance_scale: float
+    steps_offset: int
 
     @property
     def effective_steps(self) -> int:
@@ -74,7 +75,7 @@ class Method:
 
     def spaced(self, ddim: DDIMScheduler) -> DDIMScheduler:
         """The model's scheduler with the timesteps of the method."""
-        return spaced(ddim, self.recipe.steps_offset, trailing=self.recipe.model == "turbo")
+        return spaced(ddim, self.steps_offset, trailing=self.recipe.model == "turbo")
 
     def solver(self, ddim: DDIMScheduler) -> tuple[SchedulerMixin, Tensor]:
         """The solver, ready to step, and the timesteps that it computes."""
@@ -96,7 +97,7 @@ class Method:
         kind = plan.inversion, plan.inversion_steps, plan.inversion_guidance
         iterated = plan.inversion_iterations, plan.inversion_average
         read = plan.timestep, plan.scale_input, self.recipe.inversion_prompt, self.recipe.posterior
-        along: tuple[Hashable, ...] = (self.recipe.steps_offset, self.recipe.model)
+        along: tuple[Hashable, ...] = (self.steps_offset, self.recipe.model)
         if plan.inversion == "ddpm":
             along += (plan.maps, self.scheduler, self.steps, self.strength)
         return *kind, *iterated, *read, *along
@@ -125,6 +126,7 @@ class Translator:
         strength: float,
         guidance_scale: float,
         scheduler: SchedulerName = "ddim",
+        steps_offset: int = 1,
         equalizer: Mapping[str, float] | None = None,
         masking: Masking = Masking(),  # noqa: B008 - frozen
         spill: Path | None = None,
@@ -139,6 +141,9 @@ class Translator:
             "strength": strength,
             "guidance_scale": guidance_scale,
             "scheduler": scheduler,
+            "steps_offset": model.scheduler.config.steps_offset
+            if steps_offset is None
+            else steps_offset,
         }
         self.methods = {recipe.name: _resolve(recipe, model, job) for recipe in recipes}
 
@@ -152,6 +157,7 @@ class Translator:
             strength=job.strength,
             guidance_scale=job.guidance_scale,
             scheduler=job.scheduler,
+            steps_offset=job.steps_offset,
             equalizer=job.equalizer,
             masking=Masking(job.mask_threshold, job.mask_feather, job.invert_mask, job.mask == WORDS),
             spill=job.spill,
@@ -275,6 +281,7 @@ def _resolve(recipe: Recipe, model: Model, job: Mapping[str, Any]) -> Method:
         settings["steps"],
         1.0 if plan.inversion == "full" and plan.start == "inverted" else settings["strength"],
         settings["guidance_scale"],
+        settings["steps_offset"],
     )
     if method.effective_steps == 0:
         raise UsageError(

@@ -13,7 +13,7 @@ LAYERS = [
     {"errors", "libraries", "pages", "paths", "reading"},
     {"core", "plainyaml"},
     {"recipes", "settings"},
-    {"config", "models"},
+    {"config", "models", "origins"},
     {"masking"},
     {"inputs", "reference", "translate"},
     {"output", "costs", "doctor", "tasks"},

@@ -6,9 +6,11 @@ import yaml
 from click.testing import Result
 from pydantic import ValidationError
 
+from sdcorrect.core.evaluations import evaluations_to_denoise, evaluations_to_invert
 from sdcorrect.core.layout import UNetLayout
-from sdcorrect.core.plan import Injection, blocks_of
+from sdcorrect.core.plan import Injection, blocks_of, effective_steps
 from sdcorrect.errors import UsageError
+from sdcorrect.origins import GUIDANCE_SCALE, ORIGINS, STEPS, STRENGTH, evaluations, grouped
 from sdcorrect.recipes import ALIASES, BUILT_IN, Inject, Recipe, built_in
 
 SD15 = UNetLayout.from_config(
@@ -168,6 +170,25 @@ def test_blocks_that_the_unet_lacks_are_named(tensor: str, block: str, message: 
             "greater than 0",
         ),
         ({"timestep": 401}, "timestep needs inversion: one-step"),
+        ({"inversion_iterations": 3}, "inversion_iterations needs inversion: full"),
+        (
+            {"inversion": "full", "inversion_iterations": 3, "inversion_average": [1, 4]},
+            r"0 <= first < last <= inversion_iterations \(3\)",
+        ),
+        ({"inversion": "full", "noise_shift": 1}, "noise_shift needs inversion: ddpm"),
+        ({"inversion_prompt": "source"}, "inversion_prompt needs inversion: full or ddpm"),
+        ({"inversion": "ddpm"}, "set start: inverted"),
+        ({"inversion": "ddpm", "start": "inverted", "source": "sampled"}, "leave source out"),
+        ({"inversion": "ddpm", "start": "inverted", "scheduler": "lcm"}, "of ddim or sde-dpm"),
+        ({"source": "noised", "inversion": "full"}, "leave inversion and start out"),
+        ({"source_guidance": 2}, "source_guidance needs source: noised"),
+        ({"source": "noised", "noise": "posterior"}, "eta, which is 0: set eta"),
+        ({"source": "noised", "step_to": "clean", "eta": 0.5}, "leave eta out"),
+        ({"source": "noised", "eta": 0.5, "scheduler": "unipc"}, "eta is DDIM's"),
+        ({"source_branch_prompt": "source"}, "source_branch_prompt needs a branch"),
+        ({"scheduler": "sde-dpm++"}, "sde-dpm.. goes along noise maps"),
+        ({"guidance_threshold": 1}, "less than 1"),
+        ({"steps_offset": 2}, "less than or equal to 1"),
         ({"inversion": "full", "scale_input": True}, "scale_input needs inversion: one-step"),
         ({"inversion": "one-step", "timestep": 1000}, "less than or equal to 999"),
         *(
@@ -234,3 +255,22 @@ def test_where_the_public_implementations_put_tensors_back_in_sd15() -> None:
     (keys,) = BUILT_IN["masactrl"].plan(SD15).injections
     assert keys.blocks == tuple(range(6, 12))
     assert [step for step in range(50) if keys.active(step, range(50))] == list(range(4, 50))
+
+
+def test_every_recipe_is_in_one_group_and_of_one_origin() -> None:
+    listed = [recipe.name for group in grouped() for recipe in group.recipes]
+    assert sorted(listed) == sorted(BUILT_IN)
+    assert sorted(name for origin in ORIGINS for name in origin.names) == sorted(BUILT_IN)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_evaluations_that_are_listed_are_those_that_are_taken(name: str) -> None:
+    recipe = BUILT_IN[name]
+    plan = recipe.plan(SD15)
+    fully = plan.inversion == "full"
+    plan = replace(plan, inversion_steps=plan.inversion_steps or STEPS if fully else None)
+    strength = 1.0 if fully else recipe.strength or STRENGTH
+    steps = recipe.solver_steps or effective_steps(recipe.steps or STEPS, strength)
+    scale = recipe.guidance_scale or GUIDANCE_SCALE
+    taken = evaluations_to_invert(plan, steps) + evaluations_to_denoise(plan, steps, scale)
+    assert evaluations(recipe) == taken

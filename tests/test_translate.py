@@ -23,7 +23,7 @@ def image(icon: Image.Image) -> Image.Image:
 
 def small(name: str, **changes: Any) -> Recipe:
     """A built-in recipe in so few steps that it can be tested."""
-    quick = {"steps": 5, "inversion_steps": 5} if BUILT_IN[name].steps else {}
+    quick = {key: 5 for key in ("steps", "inversion_steps") if getattr(BUILT_IN[name], key)}
     return BUILT_IN[name].model_copy(update={**quick, **changes})
 
 
@@ -48,10 +48,25 @@ def run(model: Model, image: Image.Image, *recipes: Recipe, **settings: Any) -> 
         ("p2p", 5 + 4 * 5),
         ("p2p-refine", 5 + 4 * 5),
         ("masactrl", 5 + 4 * 5),
+        ("pnp-direct", 5 + 3 * 5),
+        ("p2p-direct", 5 + 3 * 5),
+        ("p2p-direct-refine", 5 + 3 * 5),
+        ("masactrl-direct", 5 + 3 * 5),
+        ("p2p-npi", 5 + 4 * 5),
+        ("npi", 5 + 2 * 5),
+        ("renoise", 10 * 5 + 2 * 5),
+        ("infedit", 3 * 3),
+        ("cyclediffusion", 3 * 3),
+        ("flowedit", 4 * 3),
+        ("edit-friendly", 2 * 3 + 2 * 3),
+        ("leditspp", 2 * 4 + 2 * 4),
     ],
 )
 def test_evaluations_a_picture(model: Model, image: Image.Image, name: str, expected: int) -> None:
-    assert run(model, image, small(name))[name].evaluations == expected
+    recipe = small(name)
+    assert run(model, image, recipe)[name].evaluations == expected
+    translator = Translator(model, [recipe], steps=4, strength=0.75, guidance_scale=5.0)
+    assert translator.evaluations([name]) == expected
 
 
 def test_each_recipe_alone_gives_what_it_gives_among_others(model: Model, image: Image.Image) -> None:
@@ -120,14 +135,20 @@ def test_a_spilled_trajectory_gives_the_same_picture_and_is_cleared_away(
             "is in its window 0 to 0.1; widen it, or take more steps",
         ),
         ({"scheduler": "dpm++"}, "full inversion goes along the steps of ddim"),
+        ({"scheduler": "sde-dpm++", "of": "correct"}, "correct: sde-dpm.. goes along noise maps"),
+        (
+            {"scheduler": "unipc", "of": "edit-friendly"},
+            "noise maps are of the steps of ddim or sde-dpm",
+        ),
+        ({"scheduler": "lcm", "of": "cyclediffusion"}, "eta is ddim's; scheduler lcm has none"),
+        ({"of": "turboedit"}, "turboedit is for Turbo models, .* of mini are leading; choose"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_it_starts(
     model: Model, changes: dict[str, Any], message: str
 ) -> None:
-    recipe = Recipe.model_validate(
-        {**small("pnp").model_dump(), **{k: v for k, v in changes.items() if k != "scheduler"}}
-    )
+    own = {key: value for key, value in changes.items() if key not in ("scheduler", "of")}
+    recipe = Recipe.model_validate({**small(changes.get("of", "pnp")).model_dump(), **own})
     scheduler = changes.get("scheduler", "ddim")
     with pytest.raises(UsageError, match=message):
         Translator(model, [recipe], steps=4, strength=1, guidance_scale=5.0, scheduler=scheduler)

@@ -31,6 +31,7 @@ DECISIVE = {
     "steps",
     "guidance_scale",
     "scheduler",
+    "steps_offset",
     "seed",
     "resize",
 }

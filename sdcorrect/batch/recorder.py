@@ -21,7 +21,13 @@ from sdcorrect.output.records import Done, Failed, Fingerprint, InputFile, Outpu
 from sdcorrect.translate import Translator
 
 #: What the web UIs call the schedulers.
-SAMPLERS = {"ddim": "DDIM", "dpm++": "DPM++ 2M", "unipc": "UniPC", "lcm": "LCM"}
+SAMPLERS = {
+    "ddim": "DDIM",
+    "dpm++": "DPM++ 2M",
+    "unipc": "UniPC",
+    "lcm": "LCM",
+    "sde-dpm++": "DPM++ 2M SDE",
+}
 #: What the file system answers where a single name is at fault: something is in its way, it is too long,
 #: or holds what that file system refuses.
 IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP}

@@ -5,16 +5,16 @@ from typing import Annotated
 
 import typer
 import yaml
-from rich import box
+from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
 from sdcorrect.cli.console import Debug, app, errors_for_people, out
 from sdcorrect.cli.options import path
 from sdcorrect.config import load_job, parse_set
-from sdcorrect.core.plan import ALWAYS
 from sdcorrect.errors import UsageError, printable
-from sdcorrect.recipes import ALIASES, BUILT_IN, Inject, built_in
+from sdcorrect.origins import GUIDANCE_SCALE, STEPS, STRENGTH, Origin, by_origin, evaluations, grouped
+from sdcorrect.recipes import ALIASES, BUILT_IN, built_in
 
 
 @app.command()
@@ -51,34 +51,39 @@ def recipes(
 
 def _list_recipes() -> None:
     # 80 columns, as a pipe has, hold every word
-    table = Table(
-        Column("recipe", width=max(map(len, BUILT_IN))),
-        Column("inversion", width=len("inversion")),
-        Column("start", width=len("inverted")),
-        "what goes back where",
-        box=box.SIMPLE,
-        show_lines=True,
+    for group in grouped():
+        out.print(Text(group.needs, "bold"))
+        for origin, of_origin in by_origin(group.recipes):
+            table = Table.grid(
+                Column(width=max(map(len, BUILT_IN))),
+                Column(justify="right", width=4),
+                Column(),
+                padding=(0, 2, 0, 0),
+            )
+            for recipe in of_origin:
+                table.add_row(recipe.name, str(evaluations(recipe)), recipe.summary)
+            out.print(Padding(table, (0, 0, 0, 2)), soft_wrap=False)
+            out.print(Padding(_told_of(origin), (0, 0, 1, 4)), soft_wrap=False)
+    out.print(
+        f"The numbers are U-Net evaluations a picture, by {STEPS} steps at strength {STRENGTH} and "
+        f"guidance {GUIDANCE_SCALE} where a recipe has none of its own. Every recipe may have a mask; "
+        "none needs one.",
+        soft_wrap=False,
     )
-    for recipe in BUILT_IN.values():
-        inversion: str = recipe.inversion
-        if inversion == "full":
-            inversion += f", {recipe.inversion_steps or 'as many'} steps"
-        table.add_row(
-            Text.assemble((recipe.name, "bold"), f"\n{recipe.summary}"),
-            inversion,
-            recipe.start,
-            "\n".join(_described(inject) for inject in recipe.inject) or "-",
-        )
-    out.print(table, soft_wrap=False)
     for alias, name in ALIASES.items():
         out.print(f"{alias}: the authors' name for {name}")
     out.print("one of them as YAML for a job: sdcorrect recipes --show NAME")
 
 
-def _described(inject: Inject) -> str:
-    first, last = inject.window
-    part = "" if inject.window == ALWAYS else f", {first:.0%} to {last:.0%} of the steps"
-    return f"{inject.tensor} at {', '.join(inject.blocks)}{part}"
+def _told_of(origin: Origin) -> Table:
+    told = Table.grid(padding=(0, 2, 0, 0))
+    for label, words in (
+        ("paper", origin.paper),
+        ("follows", origin.code),
+        ("checked", origin.checked),
+    ):
+        told.add_row(Text(label, "dim"), Text(words, "dim"))
+    return told
 
 
 def _show_recipe(name: str) -> None:

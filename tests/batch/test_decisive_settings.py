@@ -53,6 +53,10 @@ CROSSED = INVERTED | {
     "words": "refine",
     "inject": [{"tensor": "cross-attention", "blocks": ["3"]}],
 }
+ITERATED = INVERTED | {"inversion_iterations": 2}
+MAPS = {"name": "own", "inversion": "ddpm", "start": "inverted"}
+NOISED = {"name": "own", "source": "noised"}
+TOLD: Settings = {"source_prompt": "a cat"}
 CONTROLNET = {"variant": "fp16", "hint": "@pictures", "thresholds": [1, 2], "scale": 0.5}
 P2P: Settings = {"method": "p2p-reweight", "source_prompt": "a cat"}
 
@@ -128,6 +132,7 @@ REFUSED: dict[str, tuple[Settings, Settings]] = {
     "steps": ({}, {"steps": 3}),
     "guidance_scale": ({}, {"guidance_scale": 2}),
     "scheduler": ({}, {"scheduler": "dpm++"}),
+    "steps_offset": ({}, {"steps_offset": 0}),
     "seed": ({}, {"seed": 1}),
     "size": ({}, {"size": 40}),
     "resize": ({}, {"resize": "crop"}),
@@ -145,6 +150,30 @@ REFUSED: dict[str, tuple[Settings, Settings]] = {
     ),
     "method.start": recipe(INVERTED, start="noise"),
     "method.source": recipe(INVERTED, source="sampled"),
+    "method.inversion_iterations": recipe(INVERTED, inversion_iterations=2),
+    "method.inversion_average": recipe(ITERATED, inversion_average=[0, 2]),
+    "method.noise_shift": recipe(MAPS, noise_shift=1),
+    "method.last_map": recipe(MAPS, last_map=False),
+    "method.last_map_norm": recipe(MAPS, last_map_norm=0.5),
+    "method.source_branch_prompt": recipe(INVERTED, source_branch_prompt="target"),
+    "method.source_guidance": (
+        TOLD | {"method": NOISED},
+        {"method": NOISED | {"source_guidance": 2}},
+    ),
+    "method.eta": (TOLD | {"method": NOISED}, {"method": NOISED | {"eta": 0.5}}),
+    "method.noise": (
+        TOLD | {"method": NOISED | {"eta": 0.5}},
+        {"method": NOISED | {"eta": 0.5, "noise": "posterior"}},
+    ),
+    "method.step_to": (TOLD | {"method": NOISED}, {"method": NOISED | {"step_to": "clean"}}),
+    "method.unconditional": (
+        TOLD | {"method": INVERTED},
+        {"method": INVERTED | {"unconditional": "source"}},
+    ),
+    "method.guidance_threshold": recipe(INVERTED, guidance_threshold=0.5),
+    "method.model": ({"timestep_spacing": "trailing"}, {"method": {"name": "sdedit", "model": "turbo"}}),
+    "method.strength": recipe({"name": "own"}, strength=0.5),
+    "method.steps_offset": recipe({"name": "own"}, steps_offset=0),
     "method.inject.tensor": injection(ATTENTION, tensor="key-value"),
     "method.inject.blocks": injection(ATTENTION, blocks=["4"]),
     "method.inject.window": injection(ATTENTION, window=[0, 0.5]),

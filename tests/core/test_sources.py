@@ -131,6 +131,16 @@ def test_noise_maps_reconstruct_to_float_error(
     assert relative(edit(model, plan, x0, **{**same, "prompt": TARGET}), x0) > 0.01
 
 
+@pytest.mark.parametrize("name", ["cyclediffusion", "flowedit", "leditspp"])
+def test_a_picture_is_the_same_in_every_batch(model: Model, x0: Tensor, name: str) -> None:
+    recipe = BUILT_IN[name]
+    plan, solver = recipe.plan(model.layout), recipe.scheduler or "ddim"
+    together = edit(model, plan, x0, solver=solver)
+    for i in range(2):
+        alone = edit(model, plan, x0[i : i + 1], solver=solver, drawn=generators()[i : i + 1])
+        assert relative(together[i : i + 1], alone) < 1e-5
+
+
 def test_the_last_map_may_be_left_out_or_limited(model: Model, x0: Tensor) -> None:
     same: Any = {"prompt": SOURCE, "guidance_scale": 1.0}
 
@@ -242,6 +252,72 @@ def test_ledits_is_that_of_the_pipeline_of_diffusers(model: Model, icon: Image.I
     x0 = model.encode([image], torch.zeros(1, 4, 8, 8))
     ours = edit(model, recipe.plan(model.layout), x0, steps=7, strength=5 / 7, solver=recipe.scheduler)
     assert relative(ours, expected) < 1e-4
+
+
+def test_infedit_is_the_consistency_sampling_of_its_paper(model: Model, x0: Tensor) -> None:
+    """DDCM with virtual inversion (Xu et al., algorithms 1 and 2), each quantity by its own equation."""
+    unet, (scheduler, timesteps) = model.pipe.unet, solver_from("ddim", model.scheduler, 4, 0.75)
+    drawing, noise = generators(), x0.flip(-1)
+    texts = {words: model.text([words] * 2, SIZE).embeddings for words in ("", SOURCE, TARGET)}
+    source = target = scheduler.add_noise(x0, noise, timesteps[:1])
+    for i, t in enumerate(timesteps):
+        a = scheduler.alphas_cumprod[t]
+        plain, towards = (unet(target, t, texts[words]).sample for words in ("", TARGET))
+        consistent = (source - a.sqrt() * x0) / (1 - a).sqrt()
+        of_source = unet(source, t, texts[SOURCE]).sample
+        epsilon = plain + 2.3 * (towards - plain) - of_source + consistent
+        clean = (target - (1 - a).sqrt() * epsilon) / a.sqrt()
+        if i + 1 < len(timesteps):
+            drawn = torch.cat([torch.randn(1, 4, 8, 8, generator=g) for g in drawing])
+            source, target = (scheduler.add_noise(z, drawn, timesteps[i + 1][None]) for z in (x0, clean))
+    plan = BUILT_IN["infedit"].plan(model.layout)
+    assert relative(edit(model, plan, x0, guidance_scale=2.3, strength=0.75), clean) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["edit-friendly", "turboedit"])
+def test_along_maps_is_the_ddpm_of_the_papers(model: Model, x0: Tensor, name: str) -> None:
+    """By DDPM's own mean (Ho et al., 2020, eq. 7) and z (Huberman-Spiegelglas et al., algorithm 1)."""
+    recipe, x0 = BUILT_IN[name], x0[:1]
+    turbo = recipe.model == "turbo"
+    ddim = spaced(model.scheduler, trailing=turbo)
+    scheduler, timesteps = solver_from("ddim", ddim, 5, 0.8)
+    plan = recipe.plan(model.layout)
+    assert plan.maps
+    plan = replace(plan, maps=replace(plan.maps, last=turbo, last_norm=1.0 if turbo else None))
+    taken = timesteps.tolist()
+    noised_at = [t - 200 if turbo else t for t in taken]
+    drawn = [torch.randn(1, 4, 8, 8, generator=g) for g in [generators()[0]] for t in noised_at if t > 0]
+    sources = [x0]
+    for t in reversed(noised_at):
+        sources.append(
+            scheduler.add_noise(x0, drawn[len(sources) - 1 - turbo], torch.tensor([t])) if t > 0 else x0
+        )
+    sources.reverse()
+
+    def mean(latents: Tensor, i: int, away: str, towards: str, scale: float) -> Tensor:
+        a = scheduler.alphas_cumprod[taken[i]]
+        a_then = (
+            scheduler.alphas_cumprod[taken[i + 1]]
+            if i + 1 < len(taken)
+            else scheduler.final_alpha_cumprod
+        )
+        without, given = (
+            model.pipe.unet(latents, taken[i], model.text([words], SIZE).embeddings).sample
+            for words in (away, towards)
+        )
+        epsilon = without + scale * (given - without)
+        clean = (latents - (1 - a).sqrt() * epsilon) / a.sqrt()
+        beta = 1 - a / a_then
+        return (a_then.sqrt() * beta * clean + (1 - beta).sqrt() * (1 - a_then) * latents) / (1 - a)
+
+    target, uncond = sources[0], SOURCE if turbo else ""
+    for i in range(len(taken)):
+        noise_map = sources[i + 1] - mean(sources[i], i, "", SOURCE, recipe.inversion_guidance)
+        if i + 1 == len(taken):
+            noise_map = noise_map / max(1.0, float(noise_map.norm())) * turbo
+        target = mean(target, i, uncond, TARGET, 4.0) + noise_map
+    same: Any = {"uncond": uncond, "guidance_scale": 4.0, "steps": 5, "strength": 0.8, "ddim": ddim}
+    assert relative(edit(model, plan, x0, **same), target) < 1e-4
 
 
 def _parts(model: Model, scheduler: SchedulerMixin) -> dict[str, Any]:
