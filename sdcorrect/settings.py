@@ -136,7 +136,8 @@ class ModelSettings(Settings):
     """encode and decode in tiles, which saves memory on large pictures"""
     cpu_offload: StrictBool = False
     """keep on the device only the part that is computing"""
-    channels_last: StrictBool = False
+    #: the memory layout of convolutions; auto: where they are faster in it, on CUDA
+    channels_last: Literal["auto"] | StrictBool = "auto"
     """another order in memory, faster on some cards"""
     compile: StrictBool = False
     """compile the U-Net: slow at first, faster on long runs"""

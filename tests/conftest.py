@@ -23,6 +23,15 @@ EXAMPLES = TESTS.parent / "sdcorrect" / "assets" / "pictures"
 PATIENCE = 60_000
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave tests that take a GPU out where there is none, unless they are asked for."""
+    if torch.cuda.is_available() or "gpu" in config.getoption("markexpr"):
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no CUDA here; -m gpu runs it on the CPU"))
+
+
 @pytest.fixture(autouse=True)
 def _inference() -> Iterator[None]:
     with torch.inference_mode():

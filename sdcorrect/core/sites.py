@@ -10,6 +10,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from sdcorrect.core.plan import MID, Block
+from sdcorrect.core.regions import uncompiled
 from sdcorrect.errors import UsageError
 
 #: What stands in for an attention layer's computation: (layer, hidden_states, ...) -> hidden_states.
@@ -105,7 +106,8 @@ def occupy(module: nn.Module, site: object, name: str) -> Iterator[None]:
         raise RuntimeError(f"{name} is captured or injected already; leave that context first")
     taken.add(site)
     try:
-        yield
+        with uncompiled(module):
+            yield
     finally:
         taken.remove(site)
 

@@ -4,13 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from diffusers import UNet2DConditionModel
-from diffusers.models.attention import FeedForward
-from diffusers.models.resnet import ResnetBlock2D
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
+from sdcorrect.core.regions import compile_regions
 from sdcorrect.errors import UsageError, one_line
 from sdcorrect.models.checkpoints import Pipeline
 from sdcorrect.settings import ModelSettings
@@ -69,6 +67,11 @@ def choose_vae_dtype(settings: ModelSettings, dtype: torch.dtype, force_upcast: 
     return torch.float32 if dtype == torch.float16 and force_upcast else dtype
 
 
+def lays_channels_last(settings: ModelSettings, device: torch.device) -> bool:
+    """`auto` is where convolutions are faster so: on CUDA."""
+    return device.type == "cuda" if settings.channels_last == "auto" else settings.channels_last
+
+
 def place_on_device(
     pipe: Pipeline, controlnets: nn.Module | None, settings: ModelSettings, device: torch.device
 ) -> None:
@@ -79,7 +82,7 @@ def place_on_device(
     """
     set_tf32(settings.tf32, settings.tf32)
     pipe.vae.to(choose_vae_dtype(settings, pipe.unet.dtype, pipe.vae.config.force_upcast))
-    if settings.channels_last:
+    if lays_channels_last(settings, device):
         pipe.unet.to(memory_format=torch.channels_last)
         pipe.vae.to(memory_format=torch.channels_last)
     if settings.vae_slicing:
@@ -87,7 +90,7 @@ def place_on_device(
     if settings.vae_tiling:
         pipe.vae.enable_tiling()
     if settings.compile:
-        compile_between_sites(pipe.unet)
+        compile_regions(pipe.unet)
     if controlnets is not None:
         controlnets.to(device)  # needed at every step beside the U-Net: never offloaded
     if not settings.cpu_offload:
@@ -96,17 +99,3 @@ def place_on_device(
         raise UsageError("cpu_offload: the model runs on the CPU anyway; leave it out")
     else:
         pipe.enable_model_cpu_offload(device=device)
-
-
-def compile_between_sites(unet: UNet2DConditionModel) -> None:
-    """Compile those parts of `unet` that no recipe changes.
-
-    A compiled graph does not notice hooks that come and go: what is captured from and put back into
-    stays outside of it, so that a recipe means the same.
-    """
-    parts = [module for module in unet.modules() if isinstance(module, FeedForward)]
-    before = [*unet.down_blocks, *([unet.mid_block] if unet.mid_block else [])]  # BK-SDM has no middle
-    for block in before:
-        parts += [module for module in block.modules() if isinstance(module, ResnetBlock2D)]
-    for part in parts:
-        part.compile()

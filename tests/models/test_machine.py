@@ -12,7 +12,7 @@ from PIL import Image
 
 from sdcorrect.errors import UsageError
 from sdcorrect.models import Model, load
-from sdcorrect.models.machine import choose_vae_dtype, tf32
+from sdcorrect.models.machine import choose_vae_dtype, lays_channels_last, tf32
 from sdcorrect.recipes import BUILT_IN
 from sdcorrect.settings import ModelSettings
 from sdcorrect.translate import Request, Translator
@@ -43,6 +43,13 @@ def test_economy_rounds_otherwise_at_most(model: Model, icon: Image.Image, setti
     assert thrifty.decisive == model.decisive | {setting: True}
 
 
+@pytest.mark.parametrize("asked", ["auto", True, False])
+def test_convolutions_are_laid_out_for_cuda_there_and_as_asked_elsewhere(asked: Any) -> None:
+    settings = ModelSettings(channels_last=asked)
+    assert lays_channels_last(settings, torch.device("cuda")) is (asked is not False)
+    assert lays_channels_last(settings, torch.device("cpu")) is (asked is True)
+
+
 def test_settings_are_passed_to_the_pipeline() -> None:
     thrifty = load_with(vae_slicing=True, vae_tiling=True, channels_last=True)
     assert thrifty.pipe.vae.use_slicing
@@ -62,7 +69,7 @@ def test_a_unet_without_a_middle_block_can_be_compiled(icon: Image.Image, tmp_pa
     folder = str(distilled(tmp_path))
     compiled = load_with(model=folder, compile=True)
     parts = [m for m in compiled.pipe.unet.modules() if m._compiled_call_impl is not None]
-    assert len(parts) == 4 + 2 * 3 + 3  # resnets of the encoder, feed-forwards of three levels
+    assert len(parts) == 4 + 8 + 2 * 3 + 3  # resnets on both sides, transformer blocks of three levels
     with torch.compiler.set_stance("force_eager"):
         ours = translate(compiled, icon, "correct-attention", "masactrl")
     plain = translate(load_with(model=folder), icon, "correct-attention", "masactrl")

@@ -1,0 +1,86 @@
+"""Parts of a U-Net that are compiled, each while nothing in it is captured, put back or observed.
+
+A compiled graph does not notice hooks and processors that come and go. So what a recipe changes runs
+as it is written, and the largest regions that it leaves alone run compiled.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from diffusers.models.attention import BasicTransformerBlock, FeedForward
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
+from torch import nn
+
+#: A U-Net repeats its blocks: those of one shape share a graph, and all that have the same code share
+#: this many. SD 1.5 has resnets of 12 shapes, each compiled for one row and for several.
+GRAPHS = 64
+
+OUTER = (ResnetBlock2D, BasicTransformerBlock)
+INNER = (Attention, FeedForward)
+
+
+@dataclass(eq=False)
+class _Region:
+    """A module, and the smaller regions that are left of it when a part of it is changed."""
+
+    module: nn.Module
+    compiled: Any
+    inner: tuple["_Region", ...] = ()
+    changed: int = 0  #: how many changes there are now within it
+
+    def settle(self, *, inside: bool = False) -> None:
+        """Compiled where nothing in it is changed and no region around it is compiled already."""
+        whole = not inside and not self.changed
+        self.module._compiled_call_impl = self.compiled if whole else None
+        for region in self.inner:
+            region.settle(inside=inside or whole)
+
+
+#: For each module within regions these, the outermost first.
+_around: WeakKeyDictionary[nn.Module, tuple[_Region, ...]] = WeakKeyDictionary()
+
+
+def compile_regions(unet: nn.Module, **options: Any) -> None:
+    """Compile the resnets and transformer blocks of `unet` when each is first called.
+
+    Their shapes may change from call to call. `options` are those of torch.compile.
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, GRAPHS)
+    for module in unet.modules():
+        if isinstance(module, OUTER):
+            parts = module.modules() if isinstance(module, BasicTransformerBlock) else ()
+            inner = tuple(_region(part, options) for part in parts if isinstance(part, INNER))
+            region = _region(module, options, inner)
+            for part in module.modules():
+                _around[part] = (region,)
+            for smaller in inner:
+                for part in smaller.module.modules():
+                    _around[part] = (region, smaller)
+            region.settle()
+
+
+def _region(module: nn.Module, options: dict[str, Any], inner: tuple[_Region, ...] = ()) -> _Region:
+    module.compile(dynamic=True, **options)
+    return _Region(module, module._compiled_call_impl, inner)
+
+
+@contextmanager
+def uncompiled(module: nn.Module) -> Iterator[None]:
+    """Within this context `module` runs as it is written, with its hooks and its processor."""
+    regions = _around.get(module, ())
+    for region in regions:
+        region.changed += 1
+    for region in regions[:1]:
+        region.settle()
+    try:
+        yield
+    finally:
+        for region in regions:
+            region.changed -= 1
+        for region in regions[:1]:
+            region.settle()
