@@ -120,6 +120,8 @@ class Output(Settings):
     """the output folder"""
     format: Literal["png", "jpg", "webp"] = "png"
     """the format of the pictures"""
+    png_compression: Literal["fast"] | Annotated[StrictInt, Field(ge=0, le=9)] = "fast"
+    """of the same pixels: zlib's level, 0 to 9, or fast: half of the time of 6, and hardly larger"""
     embed_metadata: StrictBool = True
     """write the web UIs' `parameters` into each picture"""
 

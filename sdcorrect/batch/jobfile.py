@@ -49,7 +49,7 @@ def fingerprint_of(job: Job, model: Model, size: int) -> Fingerprint:
             **model.decisive,
             "dtype": str(model.dtype).removeprefix("torch."),
             "size": size,
-            **job.output.model_dump(exclude={"path"}),
+            **job.output.model_dump(exclude={"path", "png_compression"}),
             **job.model_dump(include=DECISIVE),
             **_masking(job),
         },

@@ -2,13 +2,15 @@
 
 import io
 import json
-from typing import Any
+from typing import Any, Literal
 
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from sdcorrect.errors import PictureError, one_line
 
+#: Once PNG's filters have left little but noise, runs are nearly all that zlib finds (Z_RLE).
+FAST = {"compress_level": 1, "compress_type": 3}
 PIL_FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 
 
@@ -26,14 +28,17 @@ def _quoted(value: object) -> str:
     return json.dumps(text, ensure_ascii=False) if any(c in text for c in ',:\n"') else text
 
 
-def encode(image: Image.Image, suffix: str, text: str | None) -> bytes:
+def encode(
+    image: Image.Image, suffix: str, text: str | None, png_compression: int | Literal["fast"]
+) -> bytes:
     """`image` in the format of `suffix`, with `text` inside: in a PNG as the text `parameters`, in a
     JPEG or WebP as EXIF UserComment.
 
     Raises:
         PictureError: the format cannot hold it: the text or a side is too long.
     """
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = FAST if png_compression == "fast" else {"compress_level": png_compression}
+    more = more | {"quality": 95}
     if text is not None and suffix == "png":
         more["pnginfo"] = PngInfo()
         more["pnginfo"].add_text("parameters", text)
@@ -41,7 +46,7 @@ def encode(image: Image.Image, suffix: str, text: str | None) -> bytes:
         more["exif"] = _user_comment(text)
     stream = io.BytesIO()
     try:
-        image.save(stream, PIL_FORMATS[suffix], quality=95, **more)
+        image.save(stream, PIL_FORMATS[suffix], **more)
     except (OSError, ValueError) as error:
         advice = "choose output.format: png, or a shorter prompt, or --no-embed-metadata"
         raise PictureError(f"cannot be written as {suffix}: {one_line(error)}; {advice}") from None

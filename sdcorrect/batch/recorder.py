@@ -3,7 +3,7 @@
 import errno
 import logging
 import os
-from collections.abc import Set
+from collections.abc import Callable, Set
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,22 @@ class Recorder:
                 return known.unfinished
         return self._append(record, item)
 
-    def save(self, picture: Picture, variant: str, result: Result) -> Record:
-        """Write the result, then record it.
+    def encode(self, picture: Picture, variant: str, result: Result) -> bytes | None:
+        """The result as its file is to be, None where there is none. In any thread, and any order.
+
+        Raises:
+            PictureError: its format cannot hold it.
+        """
+        if result.image is None or result.problem:
+            return None
+        output = self.job.output
+        text = self._parameters(picture, variant) if output.embed_metadata else None
+        return encode(result.image, output.format, text, output.png_compression)
+
+    def save(
+        self, picture: Picture, variant: str, result: Result, encoded: Callable[[], bytes | None]
+    ) -> Record:
+        """Write the result, `encoded` as `encode` does, then record it.
 
         Raises:
             SdcorrectError: the output folder cannot be written.
@@ -89,13 +103,13 @@ class Recorder:
             "unet_evaluations": result.evaluations,
             "seconds": round(result.seconds, 4),
         }
-        if result.image is None or result.problem:
-            return self._append(Failed(error=str(result.problem), **asked), item)
-        output = OutputFile(path=(Path(variant) / item.output).as_posix())
-        record = Done(output=output, edited=result.edited, **asked)
         try:
-            text = self._parameters(record) if self.job.output.embed_metadata else None
-            self._write(record, encode(result.image, self.job.output.format, text))
+            content = encoded()
+            if content is None:
+                return self._append(Failed(error=str(result.problem), **asked), item)
+            output = OutputFile(path=(Path(variant) / item.output).as_posix())
+            record = Done(output=output, edited=result.edited, **asked)
+            self._write(record, content)
         except PictureError as error:
             return self._append(Failed(error=str(error), **asked), item)
         return self._append(record, item)
@@ -119,23 +133,23 @@ class Recorder:
             return os.access(folder, os.W_OK | os.X_OK)
         return error.errno in OF_A_NAME
 
-    def _parameters(self, record: Done) -> str:
-        method = self.translator.methods[record.variant]
+    def _parameters(self, picture: Picture, variant: str) -> str:
+        item, method = picture.item, self.translator.methods[variant]
         model = self.translator.model
-        width, height = record.size
+        width, height = picture.image.size
         return parameters(
-            record.prompt,
-            record.negative_prompt,
+            item.prompt,
+            method.negative_prompt_for(item.negative_prompt),
             {
                 "Steps": method.steps,
                 "Sampler": SAMPLERS[method.recipe.scheduler or self.job.scheduler],
                 "CFG scale": method.guidance_scale,
-                "Seed": record.seed,
+                "Seed": seed_of(item, picture.sha256, self.job.seed),
                 "Size": f"{width}x{height}",
                 "Model hash": model.identity[:10],
                 "Model": Path(model.name).name,
                 "Denoising strength": method.strength,
-                "Method": record.variant,
+                "Method": variant,
                 "Version": f"sdcorrect {__version__}",
             },
         )

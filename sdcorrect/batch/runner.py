@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 
 from sdcorrect.batch.attempts import Attempts
 from sdcorrect.batch.jobfile import JobEntry, fingerprint_of
-from sdcorrect.batch.pipeline import Behind, ahead
+from sdcorrect.batch.pipeline import Behind, ahead, count_threads
 from sdcorrect.batch.recorder import Recorder
 from sdcorrect.batch.workload import Workload
 from sdcorrect.config import Job
@@ -78,6 +77,7 @@ class ShardRun:
         self.retry_failed = retry_failed
         self.fail_fast = fail_fast
         self.check = check
+        self.threads = count_threads()  #: that read pictures, and as many that encode them
         everything = found or find(job)
         self.items = everything.part(shard.has)
         self.sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
@@ -108,8 +108,8 @@ class ShardRun:
             self.ledger.open(overwrite=self.overwrite)
             self._expect()
             try:
-                with ThreadPoolExecutor(1, "behind") as pool:
-                    for record in self._work(Behind(pool)):
+                with Behind[Record](self.threads) as behind:
+                    for record in self._work(behind):
                         yield record
                         if record and record.status == "failed" and self.fail_fast:
                             raise SdcorrectError(
@@ -149,7 +149,9 @@ class ShardRun:
     def _work(self, behind: Behind[Record]) -> Iterator[Record | None]:
         batch_size = self.job.batch_size
         waiting: dict[tuple[tuple[int, int], int, tuple[str, ...]], list[Picture]] = {}
-        with closing(ahead(self._prepare, self.items, 2 * batch_size, self.check)) as items:
+        depth = max(2 * batch_size, self.threads)
+        read = ahead(self._prepare, self.items, depth, self.check, self.threads)
+        with closing(read) as items:
             for prepared in items:
                 self.check()
                 yield from self._settled(prepared)
@@ -231,7 +233,10 @@ class ShardRun:
         for part in self.attempts(batch, variants):
             for picture, variant, result in part:
                 self.work.finish(variants, variant)
-                behind.submit(partial(self.recorder.save, picture, variant, result))
+                what = picture, variant, result
+                behind.submit_in_parts(
+                    partial(self.recorder.encode, *what), partial(self.recorder.save, *what)
+                )
             yield from map(self._counted, behind.results(leave=len(part)))
 
     def _counted(self, record: Record) -> Record:

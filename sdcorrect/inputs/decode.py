@@ -30,6 +30,11 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+#: Those of them that make a side of the picture the other.
+QUARTERS = [UPRIGHT[number] for number in (5, 6, 7, 8)]
+#: Of a picture's width and height, px: those at which it may be decoded at the least. Alike for both
+#: sides, for neither is known to be the upright picture's.
+Least = Callable[[tuple[int, int]], tuple[int, int]]
 
 
 class Shown(NamedTuple):
@@ -37,11 +42,15 @@ class Shown(NamedTuple):
 
     image: Image.Image  #: RGB
     notices: list[str]
+    whole: tuple[int, int]  #: width and height, px: the image's own, unless it was decoded smaller
     alpha: Image.Image | None = None  #: L, white where the picture is opaque; None where it has none
 
 
-def decode(data: bytes, limits: Input) -> Shown:
+def decode(data: bytes, limits: Input, least: Least | None = None) -> Shown:
     """The picture in `data`; of several, the first.
+
+    A JPEG may be decoded smaller, by a half, quarter or eighth and from its low frequencies alone
+    (libjpeg's scaled inverse DCT), where that is not below `least`.
 
     Raises:
         FilteredOut: it is smaller or more elongated than `limits` let in.
@@ -49,14 +58,16 @@ def decode(data: bytes, limits: Input) -> Shown:
     """
     try:
         notices: list[str] = []
-        decoded = _decode(data, partial(_check_size, limits=limits), notices.append)
+        decoded = _decode(data, partial(_check_size, limits=limits), notices.append, least)
         image, reason = on_white(decoded)
         if reason:
             notices.append(f"{reason}: ignored")
+        width, height = decoded.whole or image.size
         turn, alpha = UPRIGHT.get(decoded.orientation), decoded.alpha
         if turn is not None:
             image, alpha = image.transpose(turn), alpha and alpha.transpose(turn)
-        return Shown(image, notices, alpha)
+        whole = (height, width) if turn in QUARTERS else (width, height)
+        return Shown(image, notices, whole, alpha)
     except PictureError:
         raise
     except Image.DecompressionBombError:
@@ -75,7 +86,10 @@ def _reason(error: Exception) -> str:
 
 
 def _decode(
-    data: bytes, check_size: Callable[[tuple[int, int]], None], notice: Callable[[str], None]
+    data: bytes,
+    check_size: Callable[[tuple[int, int]], None],
+    notice: Callable[[str], None],
+    least: Least | None,
 ) -> Decoded:
     format = format_of(data[:FIRST_BYTES])
     if format == "JPEG":
@@ -102,9 +116,12 @@ def _decode(
             if not outline.is_read_by_pillow:
                 return decode_deep_jpeg2000(data, outline)
             profile = outline.profile
+        whole = image.size
+        if format == "JPEG" and least:
+            image.draft(None, least(whole))
         image.load()
         colours, alpha = _parted(image)
-        return Decoded(colours, alpha, profile, _orientation(image, notice))
+        return Decoded(colours, alpha, profile, _orientation(image, notice), whole)
 
 
 def _open(data: bytes, format: str | None) -> Image.Image:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import logging
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,7 @@ from PIL import Image, ImageOps
 
 from sdcorrect.config import Input
 from sdcorrect.errors import PictureError, printable
-from sdcorrect.inputs.decode import Shown, decode
+from sdcorrect.inputs.decode import Least, Shown, decode
 from sdcorrect.inputs.items import Item
 from sdcorrect.inputs.samples import METADATA_BYTES, SAMPLE_BYTES
 from sdcorrect.reading import read_bytes
@@ -47,8 +48,8 @@ class Sizing:
     size: int
     multiple: int
 
-    def apply(self, image: Image.Image) -> Image.Image:
-        """`image` scaled as `resize` says.
+    def apply(self, image: Image.Image, whole: tuple[int, int] | None = None) -> Image.Image:
+        """`image` scaled as `resize` says; where it was decoded smaller than it is, `whole` is its size.
 
         fit: the whole picture, its longer side `size`, both sides rounded to the multiple.
         crop: the picture's middle, `size` by `size`.
@@ -59,25 +60,46 @@ class Sizing:
             PictureError: `none`, and a side is under the multiple; `fit`, and the shorter side would
                 have to grow more than `MAX_STRETCH` times to be one.
         """
-        width, height = image.size
+        return fitted(image, self.resize, self.sized(whole or image.size))
+
+    def sized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height, px, of what `apply` makes of a picture of `size`.
+
+        Raises:
+            PictureError: as `apply`.
+        """
+        width, height = size
         if self.resize == "none":
-            if min(image.size) < self.multiple:
+            if min(size) < self.multiple:
                 raise PictureError(
                     f"{width}x{height} px: a side is under {self.multiple} px, the least that the model "
                     "takes; use resize: fit or crop"
                 )
-            return fitted(image, "none", self.kept(image.size))
+            return self.kept(size)
         if self.resize == "crop":
             side = self._rounded(self.size)
-            return fitted(image, "crop", (side, side))
-        scale = self.size / max(image.size)
-        stretch = self.multiple / (scale * min(image.size))
+            return side, side
+        scale = self.size / max(size)
+        stretch = self.multiple / (scale * min(size))
         if stretch > MAX_STRETCH:
             raise PictureError(
                 f"{width}x{height} px: at {self.size} px its shorter side would be stretched "
                 f"{stretch:.0f} times; use resize: crop, or leave it out with input.max_aspect"
             )
-        return fitted(image, "fit", (self._rounded(width * scale), self._rounded(height * scale)))
+        return self._rounded(width * scale), self._rounded(height * scale)
+
+    def least(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height, px, at which a picture of `size` may be decoded at the least: its final
+        scale then is half, which Lanczos does as well as from the whole.
+
+        Raises:
+            PictureError: as `apply`.
+        """
+        if self.resize == "none":
+            return size
+        scale = max(after / before for after, before in zip(self.sized(size), size, strict=True))
+        width, height = (ceil(min(1, 2 * scale) * side) for side in size)
+        return width, height
 
     def kept(self, size: tuple[int, int]) -> tuple[int, int]:
         """Width and height, px, of the middle of a picture of `size` that `apply` keeps."""
@@ -133,10 +155,10 @@ def read_picture(item: Item, sizing: Sizing, limits: Input) -> Picture:
     """
     if item.problem:
         raise PictureError(item.problem, sha256_of(item.source, limits))
-    shown, sha256 = read_shown(item.source, limits)
+    shown, sha256 = read_shown(item.source, limits, sizing.least)
     try:
-        alpha = None if shown.alpha is None else sizing.apply(shown.alpha)
-        return Picture(item, sha256, sizing.apply(shown.image), shown.image.size, alpha)
+        alpha = None if shown.alpha is None else sizing.apply(shown.alpha, shown.whole)
+        return Picture(item, sha256, sizing.apply(shown.image, shown.whole), shown.whole, alpha)
     except PictureError as error:
         error.sha256 = sha256
         raise
@@ -152,9 +174,10 @@ def read_image(file: Path, limits: Input) -> tuple[Image.Image, str]:
     return shown.image, sha256
 
 
-def read_shown(file: Path, limits: Input) -> tuple[Shown, str]:
+def read_shown(file: Path, limits: Input, least: Least | None = None) -> tuple[Shown, str]:
     """The picture of a file, upright and in sRGB, with its alpha, and the file's SHA-256.
 
+    Where `least` lets it, it is decoded smaller (`sdcorrect.inputs.decode.decode`).
     What the file says and is not heeded, such as a colour profile for other samples, is warned about.
 
     Raises:
@@ -164,7 +187,7 @@ def read_shown(file: Path, limits: Input) -> tuple[Shown, str]:
     data = read_encoded(file, limits)
     sha256 = hashlib.sha256(data).hexdigest()
     try:
-        shown = decode(data, limits)
+        shown = decode(data, limits, least)
     except PictureError as error:
         error.sha256 = sha256
         raise

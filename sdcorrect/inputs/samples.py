@@ -33,6 +33,7 @@ class Decoded:
     alpha: Image.Image | None  #: L, white where the picture is opaque
     profile: bytes | None = None  #: ICC
     orientation: int = 1  #: as EXIF numbers them
+    whole: tuple[int, int] | None = None  #: width and height, px, if the samples may be fewer
 
     @property
     def mode(self) -> str:

@@ -19,7 +19,7 @@ def test_parameters_are_as_the_web_uis_write_them() -> None:
 
 
 def saved(icon: Image.Image, suffix: str, text: str | None) -> Image.Image:
-    return Image.open(io.BytesIO(encode(icon, suffix, text)))
+    return Image.open(io.BytesIO(encode(icon, suffix, text, 6)))
 
 
 def test_a_png_has_them_as_text(icon: Image.Image) -> None:
@@ -37,4 +37,4 @@ def test_a_jpeg_or_webp_has_them_in_the_exif_user_comment(icon: Image.Image, suf
 
 def test_a_text_too_long_for_the_format_is_told(icon: Image.Image) -> None:
     with pytest.raises(PictureError, match=r"cannot be written as jpg: .*; choose output.format: png"):
-        encode(icon, "jpg", "word " * 7000)
+        encode(icon, "jpg", "word " * 7000, 6)

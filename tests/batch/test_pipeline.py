@@ -1,7 +1,8 @@
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 
 import pytest
 
@@ -20,6 +21,36 @@ def test_ahead_keeps_the_order_and_its_distance() -> None:
         assert square == index**2
         assert len(taken) <= index + 1 + 5
     assert taken == list(range(100))
+
+
+def test_several_threads_keep_the_order_too() -> None:
+    together = threading.Barrier(3)
+
+    def work(number: int) -> int:
+        together.wait(10)
+        time.sleep(0.01 * (number % 3))
+        return number
+
+    assert list(ahead(work, range(9), depth=3, threads=3)) == list(range(9))
+
+
+def test_parts_are_done_together_and_what_they_raise_is_raised_in_its_place() -> None:
+    together = threading.Barrier(2)
+
+    def part(number: int) -> float:
+        together.wait(10)
+        return 1 / number
+
+    def ending(result: Callable[[], float]) -> str:
+        try:
+            return str(result())
+        except ZeroDivisionError:
+            return "none"
+
+    with Behind[str](threads=2) as behind:
+        for number in (0, 2, 1, 0):
+            behind.submit_in_parts(partial(part, number), ending)
+        assert list(behind.results()) == ["none", "0.5", "1.0", "none"]
 
 
 def test_ahead_works_while_the_loop_does() -> None:
@@ -44,8 +75,7 @@ def test_ahead_raises_in_the_loop_what_is_raised_ahead() -> None:
 
 def test_behind_leaves_no_more_than_it_is_told_and_no_submitted_work_undone() -> None:
     done: list[int] = []
-    with ThreadPoolExecutor(1) as pool:
-        behind = Behind[None](pool)
+    with Behind[None]() as behind:
         for number in range(10):
             behind.submit(lambda number=number: done.append(number))
         assert len(list(behind.results(leave=3))) == 7

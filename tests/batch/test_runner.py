@@ -59,6 +59,19 @@ def out_of_cpu() -> None:
     torch.empty(1 << 60)  # more than any machine has: what torch says of it is torch's own
 
 
+def test_any_number_of_threads_makes_the_same_bytes_in_the_same_order(
+    model: Model, pictures: Path, tmp_path: Path
+) -> None:
+    made = []
+    for threads in (1, 4):
+        of_so_many = run(model, pictures, tmp_path / str(threads))
+        of_so_many.threads = threads
+        order = [record.input.path for record in of_so_many.records() if record]
+        made.append((order, files_of(tmp_path / str(threads))))
+    assert made[0] == made[1]
+    assert made[0][0] == sorted(made[0][0])
+
+
 def out_of_numpy() -> None:
     np.empty(1 << 50)
 

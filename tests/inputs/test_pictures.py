@@ -15,13 +15,13 @@ import pillow_heif
 import pytest
 from encoders import png, png_of, tiff
 from imagecodecs import cms_profile, jpeg2k_encode
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
 from sdcorrect.config import Input
 from sdcorrect.errors import FilteredOut, PictureError
-from sdcorrect.inputs.decode import UPRIGHT
+from sdcorrect.inputs.decode import UPRIGHT, decode
 from sdcorrect.inputs.items import Item
-from sdcorrect.inputs.pictures import Picture, Sizing, read_picture
+from sdcorrect.inputs.pictures import Picture, Resize, Sizing, read_image, read_picture
 
 AS_IT_IS = Sizing("none", 8, 1)
 SIDE = 16
@@ -420,3 +420,33 @@ def test_at_its_own_scale_a_picture_keeps_its_middle() -> None:
 def test_sizes_that_do_not_fit(size: tuple[int, int], resize: Any, reason: str) -> None:
     with pytest.raises(PictureError, match=reason):
         Sizing(resize, 64, 32).apply(Image.new("RGB", size))
+
+
+@pytest.mark.parametrize("resize", ["fit", "crop", "none"])
+@pytest.mark.parametrize(
+    "saved",
+    [
+        {"mode": "RGB"},
+        {"mode": "L", "progressive": True},
+        {"mode": "CMYK"},
+        {"mode": "RGB", "orientation": 6},
+    ],
+    ids=str,
+)
+def test_a_large_jpeg_is_decoded_smaller_to_the_same_picture(
+    saved: dict[str, Any], resize: Resize, tmp_path: Path
+) -> None:
+    smooth = TWO_HALVES.resize((1203, 901), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = saved.get("orientation", 1)
+    file = tmp_path / "large.jpg"
+    smooth.convert(saved["mode"]).save(file, exif=exif, progressive=saved.get("progressive", False))
+    sizing = Sizing(resize, 96, 32)
+    image, _ = read_image(file, Input(path=file))
+    picture = read(file, sizing)
+    expected = sizing.apply(image)
+    assert (picture.whole, picture.image.size) == (image.size, expected.size)
+    difference = np.abs(pixels(picture) - np.asarray(expected))
+    assert difference.mean() < (0 if resize == "none" else 1) + 1e-9
+    shown = decode(file.read_bytes(), Input(path=file), sizing.least)
+    assert (shown.image.size == image.size) == (resize == "none")
