@@ -18,8 +18,8 @@ from sdcorrect.recipes import BUILT_IN, Recipe
 from sdcorrect.translate import Request, Translation, Translator
 
 NOTHING, EVERYTHING = Image.new("L", (32, 32), 0), Image.new("L", (32, 32), 255)
-#: That is said of blocks that mini lacks, or needs words that are weighed.
-LEFT_OUT = {"correct-attention-5-7", "correct-attention-7-9", "p2p-reweight"}
+#: They name blocks that mini lacks, weigh words, or are for other models.
+LEFT_OUT = {"correct-attention-5-7", "correct-attention-7-9", "p2p-reweight", "turboedit"}
 SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in BUILT_IN if n not in {"correct", *LEFT_OUT}]
 
 

@@ -23,7 +23,7 @@ def image(icon: Image.Image) -> Image.Image:
 
 def small(name: str, **changes: Any) -> Recipe:
     """A built-in recipe in so few steps that it can be tested."""
-    quick = {"steps": 5, "inversion_steps": 5} if BUILT_IN[name].steps else {}
+    quick = {key: 5 for key in ("steps", "inversion_steps") if getattr(BUILT_IN[name], key)}
     return BUILT_IN[name].model_copy(update={**quick, **changes})
 
 
