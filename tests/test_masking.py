@@ -139,7 +139,7 @@ def test_a_folder_of_masks_from_the_command_line(
     for name in ("bicycle.png", "church.png", "sub/ghost.jpg"):
         Image.new("L", (64, 64), 255).save(masks / name)
     out = tmp_path / "out"
-    command = (pictures, "-o", out, "--set", f"mask={masks}", "--method", "sdedit")
+    command = (pictures, "-o", out, "--mask", masks, "--method", "sdedit")
     result = translate(*command)
     assert result.exit_code == 0, result.stderr
     records = (out / "records" / "0-of-1.jsonl").read_text()
