@@ -94,6 +94,7 @@ def test_the_stopwatch_counts_the_networks_alone_and_leaves_them(model: Model) -
     assert watch.seconds == spent
 
 
+@pytest.mark.slow
 def test_quality_and_costs_in_one_table_and_one_page(
     sdcorrect: Callable[..., Result], tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import dropwhile
 from pathlib import Path
 
 import click
@@ -37,8 +38,9 @@ def commands(page: Path) -> Iterator[str]:
 
 
 def words(line: str) -> list[str]:
-    """The command's own words, without comment and redirection."""
-    return shlex.split(line.partition(" > ")[0], comments=True)
+    """The command's own words, without comment, redirection and the variables set before it."""
+    found = shlex.split(line.partition(" > ")[0], comments=True)
+    return [*dropwhile(lambda word: re.match(r"[A-Z]+=", word), found)]
 
 
 def anchors(page: Path) -> set[str]:

@@ -18,8 +18,8 @@ from sdcorrect.recipes import BUILT_IN, Recipe
 from sdcorrect.translate import Request, Translation, Translator
 
 NOTHING, EVERYTHING = Image.new("L", (32, 32), 0), Image.new("L", (32, 32), 255)
-#: That is said of blocks that mini lacks, or needs words that are weighed.
-LEFT_OUT = {"correct-attention-5-7", "correct-attention-7-9", "p2p-reweight"}
+#: They name blocks that mini lacks, weigh words, or are for other models.
+LEFT_OUT = {"correct-attention-5-7", "correct-attention-7-9", "p2p-reweight", "turboedit"}
 SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in BUILT_IN if n not in {"correct", *LEFT_OUT}]
 
 
@@ -139,7 +139,7 @@ def test_a_folder_of_masks_from_the_command_line(
     for name in ("bicycle.png", "church.png", "sub/ghost.jpg"):
         Image.new("L", (64, 64), 255).save(masks / name)
     out = tmp_path / "out"
-    command = (pictures, "-o", out, "--set", f"mask={masks}", "--method", "sdedit")
+    command = (pictures, "-o", out, "--mask", masks, "--method", "sdedit")
     result = translate(*command)
     assert result.exit_code == 0, result.stderr
     records = (out / "records" / "0-of-1.jsonl").read_text()

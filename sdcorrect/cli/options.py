@@ -79,6 +79,17 @@ Prompt = Annotated[
 NegativePrompt = Annotated[
     str | None, _option(TRANSLATION, "--negative-prompt", help="What they should not become.")
 ]
+Mask = Annotated[
+    str | None,
+    _option(
+        TRANSLATION,
+        "--mask",
+        parser=source,
+        metavar="FOLDER|alpha|words",
+        help="Edit within a mask: of a folder, white where to edit; the pictures' own alpha; or where "
+        "mask_words are seen.",
+    ),
+]
 Method = Annotated[
     str | None,
     _option(TRANSLATION, "--method", key="method", help="A recipe; `sdcorrect recipes` lists them."),

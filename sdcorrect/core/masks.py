@@ -53,7 +53,7 @@ def feathered(inside: NDArray[np.bool_], feather: float) -> NDArray[np.float32]:
     """
     if not feather or inside.all():
         return inside.astype(np.float32)
-    import cv2  # which most jobs do without
+    import cv2  # which most jobs have no use for
 
     distance = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.clip(distance / (feather + 1), 0, 1).astype(np.float32)

@@ -105,6 +105,6 @@ Seconds are medians of a picture's, its inversion included, in batches of {job.b
 sdcorrect {__version__} made this page by
 
 ```bash
-{command}
+{command}   # needs: time
 ```
 """
