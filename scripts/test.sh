@@ -10,6 +10,7 @@ if [ "${1:-}" = --all ]; then
 fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check --quiet .
+.venv/bin/codespell
 .venv/bin/mypy
 # one thread a test computes tensors as small as the tests' no slower than two, and many times faster than
 # two that wait for each other on a busy machine

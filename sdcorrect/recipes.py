@@ -71,7 +71,9 @@ def _check_window(window: Window) -> Window:
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 #: Decoder blocks by number or by level, so that one recipe serves every family of U-Nets.
@@ -93,13 +95,21 @@ class Inject(_Frozen):
     """One tensor of the source, where it is put back, and when."""
 
     tensor: TensorName
+    """which tensor of the source"""
     blocks: tuple[BlockSpec, ...] = Field(min_length=1)
+    """where: a number (4, 4+), a level (first-attention, first-attention.0), encoder or mid"""
     window: WindowField = ALWAYS
+    """over which part of the steps taken, as fractions"""
     timesteps: tuple[Timestep, Timestep] | None = None
+    """or between which timesteps, instead of window"""
     weight: Annotated[StrictFloat, Field(gt=0, le=1)] = 1.0
+    """1 replaces the U-Net's own, less blends with it"""
     max_tokens: Annotated[StrictInt, Field(ge=1)] | None = None
+    """of attention: only where there are at most so many tokens"""
     branches: Literal["both", "cond"] = "both"
+    """into both branches of guidance, or into that of the prompt alone"""
     statistics: Statistics = "source"
+    """own: each channel gets the mean and deviation that the U-Net's own has there (AdaIN)"""
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
@@ -192,40 +202,75 @@ class Recipe(_Frozen):
     """
 
     name: RecipeName
+    """names the folder of its pictures"""
     summary: str = ""
+    """a line for `sdcorrect recipes`"""
     inversion: Inversion = "none"
+    """how the source is found: one evaluation of the clean latents, DDIM inversion, or noise maps"""
     timestep: Timestep = ONE_STEP
+    """of the one evaluation"""
     scale_input: StrictBool = False
+    """the one evaluation reads sqrt(a_t) times the clean latents"""
     inversion_steps: Annotated[StrictInt, Field(ge=1, le=999)] | None = None
+    """steps of a full inversion; by default the job's steps"""
     inversion_prompt: Literal["empty", "source"] = "empty"
+    """what a full inversion is told"""
     inversion_guidance: StrictFloat = 1.0
+    """guidance of a full inversion towards the source prompt; 1 is none"""
     inversion_iterations: Annotated[StrictInt, Field(ge=1, le=100)] = 1
+    """how often each step of an inversion is evaluated, nearer to a fixed point each time"""
     inversion_average: tuple[StrictInt, StrictInt] | None = None
+    """of which of these evaluations the mean counts, [first, end)"""
     noise_shift: Annotated[StrictInt, Field(ge=0, le=10)] = 0
+    """with ddpm: take the noise maps of so many steps later"""
     last_map: StrictBool = True
+    """with ddpm: use the last noise map"""
     last_map_norm: Annotated[StrictFloat, Field(gt=0)] | None = None
+    """with ddpm: limit the norm of the last noise map"""
     start: Literal["noise", "inverted"] = "noise"
+    """where denoising starts: at noised or at inverted latents"""
     source: SourceBranch = "inverted"
+    """the source beside the target: the latents of the inversion, denoised anew, or noised anew"""
     source_branch_prompt: Told | None = None
+    """what the source beside the target is told; by default what the inversion was told"""
     source_guidance: Annotated[StrictFloat, Field(ge=0)] = 1.0
+    """guidance of the source beside the target; 1 is none"""
     eta: Annotated[StrictFloat, Field(ge=0, le=1)] = 0.0
+    """of DDIM: how much noise is drawn at each step, with source: noised"""
     noise: Literal["anew", "posterior"] = "anew"
+    """with source: noised, noise drawn anew at each step or by the posterior"""
     step_to: Literal["next", "clean"] = "next"
+    """with source: noised, a step leads to the next timestep, or to the clean picture"""
     inject: tuple[Inject, ...] = ()
+    """which tensors of the source are put back, where and when"""
     words: Words | None = None
+    """how Prompt-to-Prompt's cross-attention goes from the source prompt to the prompt"""
     posterior: Posterior = "sample"
+    """latents drawn from the VAE's posterior, or its mean"""
     unconditional: Literal["negative", "source"] = "negative"
+    """what the unconditional branch is told: the negative prompt or the source prompt"""
     guidance_window: WindowField = ALWAYS
+    """classifier-free guidance in this part of the steps alone, as fractions"""
     guidance_threshold: Annotated[StrictFloat, Field(gt=0, lt=1)] | None = None
+    """leave guidance out over this part of the picture, where it is weakest"""
     reuse_every: Annotated[StrictInt, Field(ge=2)] | None = None
+    """keep the deep levels of the U-Net of every so many steps"""
     model: Literal["any", "turbo"] = "any"
+    """the kind of model that the recipe is for"""
     steps: Annotated[StrictInt, Field(ge=1, le=999)] | None = None
+    """its own instead of the job's"""
     strength: Annotated[StrictFloat, Field(gt=0, le=1)] | None = None
+    """its own instead of the job's"""
     guidance_scale: Annotated[StrictFloat, Field(ge=0)] | None = None
+    """its own instead of the job's"""
     negative_prompt: str | None = None
+    """its own instead of the job's"""
     scheduler: SchedulerName | None = None
+    """its own instead of the job's"""
     solver_steps: Annotated[StrictInt, Field(ge=1, le=999)] | None = None
+    """steps that the solver takes from where steps and strength start it"""
     steps_offset: Annotated[StrictInt, Field(ge=0, le=1)] | None = None
+    """its own instead of the model's"""
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:

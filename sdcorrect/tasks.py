@@ -11,8 +11,8 @@ from sdcorrect.plainyaml import read_yaml
 from sdcorrect.reference import SECTIONS, Setting, settings_of
 
 PACKAGE = Path(__file__).parent
-#: In the project a link to its `configs`; a wheel has the files themselves.
-CONFIGS = PACKAGE / "configs"
+#: A wheel has the project's `configs` within the package.
+CONFIGS = next(place / "configs" for place in (PACKAGE, PACKAGE.parent) if (place / "configs").is_dir())
 WIDTH = 100
 MORE = "# What follows is at its default. Take the # from before a key to change it."
 

@@ -68,6 +68,4 @@ def test_a_task_that_is_none_is_one_line(sdcorrect: Run, tmp_path: Path) -> None
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_setting_says_what_it_is_and_what_it_may_be(section: str) -> None:
     for setting in settings_of(SECTIONS[section]):
-        assert setting.values, setting.key
-        if section not in {"method", "inject"}:
-            assert setting.meaning, setting.key
+        assert setting.values and setting.meaning, setting.key

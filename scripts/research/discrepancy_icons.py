@@ -1,6 +1,6 @@
 """Where in the decoder the discrepancy lies, how it grows with strength, and whether it costs structure.
 
-    python scripts/discrepancy_icons.py FOLDER [--limit 40] [--output out/discrepancy]
+    python scripts/research/discrepancy_icons.py FOLDER [--limit 40] [--output out/discrepancy]
 
 Dissects the pictures of FOLDER at several strengths, and writes `discrepancy.png` and `.json`: the mean
 divergence of self-attention from the inversion's by block and strength, with standard errors, under

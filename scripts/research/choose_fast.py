@@ -1,6 +1,6 @@
 """Choose the recipe correct-fast: the fastest that stays near correct on a folder of pictures.
 
-    python scripts/choose_fast.py PICTURES -p "in 3d render style" [--reference TRUTH] [-o OUT]
+    python scripts/research/choose_fast.py PICTURES -p "in 3d render style" [--reference TRUTH] [-o OUT]
 
 Translates the pictures by `correct` and by every candidate at each strength, from each seed, measures
 them as `sdcorrect evaluate` does, and tells how far the means are from those of `correct`: in bands, of
