@@ -48,18 +48,23 @@ def run(model: Model, image: Image.Image, *recipes: Recipe, **settings: Any) -> 
         ("p2p", 5 + 4 * 5),
         ("p2p-refine", 5 + 4 * 5),
         ("masactrl", 5 + 4 * 5),
-        ("pnp-direct", 5 + 3 * 5),
         ("p2p-direct", 5 + 3 * 5),
-        ("p2p-direct-refine", 5 + 3 * 5),
-        ("masactrl-direct", 5 + 3 * 5),
-        ("p2p-npi", 5 + 4 * 5),
-        ("npi", 5 + 2 * 5),
-        ("renoise", 10 * 5 + 2 * 5),
         ("infedit", 3 * 3),
-        ("cyclediffusion", 3 * 3),
-        ("flowedit", 4 * 3),
-        ("edit-friendly", 2 * 3 + 2 * 3),
         ("leditspp", 2 * 4 + 2 * 4),
+        *(
+            pytest.param(*expected, marks=pytest.mark.slow)
+            for expected in (
+                ("pnp-direct", 5 + 3 * 5),
+                ("p2p-direct-refine", 5 + 3 * 5),
+                ("masactrl-direct", 5 + 3 * 5),
+                ("p2p-npi", 5 + 4 * 5),
+                ("npi", 5 + 2 * 5),
+                ("renoise", 10 * 5 + 2 * 5),
+                ("cyclediffusion", 3 * 3),
+                ("flowedit", 4 * 3),
+                ("edit-friendly", 2 * 3 + 2 * 3),
+            )
+        ),
     ],
 )
 def test_evaluations_a_picture(model: Model, image: Image.Image, name: str, expected: int) -> None:

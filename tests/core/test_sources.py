@@ -109,9 +109,17 @@ NOISED = {
     "another solver": (Noising(guidance=5.0), "dpm++"),
     "a third": (Noising(guidance=5.0), "unipc"),
 }
+#: Of these, those that are run each time.
+OFTEN = {"clean", "difference"}
 
 
-@pytest.mark.parametrize(("noising", "solver"), NOISED.values(), ids=NOISED)
+@pytest.mark.parametrize(
+    ("noising", "solver"),
+    [
+        pytest.param(*how, id=name, marks=[pytest.mark.slow] * (name not in OFTEN))
+        for name, how in NOISED.items()
+    ],
+)
 def test_a_noised_source_with_equal_prompts_gives_back_x0(
     model: Model, x0: Tensor, noising: Noising, solver: str
 ) -> None:
@@ -120,8 +128,13 @@ def test_a_noised_source_with_equal_prompts_gives_back_x0(
     assert relative(edit(model, plan, x0, solver=solver), x0) > 0.01
 
 
-@pytest.mark.parametrize("solver", ["ddim", "sde-dpm++"])
-@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize(
+    ("solver", "shift"),
+    [
+        ("ddim", 0),
+        *(pytest.param(*how, marks=pytest.mark.slow) for how in (("ddim", 1), ("sde-dpm++", 0))),
+    ],
+)
 def test_noise_maps_reconstruct_to_float_error(
     model: Model, x0: Tensor, solver: str, shift: int
 ) -> None:
@@ -131,6 +144,7 @@ def test_noise_maps_reconstruct_to_float_error(
     assert relative(edit(model, plan, x0, **{**same, "prompt": TARGET}), x0) > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cyclediffusion", "flowedit", "leditspp"])
 def test_a_picture_is_the_same_in_every_batch(model: Model, x0: Tensor, name: str) -> None:
     recipe = BUILT_IN[name]
@@ -141,6 +155,7 @@ def test_a_picture_is_the_same_in_every_batch(model: Model, x0: Tensor, name: st
         assert relative(together[i : i + 1], alone) < 1e-5
 
 
+@pytest.mark.slow
 def test_the_last_map_may_be_left_out_or_limited(model: Model, x0: Tensor) -> None:
     same: Any = {"prompt": SOURCE, "guidance_scale": 1.0}
 
@@ -156,7 +171,13 @@ def test_the_last_map_may_be_left_out_or_limited(model: Model, x0: Tensor) -> No
     assert torch.equal(of(Maps(last_norm=2 * max(norms))), kept)
 
 
-@pytest.mark.parametrize("name", ["p2p-direct", "p2p-direct-refine", "masactrl-direct", "pnp-direct"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "p2p-direct",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("masactrl-direct", "pnp-direct")),
+    ],
+)
 def test_directly_inverted_the_source_is_met_exactly_at_every_step(
     model: Model, x0: Tensor, name: str
 ) -> None:
@@ -177,6 +198,7 @@ def test_directly_inverted_the_source_is_met_exactly_at_every_step(
     assert relative(edited, edit(model, replace(plan, injections=()), x0, **same)) > 1e-3
 
 
+@pytest.mark.slow
 def test_away_from_the_source_prompt_the_source_is_not_guided(model: Model, x0: Tensor) -> None:
     """Negative-prompt inversion: with the source's own prompt guidance of any scale changes nothing."""
     plan = Plan("full", start="inverted")
@@ -185,6 +207,7 @@ def test_away_from_the_source_prompt_the_source_is_not_guided(model: Model, x0: 
     assert relative(edit(model, plan, x0, prompt=SOURCE), plain) > 1e-3
 
 
+@pytest.mark.slow
 def test_an_iterated_inversion_leads_back_nearer_to_the_source(model: Model, x0: Tensor) -> None:
     def error(**settings: Any) -> float:
         plan = Plan("full", start="inverted", **settings)
@@ -204,6 +227,7 @@ def test_timesteps_may_have_no_offset(model: Model) -> None:
     assert timesteps.tolist() == [799, 599, 399, 199]
 
 
+@pytest.mark.slow
 def test_posterior_noise_is_that_of_the_cycle_diffusion_pipeline_of_diffusers(
     model: Model, icon: Image.Image
 ) -> None:
@@ -234,6 +258,7 @@ def test_posterior_noise_is_that_of_the_cycle_diffusion_pipeline_of_diffusers(
     assert relative(ours, expected) < 1e-4
 
 
+@pytest.mark.slow
 def test_ledits_is_that_of_the_pipeline_of_diffusers(model: Model, icon: Image.Image) -> None:
     image, own = icon.resize(SIZE), model.scheduler.config
     scheduler = DPMSolverMultistepScheduler.from_config(
@@ -254,6 +279,7 @@ def test_ledits_is_that_of_the_pipeline_of_diffusers(model: Model, icon: Image.I
     assert relative(ours, expected) < 1e-4
 
 
+@pytest.mark.slow
 def test_infedit_is_the_consistency_sampling_of_its_paper(model: Model, x0: Tensor) -> None:
     """DDCM with virtual inversion (Xu et al., algorithms 1 and 2), each quantity by its own equation."""
     unet, (scheduler, timesteps) = model.pipe.unet, solver_from("ddim", model.scheduler, 4, 0.75)
@@ -274,6 +300,7 @@ def test_infedit_is_the_consistency_sampling_of_its_paper(model: Model, x0: Tens
     assert relative(edit(model, plan, x0, guidance_scale=2.3, strength=0.75), clean) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["edit-friendly", "turboedit"])
 def test_along_maps_is_the_ddpm_of_the_papers(model: Model, x0: Tensor, name: str) -> None:
     """By DDPM's own mean (Ho et al., 2020, eq. 7) and z (Huberman-Spiegelglas et al., algorithm 1)."""
