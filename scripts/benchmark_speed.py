@@ -3,9 +3,10 @@
     python scripts/benchmark_speed.py [--json FILE] [--rounds N] [--skip-sd15]
 
 Reports the ratios of wall time at 20 steps and strength 0.95, the share of wall time inside the networks
-for a folder of 64 pictures through the real runner, diffusers' own img2img pipeline beside it, and the same ratios on a randomly initialised U-Net
-of SD 1.5's size at 256 px. There pnp-50 stands in for pnp: the U-Net calls that either consists of, and
-what each of these costs, carry its time over to pnp's 999 steps of inversion.
+for a folder of 64 pictures through the real runner, diffusers' own img2img pipeline to sdedit there, and
+the same ratios on a randomly initialised U-Net of SD 1.5's size at 256 px. There pnp-50 stands in for
+pnp: the U-Net calls that either consists of, and what each of these costs, carry its time over to pnp's
+999 steps of inversion.
 """
 
 import argparse
