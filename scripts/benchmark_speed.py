@@ -3,9 +3,10 @@
     python scripts/benchmark_speed.py [--json FILE] [--rounds N] [--skip-sd15]
 
 Reports the ratios of wall time at 20 steps and strength 0.95, the share of wall time inside the networks
-for a folder of 64 pictures through the real runner, and the same ratios on a randomly initialised U-Net
-of SD 1.5's size at 256 px. There pnp-50 stands in for pnp: the U-Net calls that either consists of, and
-what each of these costs, carry its time over to pnp's 999 steps of inversion.
+for a folder of 64 pictures through the real runner, diffusers' own img2img pipeline to sdedit there, and
+the same ratios on a randomly initialised U-Net of SD 1.5's size at 256 px. There pnp-50 stands in for
+pnp: the U-Net calls that either consists of, and what each of these costs, carry its time over to pnp's
+999 steps of inversion.
 """
 
 import argparse
@@ -19,10 +20,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -106,6 +113,52 @@ def through_the_runner(pictures: int = 64) -> float:
     share = watch.seconds / watch.whole
     say(f"runner  {pictures} pictures in {watch.whole:.1f} s, {share:.1%} of it inside the networks")
     return share
+
+
+def against_diffusers(model: Model, rounds: int, pictures: int = 8) -> float:
+    """Seconds of diffusers' own img2img pipeline to those of sdedit by the runner, files included."""
+    parts = {**model.pipe.components, "scheduler": model.scheduler}
+    pipe = StableDiffusionImg2ImgPipeline(**parts, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    size = model.native_size
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "in")
+        source.mkdir()
+        examples = sorted(EXAMPLES.glob("*.png"))
+        for i in range(pictures):
+            example = Image.open(examples[i % len(examples)]).convert("RGB").resize((size, size))
+            example.save(source / f"{i:02}.png")
+
+        def theirs() -> None:
+            for file in sorted(source.iterdir()):
+                made = pipe(
+                    "in 3d render style",
+                    image=Image.open(file).convert("RGB"),
+                    strength=STRENGTH,
+                    num_inference_steps=STEPS,
+                    guidance_scale=7.5,
+                    generator=torch.Generator().manual_seed(0),
+                )
+                made.images[0].save(Path(folder, file.name))
+
+        def ours(turn: int) -> None:
+            settings = {"input.path": str(source), "output.path": f"{folder}/{turn}"}
+            job = job_of(**settings, variants=["sdedit"], batch_size=1)
+            for _ in ShardRun(job, model, Shard(0, 1)).records():
+                pass
+
+        ours(0)
+        theirs()
+        ratios = []
+        for turn in range(1, rounds + 1):
+            began = time.perf_counter()
+            theirs()
+            between = time.perf_counter()
+            ours(turn)
+            ratios.append((between - began) / (time.perf_counter() - between))
+    ratio = median(ratios)
+    say(f"script  diffusers' img2img : sdedit through the runner = {ratio:.3f}  measured")
+    return ratio
 
 
 def sd15_sized() -> Model:
@@ -231,6 +284,7 @@ def main() -> int:
     figures: dict[str, Any] = {
         "mini": measured("mini", mini, mini.native_size, recipes, arguments.rounds),
         "inside": through_the_runner(),
+        "diffusers": against_diffusers(mini, arguments.rounds),
     }
     if not arguments.skip_sd15:
         model, size = sd15_sized(), 256
