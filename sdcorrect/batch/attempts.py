@@ -21,6 +21,7 @@ OUT_OF_MEMORY_WORDS = (
     "not enough memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
 )
 
 logger = logging.getLogger(__name__)

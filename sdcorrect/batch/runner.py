@@ -117,8 +117,13 @@ class ShardRun:
                                 "stopped at this first failure, as --fail-fast asks"
                             )
             finally:
-                if self.recorder.wrote:
+                if self.wrote:
                     self.entry.close(time.perf_counter() - began)
+
+    @property
+    def wrote(self) -> bool:
+        """Whether there was something to record."""
+        return self.recorder.wrote
 
     def gone(self) -> list[str]:
         """The outputs that earlier runs have left of pictures that the job does not cover any more."""

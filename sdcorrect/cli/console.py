@@ -136,6 +136,14 @@ def print_failures(records: Sequence["Record"], most: int | None = None) -> None
         tell("failed", f"and {len(records) - most} more; `sdcorrect status` names all of them", "red")
 
 
+def log_as_lines() -> None:
+    """What is logged and warned about becomes lines for people."""
+    # on damaged files Pillow warns without naming them; those that fail are recorded with the reason
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # likewise
+    logging.basicConfig(handlers=[_Lines()])
+
+
 class _Lines(logging.Handler):
     """What libraries and this one log, a line each; of one kind, no more than a person would read."""
 
@@ -190,10 +198,7 @@ def main(
     # read when they are first imported: they would greet every command with what they miss
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    # on damaged files Pillow warns without naming them; those that fail are recorded with the reason
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # likewise
-    logging.basicConfig(handlers=[_Lines()])
+    log_as_lines()
     # a name that the terminal's encoding lacks must not end a run that has done its work
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")

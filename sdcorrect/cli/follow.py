@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from sdcorrect.batch.runner import ShardRun
+    from sdcorrect.cli.devices import DevicesRun
     from sdcorrect.output.records import Record
 
 #: A log has a line for each translation, up to so many: of more it tells every second, or every tenth.
 MOST_LINES = 2000
 
 
-def announcement(run: "ShardRun") -> str:
+def announcement(run: "ShardRun | DevicesRun") -> str:
     """What `run` is about to do."""
     model, variants, left = run.model, list(run.tally), run.work.covered - run.work.before
     before = f", {run.work.before} done before" if run.work.before else ""
@@ -36,7 +37,7 @@ def announcement(run: "ShardRun") -> str:
 class Follower:
     """Shows people and programs how far `run` is."""
 
-    def __init__(self, run: "ShardRun", events: Events) -> None:
+    def __init__(self, run: "ShardRun | DevicesRun", events: Events) -> None:
         self._run, self._events = run, events
         self._looking = Lock()  # what ticks is a thread of its own
         self._bar: tqdm[Any] | None = None

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +22,7 @@ from sdcorrect.cli.console import (
     verbosity,
     working,
 )
+from sdcorrect.cli.devices import DevicesRun
 from sdcorrect.cli.follow import Follower
 from sdcorrect.cli.look import look, tell_left_out
 from sdcorrect.cli.signals import Stop, stop_on_signals
@@ -34,7 +36,7 @@ from sdcorrect.cli.talk import (
     set_verbosity,
 )
 from sdcorrect.config import Job, load_job, parse_set
-from sdcorrect.errors import printable
+from sdcorrect.errors import UsageError, printable
 from sdcorrect.libraries import lean_imports
 
 if TYPE_CHECKING:
@@ -79,6 +81,12 @@ def translate(
     vae: options.Vae = None,
     controlnet: options.Controlnets = None,
     device: options.Device = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            "--devices", metavar="all|0,1|NAMES", help="Run on several, a process for each device."
+        ),
+    ] = None,
     dtype: options.Dtype = None,
     offline: options.Offline = False,
     config: options.Config = None,
@@ -165,6 +173,7 @@ def translate(
                 job,
                 num_shards,
                 shard_index,
+                devices,
                 stop,
                 events,
                 overwrite=overwrite,
@@ -178,13 +187,26 @@ def _choose_shard(job: Job, num_shards: int | None, shard_index: int | None, cla
 
     shard = choose_shard(num_shards, shard_index, job.output.path, os.environ, claim=claim)
     if shard.count > 1 and num_shards is None:
-        array = os.environ.get("SLURM_ARRAY_JOB_ID", "?")
-        task = f"task {os.environ['SLURM_ARRAY_TASK_ID']} of array {array}"
         tell(
             "note",
-            f"shard {shard} alone, as SLURM's variables say ({task}); --num-shards 1 takes all pictures",
+            f"shard {shard} alone, as {_narrowed(os.environ)}; --num-shards 1 takes all pictures",
         )
     return shard
+
+
+def _narrowed(environment: Mapping[str, str]) -> str:
+    """Whose variables say that this process has a part of the pictures alone."""
+    from sdcorrect.output.shards import Place
+
+    told = []
+    if "SLURM_ARRAY_TASK_ID" in environment:
+        array = environment.get("SLURM_ARRAY_JOB_ID", "?")
+        told.append(
+            f"SLURM's variables say (task {environment['SLURM_ARRAY_TASK_ID']} of array {array})"
+        )
+    if place := Place.from_environment(environment):
+        told.append(f"{place.launcher}'s variables say (process {place.rank} of {place.count})")
+    return " and ".join(told)
 
 
 def _show_plan(job: Job, num_shards: int | None, shard_index: int | None) -> None:
@@ -203,22 +225,34 @@ def _translate(
     job: Job,
     num_shards: int | None,
     shard_index: int | None,
+    devices: str | None,
     stop: Stop,
     events: Events,
     **options: bool,
 ) -> None:
+    from sdcorrect.output.shards import Place
+
+    place = Place.from_environment(os.environ)
+    if devices and place:
+        raise UsageError(f"--devices: {place.launcher} gives each process its own; leave it out")
     found = look(job)
     shard = _choose_shard(job, num_shards, shard_index, claim=True)
     tell_left_out(found)
     # torch takes seconds, which no error above should wait for
     with lean_imports():
         from sdcorrect.batch.runner import ShardRun
-        from sdcorrect.models import load, quiet_libraries
+        from sdcorrect.models import choose_devices, device_of, load, quiet_libraries
 
     quiet_libraries()
-    with working(f"loading {job.model}"):
-        model = load(job)
-    run = ShardRun(job, model, shard, check=stop.check, found=found, **options)
+    run: ShardRun | DevicesRun
+    if devices:
+        run = DevicesRun(job, choose_devices(devices), shard, found, stop, **options)
+    else:
+        if place and job.device == "auto" and num_shards is None:
+            job = job.model_copy(update={"device": device_of(place.local_rank)})
+        with working(f"loading {job.model}"):
+            model = load(job)
+        run = ShardRun(job, model, shard, check=stop.check, found=found, **options)
     stop.heeded = True
     failures = _follow(run, events)
     if not events.shown:
@@ -227,7 +261,7 @@ def _translate(
         raise typer.Exit(SOME_FAILED)
 
 
-def _follow(run: "ShardRun", events: Events) -> list["Record"]:
+def _follow(run: "ShardRun | DevicesRun", events: Events) -> list["Record"]:
     """Work through `run` and show how far it is; its failures."""
     failures: list[Record] = []
     follower = Follower(run, events)
@@ -240,7 +274,7 @@ def _follow(run: "ShardRun", events: Events) -> list["Record"]:
     return failures
 
 
-def _summarize(run: "ShardRun", failures: list["Record"]) -> None:
+def _summarize(run: "ShardRun | DevicesRun", failures: list["Record"]) -> None:
     print_failures(failures, MOST_ALIKE)
     if verbosity.quiet:
         return
@@ -256,7 +290,7 @@ def _summarize(run: "ShardRun", failures: list["Record"]) -> None:
         counts = (tally.done, tally.before, tally.failed, tally.filtered, tally.evaluations or "-")
         table.add_row(variant, *map(str, counts))
     out.print(table, soft_wrap=False)
-    if not run.recorder.wrote:
+    if not run.wrote:
         out.print("nothing to do: all was done before")
     print_gone(run.gone())
     folder = printable(run.job.output.path)

@@ -9,10 +9,12 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from sdcorrect.core.regions import compile_regions
-from sdcorrect.errors import UsageError, one_line
+from sdcorrect.errors import UsageError, one_line, printable
 from sdcorrect.models.checkpoints import Pipeline
 from sdcorrect.settings import ModelSettings
 
+#: The accelerators that diffusers runs on, as torch calls them.
+ACCELERATORS = {"cuda", "mps", "xpu"}
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -23,14 +25,48 @@ def quiet_libraries() -> None:
         library.disable_progress_bar()
 
 
+def accelerator() -> str | None:
+    """The kind of this machine's accelerator, None where it has none of those that diffusers runs on."""
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found.type if found and found.type in ACCELERATORS else None
+
+
+def device_of(local_rank: int) -> str:
+    """The device of one of several processes on this machine, which may see all of them or its own."""
+    kind = accelerator()
+    return f"{kind}:{local_rank % torch.accelerator.device_count()}" if kind else "cpu"
+
+
+def choose_devices(names: str) -> list[str]:
+    """The devices that `all`, numbers such as `0,1,2`, or names such as `cuda:0,cpu` stand for.
+
+    Raises:
+        UsageError: one is not there, or there is no accelerator to number.
+    """
+    kind = accelerator()
+    if names == "all":
+        count = torch.accelerator.device_count() if kind else 0
+        return [f"{kind}:{index}" for index in range(count)] or ["cpu"]
+    devices = [name.strip() for name in names.split(",")]
+    for index, name in enumerate(devices):
+        if name.isdecimal():
+            if kind is None:
+                raise UsageError(
+                    f"--devices {printable(names)}: this machine has no accelerator; give cpu"
+                )
+            devices[index] = f"{kind}:{name}"
+        choose_device(devices[index], "auto")
+    return devices
+
+
 def choose_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
-    """`auto` is CUDA in float16 where there is one, else the CPU in float32.
+    """`auto` is the accelerator, else the CPU; float16 on CUDA and XPU, float32 on MPS and the CPU.
 
     Raises:
         UsageError: torch knows no such device, or this machine has none.
     """
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = accelerator() or "cpu"
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
@@ -39,7 +75,7 @@ def choose_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
             f"device {device!r} cannot be used: {one_line(error)}; try --device cpu"
         ) from None
     if dtype == "auto":
-        dtype = "float16" if chosen.type == "cuda" else "float32"
+        dtype = "float16" if chosen.type in {"cuda", "xpu"} else "float32"
     return chosen, DTYPES[dtype]
 
 

@@ -57,6 +57,10 @@ class Shard:
     def has(self, key: str) -> bool:
         return self.count == 1 or self == Shard.of(key, self.count)
 
+    def part(self, index: int, count: int) -> "Shard":
+        """Part `index` of this shard divided into `count`."""
+        return Shard(self.index + self.count * index, self.count * count)
+
     def meets(self, other: "Shard") -> bool:
         """Whether a picture can be of both: one number has these remainders by the two counts."""
         return (self.index - other.index) % gcd(self.count, other.count) == 0
@@ -73,7 +77,8 @@ def choose_shard(
     *,
     claim: bool = True,
 ) -> Shard:
-    """The shard that the command line names, else that of the SLURM array task, else all pictures.
+    """The shard that the command line names, else that of the SLURM array task, else all pictures; each
+    but the first divided among the processes that one launcher has started.
 
     Args:
         claim: take the array task's shard in the output folder; else only say which it would be.
@@ -87,13 +92,56 @@ def choose_shard(
         return Shard(shard_index or 0, num_shards)
     if num_shards is not None or shard_index is not None:
         raise UsageError("--num-shards and --shard-index go together; give both")
-    if "SLURM_ARRAY_TASK_ID" not in environment:
-        return Shard()
-    task = ArrayTask.from_environment(environment)
-    return task.claim(out) if claim else task.would_claim(out)
+    shard = Shard()
+    if "SLURM_ARRAY_TASK_ID" in environment:
+        task = ArrayTask.from_environment(environment)
+        shard = task.claim(out) if claim else task.would_claim(out)
+    place = Place.from_environment(environment)
+    return shard.part(place.rank, place.count) if place else shard
 
 
 _OVERRIDE = "give --num-shards 1 for all pictures, or --num-shards and --shard-index for a part"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of a launcher's processes this one is: of torchrun, accelerate launch, or srun."""
+
+    launcher: str
+    rank: int
+    count: int
+    local_rank: int  #: among those on this machine
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self | None:
+        """None where no launcher has started several processes.
+
+        Raises:
+            UsageError: a variable of a launcher is no number, or they contradict each other.
+        """
+        in_batch_script = "SLURM_JOB_ID" in environment and "SLURM_STEP_ID" not in environment
+        for launcher, names in LAUNCHERS.items():
+            if not all(name in environment for name in names):
+                continue
+            if launcher == "srun" and in_batch_script:
+                continue  # which runs once, whatever tasks its job may have
+            values = [environment[name] for name in names]
+            if not all(value.isdecimal() and len(value) < 10 for value in values):
+                told = ", ".join(f"{n}={printable(environment[n])}" for n in names)
+                raise UsageError(f"{told}: not numbers, as {launcher} sets them; {_OVERRIDE}")
+            rank, count, local = map(int, values)
+            if rank >= count:
+                raise UsageError(f"{launcher} has no process {rank} of {count}; {_OVERRIDE}")
+            return cls(launcher, rank, count, local) if count > 1 else None
+        return None
+
+
+#: Who starts several processes, and in which variables it tells each its number, how many there are, and
+#: its number on its machine. accelerate launch uses torchrun.
+LAUNCHERS = {
+    "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+    "srun": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+}
 
 
 @dataclass(frozen=True)

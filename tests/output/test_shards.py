@@ -138,3 +138,37 @@ def test_variables_that_are_of_no_array_are_refused_and_the_way_out_is_told(
 def test_an_array_whose_variables_are_incomplete_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="SLURM_ARRAY_TASK_COUNT is None"):
         ArrayTask.from_environment({"SLURM_ARRAY_TASK_ID": "3"})
+
+
+TORCHRUN = {"RANK": "2", "WORLD_SIZE": "3", "LOCAL_RANK": "0"}
+SRUN = {"SLURM_PROCID": "2", "SLURM_NTASKS": "3", "SLURM_LOCALID": "0"}
+IN_STEP = SRUN | {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}
+
+
+@pytest.mark.parametrize("variables", [TORCHRUN, SRUN, IN_STEP], ids=["torchrun", "srun", "step"])
+def test_a_launchers_processes_have_all_pictures_among_them(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    assert choose_shard(None, None, tmp_path, variables) == Shard(2, 3)
+    of_array = {**environment(7, [5, 6], 6), **variables, "SLURM_STEP_ID": "0"}
+    assert choose_shard(None, None, tmp_path, of_array) == Shard(1, 2).part(2, 3) == Shard(5, 6)
+    assert choose_shard(1, None, tmp_path, variables) == Shard()
+
+
+def test_a_batch_script_takes_all_pictures_whatever_tasks_its_job_has(tmp_path: Path) -> None:
+    assert choose_shard(None, None, tmp_path, {**SRUN, "SLURM_JOB_ID": "7"}) == Shard()
+
+
+@given(st.sets(KEYS), st.integers(1, 5), st.integers(1, 5))
+def test_the_parts_of_a_shard_are_all_of_it(keys: set[str], count: int, parts: int) -> None:
+    shard = Shard(count - 1, count)
+    divided = [shard.part(index, parts) for index in range(parts)]
+    assert {key for key in keys if shard.has(key)} == {k for k in keys for p in divided if p.has(k)}
+
+
+@pytest.mark.parametrize("change", [{"RANK": "3"}, {"RANK": "-1"}, {"WORLD_SIZE": "x"}])
+def test_variables_of_a_launcher_that_are_no_numbers_are_refused(
+    change: dict[str, str], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="--num-shards 1"):
+        choose_shard(None, None, tmp_path, TORCHRUN | change)

@@ -1,0 +1,300 @@
+"""A job on several devices: a process for each, which takes one part of the pictures after the other."""
+
+import logging
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING, Any
+
+from sdcorrect.cli.console import log_as_lines, notice, tell
+from sdcorrect.cli.signals import EXIT_CODES, GRACE, Stop
+from sdcorrect.config import Job
+from sdcorrect.errors import SdcorrectError, one_line
+from sdcorrect.libraries import lean_imports
+
+if TYPE_CHECKING:
+    from sdcorrect.batch.runner import Tally
+    from sdcorrect.inputs.items import Found
+    from sdcorrect.output.records import Record
+    from sdcorrect.output.shards import Shard
+
+#: More parts than devices, so that a slow one has fewer; less than this a part is not worth its end.
+PARTS_OF_A_DEVICE, BATCHES_OF_A_PART = 8, 4
+PATIENCE = 0.2  #: seconds between two looks for a signal
+
+
+@dataclass(frozen=True)
+class Described:
+    """The model as all processes have it."""
+
+    name: str
+    device: str
+    dtype: str
+    cost: int  #: U-Net evaluations of a picture, by all variants
+
+
+@dataclass
+class _Sent:
+    """What a process tells of the part that it has in hand."""
+
+    tally: "dict[str, Tally]"
+    settled: int = 0
+    before: int = 0
+    evaluations: int = 0
+    evaluated: int = 0
+    wrote: bool = False
+    gone: list[str] = field(default_factory=list)
+    is_last: bool = False
+    record: "Record | None" = None
+
+
+class Work:
+    """How far all parts are, as `sdcorrect.batch.workload.Workload` tells it of one."""
+
+    def __init__(self, covered: int) -> None:
+        self.covered = covered
+        self.cost = 0  #: of a picture of a part that has not begun
+        self.began: float | None = None
+        self.parts: dict[Shard, _Sent] = {}
+        self.waiting: dict[Shard, int] = {}  #: the pictures of parts that have not begun
+
+    @property
+    def settled(self) -> int:
+        return sum(sent.settled for sent in self.parts.values())
+
+    @property
+    def before(self) -> int:
+        return sum(sent.before for sent in self.parts.values())
+
+    @property
+    def evaluations(self) -> int:
+        known = sum(sent.evaluations for sent in self.parts.values())
+        return known + self.cost * sum(n for p, n in self.waiting.items() if p not in self.parts)
+
+    @property
+    def evaluated(self) -> int:
+        return sum(sent.evaluated for sent in self.parts.values())
+
+
+@dataclass
+class _Worker:
+    """A process, as its parent has it."""
+
+    device: str
+    process: BaseProcess
+    connection: "Connection[Any, Any]"
+    part: "Shard | None" = None
+    ready: bool = False
+
+
+class DevicesRun:
+    """`job`'s pictures of `shard` on `devices`: to be followed like a `ShardRun`.
+
+    Parts that a process which fails leaves undone go to the others.
+    """
+
+    def __init__(
+        self, job: Job, devices: list[str], shard: "Shard", found: "Found", stop: Stop, **options: bool
+    ) -> None:
+        self.job, self.shard, self.stop, self.options = job, shard, stop, options
+        self.items = [key for key in found.keys if shard.has(key)]
+        self.devices = devices[: max(1, len(self.items))]
+        if len(self.devices) < len(devices):
+            idle = len(devices) - len(self.devices)
+            notice(f"{len(devices)} devices for {len(self.items)} pictures: {idle} of them idle")
+        self.model = Described(job.model, " and ".join(self.devices), "", 0)
+        self.work = Work(len(self.items) * len(job.recipes))
+        parts = self._parts()
+        self.work.waiting = {part: sum(map(part.has, self.items)) for part in parts}
+        self._left = deque(part for part in parts if self.work.waiting[part])
+
+    def _parts(self) -> "list[Shard]":
+        from sdcorrect.output.records import MAX_SHARDS
+
+        size = BATCHES_OF_A_PART * self.job.batch_size
+        wanted = min(PARTS_OF_A_DEVICE, -(-len(self.items) // (size * len(self.devices))))
+        count = min(max(1, wanted) * len(self.devices), max(1, MAX_SHARDS // self.shard.count))
+        return [self.shard.part(index, count) for index in range(count)]
+
+    @cached_property
+    def tally(self) -> "dict[str, Tally]":
+        from sdcorrect.batch.runner import Tally
+
+        return {recipe.name: Tally() for recipe in self.job.recipes}
+
+    @property
+    def wrote(self) -> bool:
+        return any(sent.wrote for sent in self.work.parts.values())
+
+    def gone(self) -> list[str]:
+        return [output for sent in self.work.parts.values() for output in sent.gone]
+
+    def records(self) -> "Iterator[Record | None]":
+        """What the processes record, as it comes.
+
+        Raises:
+            SdcorrectError: what would end a run on one device; or no device is left.
+        """
+        told: set[tuple[str, str]] = set()
+        with self._started() as workers:
+            while workers:
+                self.stop.check()
+                for connection in wait([worker.connection for worker in workers], PATIENCE):
+                    (worker,) = (w for w in workers if w.connection is connection)
+                    record = self._heard(worker, workers)
+                    if record is not None and (key := (record.input.path, record.variant)) not in told:
+                        told.add(key)
+                        yield record
+        self._add_up()
+        if self.shard.count == 1:
+            from sdcorrect.output.survey import merge
+
+            merge(self.job.output.path)
+
+    @contextmanager
+    def _started(self) -> "Iterator[list[_Worker]]":
+        context = get_context("spawn")
+        stopping = context.Event()
+        workers = []
+        for device in self.devices:
+            ours, theirs = context.Pipe()
+            job = self.job.model_copy(update={"device": device})
+            levels = [logging.getLogger(name).level for name in ("", "sdcorrect")]
+            arguments = (theirs, stopping, job, self.options, levels)
+            process = context.Process(target=_serve, args=arguments, name=device)
+            process.start()
+            theirs.close()
+            workers.append(_Worker(device, process, ours))
+        everyone = [worker.process for worker in workers]
+        try:
+            yield workers
+        finally:
+            stopping.set()
+            until = time.monotonic() + GRACE - 1
+            for started in everyone:
+                started.join(max(0, until - time.monotonic()))
+                started.kill()
+
+    def _heard(self, worker: _Worker, workers: list[_Worker]) -> "Record | None":
+        try:
+            heard = worker.connection.recv()
+        except (EOFError, ConnectionError):
+            worker.process.join()
+            self._lose(worker, workers, f"its process ended with {worker.process.exitcode}")
+            return None
+        match heard:
+            case SdcorrectError():
+                raise heard
+            case str():
+                self._lose(worker, workers, heard)
+            case Described():
+                name, dtype = heard.name, heard.dtype
+                self.model = Described(name, self.model.device, dtype, heard.cost)
+                self.work.cost, worker.ready = heard.cost, True
+                self._give(worker, workers)
+            case _Sent() if worker.part:
+                self.work.began = self.work.began or time.monotonic()
+                self.work.parts[worker.part] = heard
+                if heard.is_last:
+                    worker.part = None
+                    self._give(worker, workers)
+                return heard.record
+        return None
+
+    def _give(self, worker: _Worker, workers: list[_Worker]) -> None:
+        """The next part; a process for which there is none waits, for another may yet fail."""
+        if self._left:
+            worker.part = self._left.popleft()
+            worker.connection.send(worker.part)
+        elif not any(other.part for other in workers):
+            for other in workers:
+                other.connection.send(None)
+            workers.clear()
+
+    def _lose(self, worker: _Worker, workers: list[_Worker], reason: str) -> None:
+        workers.remove(worker)
+        if not workers:
+            raise SdcorrectError(f"device {worker.device} has failed, and none is left: {reason}")
+        tell("warning", f"device {worker.device} has failed, the others go on: {reason}", "yellow")
+        if worker.part:
+            self._left.appendleft(worker.part)
+            self.work.parts.pop(worker.part, None)
+        for other in [other for other in workers if other.part is None and other.ready]:
+            self._give(other, workers)
+
+    def _add_up(self) -> None:
+        for sent in self.work.parts.values():
+            for variant, tally in sent.tally.items():
+                total = self.tally[variant]
+                for name in ("done", "failed", "filtered", "before"):
+                    setattr(total, name, getattr(total, name) + getattr(tally, name))
+                total.evaluations = tally.evaluations or total.evaluations
+
+
+def _serve(
+    connection: "Connection[Any, Any]",
+    stopping: Any,
+    job: Job,
+    options: dict[str, bool],
+    levels: list[int],
+) -> None:
+    """The process of one device: load the model, then work off the parts that it is given."""
+    for number in EXIT_CODES:
+        signal.signal(number, signal.SIG_IGN)  # it is the parent who stops all in good order
+    log_as_lines()
+    for name, level in zip(("", "sdcorrect"), levels, strict=True):
+        logging.getLogger(name).setLevel(level)
+
+    def check() -> None:
+        parent = parent_process()
+        if stopping.is_set() or (parent and not parent.is_alive()):
+            raise SystemExit
+
+    with closing(connection):
+        try:
+            _serve_parts(connection, job, options, check)
+        except SdcorrectError as error:
+            connection.send(error)
+        except Exception as error:
+            connection.send(one_line(error))
+
+
+def _serve_parts(
+    connection: "Connection[Any, Any]", job: Job, options: dict[str, bool], check: Any
+) -> None:
+    with lean_imports():
+        from sdcorrect.batch.runner import ShardRun
+        from sdcorrect.inputs.items import find
+        from sdcorrect.models import load, quiet_libraries
+        from sdcorrect.translate import Translator
+
+    quiet_libraries()
+    model, found = load(job), find(job)
+    names = tuple(recipe.name for recipe in job.recipes)
+    cost = Translator.of_job(job, model, job.recipes).evaluations(names)
+    dtype = str(model.dtype).removeprefix("torch.")
+    connection.send(Described(model.name, str(model.device), dtype, cost))
+    while True:
+        while not connection.poll(PATIENCE):
+            check()
+        part = connection.recv()
+        if part is None:
+            return
+        run = ShardRun(job, model, part, check=check, found=found, **options)
+        for record in run.records():
+            connection.send(_sent(run, record))
+        connection.send(_sent(run, None, is_last=True))
+
+
+def _sent(run: Any, record: "Record | None", *, is_last: bool = False) -> _Sent:
+    work = run.work
+    counts = work.settled, work.before, work.evaluations, work.evaluated
+    gone = run.gone() if is_last else []
+    return _Sent(run.tally, *counts, run.wrote, gone, is_last, record)
