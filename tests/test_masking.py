@@ -146,13 +146,13 @@ def test_a_folder_of_masks_from_the_command_line(
     assert records.count('"edited": 1.0') == 3
     before = {file.name: file.read_bytes() for file in out.rglob("*.png")}
     # a mask that is changed in place: its picture alone is done anew
-    Image.new("L", (64, 64), 0).save(masks / "church.png")
+    Image.new("L", (64, 64), 0).save(masks / "bicycle.png")
     result = translate(*command)
     assert result.exit_code == 0, result.stderr
     after = {file.name: file.read_bytes() for file in out.rglob("*.png")}
-    assert {name for name in after if after[name] != before[name]} == {"church.png"}
-    source = Image.open(pictures / "church.jpg").resize((32, 32), Image.Resampling.LANCZOS)
-    assert Image.open(out / "sdedit" / "church.png").tobytes() == source.tobytes()
+    assert {name for name in after if after[name] != before[name]} == {"bicycle.png"}
+    source = Image.open(pictures / "bicycle.png").resize((32, 32), Image.Resampling.LANCZOS)
+    assert Image.open(out / "sdedit" / "bicycle.png").tobytes() == source.tobytes()
     assert "nothing to do" in translate(*command).stdout
     (masks / "church.png").unlink()
     result = translate(*command)

@@ -31,14 +31,13 @@ DECISIVE = {
     "steps",
     "guidance_scale",
     "scheduler",
-    "steps_offset",
     "seed",
     "resize",
 }
 
 
-#: The same, of its masks.
-MASKING = {"mask", "mask_words", "mask_threshold", "mask_feather", "invert_mask"}
+#: The same, of settings that came later: folders of versions that knew nothing of them go on.
+LATER = {"steps_offset", "mask", "mask_words", "mask_threshold", "mask_feather", "invert_mask"}
 
 
 def fingerprint_of(job: Job, model: Model, size: int) -> Fingerprint:
@@ -51,7 +50,7 @@ def fingerprint_of(job: Job, model: Model, size: int) -> Fingerprint:
             "size": size,
             **job.output.model_dump(exclude={"path", "png_compression"}),
             **job.model_dump(include=DECISIVE),
-            **_masking(job),
+            **_later(job),
         },
         # without the defaults, so that a later version with more settings goes on where this one ended
         variants={
@@ -61,12 +60,12 @@ def fingerprint_of(job: Job, model: Model, size: int) -> Fingerprint:
     )
 
 
-def _masking(job: Job) -> dict[str, Any]:
-    """What decides where pictures are edited, without the defaults, for the same reason."""
-    masking = job.model_dump(include=MASKING, exclude_defaults=True)
+def _later(job: Job) -> dict[str, Any]:
+    """Settings that came later, where they are not at their defaults."""
+    later = job.model_dump(include=LATER, exclude_defaults=True)
     if job.mask not in (None, ALPHA, WORDS):
-        masking["mask"] = str(Path(masking["mask"]).resolve())
-    return masking
+        later["mask"] = str(Path(later["mask"]).resolve())
+    return later
 
 
 class JobEntry:

@@ -60,7 +60,9 @@ def leaderboard(
     found = evaluator.evaluation(rows)
     told = {name: METRICS[name] for name in METRICS if name in found.metrics}
     best = next(name for name in BEST if name in told)
-    ranked = sorted(found.variants.items(), key=lambda one: -(one[1].metrics[best].mean or 0))
+    # of another run's recipes the folder may have none yet
+    done = {name: result for name, result in found.variants.items() if result.pictures}
+    ranked = sorted(done.items(), key=lambda one: -(one[1].metrics[best].mean or 0))
     costs = _costs(out)
     heads = ("recipe", *(head for head, _ in told.values()), "U-Net evaluations", "seconds")
     table = [(name, *_cells(result, told), *costs[name]) for name, result in ranked]
