@@ -117,7 +117,7 @@ def clone(tmp_path: Path) -> Path:
 @names
 def test_commands_run_in_order(page: Path, clone: Path) -> None:
     """All but those that say what they need, and setting up. One page's commands build on each other."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     for line in commands(page):
         program = words(line)[0]
