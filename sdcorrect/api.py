@@ -22,7 +22,7 @@ from sdcorrect.errors import SdcorrectError, UsageError
 from sdcorrect.inputs.beside import Beside
 from sdcorrect.inputs.decode import decode
 from sdcorrect.inputs.items import Item, seed_of
-from sdcorrect.inputs.pictures import Picture, Sizing, read_encoded
+from sdcorrect.inputs.pictures import Picture, Sizing, read_picture
 from sdcorrect.settings import ModelSettings
 from sdcorrect.translate import Translator
 
@@ -221,9 +221,9 @@ def _read(place: int, source: Source, job: Job, sizing: Sizing) -> Picture:
         job.mask_words,
     )
     try:
-        data = (
-            read_encoded(Path(source), job.input) if isinstance(source, str | Path) else _encoded(source)
-        )
+        if isinstance(source, str | Path):
+            return read_picture(item, sizing, job.input)
+        data = _encoded(source)
         shown = decode(data, job.input)
         alpha = None if shown.alpha is None else sizing.apply(shown.alpha)
         image, sha256 = sizing.apply(shown.image), hashlib.sha256(data).hexdigest()

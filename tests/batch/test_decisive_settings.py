@@ -242,6 +242,8 @@ HARMLESS: dict[str, tuple[str, Settings, Settings]] = {
 }
 #: It moves parts between devices and computes the same; where there is no other device it is refused.
 REFUSED_ON_THE_CPU = {"cpu_offload"}
+#: The same pixels in a smaller file.
+OF_THE_FILE = {"output.png_compression"}
 #: Of the harmless ones, those that are proven each time.
 OFTEN = {"batch_size", "limit", "spill"}
 
@@ -308,7 +310,7 @@ def mark_of(job: Job, model: Model) -> Fingerprint:
 
 def test_every_key_is_known_to_be_decisive_or_harmless() -> None:
     assert model_in(Job.model_fields["variants"].annotation) is Recipe
-    known = [*REFUSED, *HARMLESS, *REFUSED_ON_THE_CPU]
+    known = [*REFUSED, *HARMLESS, *REFUSED_ON_THE_CPU, *OF_THE_FILE]
     assert sorted(known) == sorted(keys_of(Job))
 
 
