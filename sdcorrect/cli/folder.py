@@ -1,9 +1,10 @@
 """Commands that look at an output folder."""
 
 import json
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -18,48 +19,68 @@ from sdcorrect.cli.console import (
     print_gone,
 )
 from sdcorrect.cli.options import path
+from sdcorrect.cli.talk import Events, Json, events_for_programs, facts_of
 from sdcorrect.errors import printable
+
+if TYPE_CHECKING:
+    from sdcorrect.output.survey import Progress, Survey
 
 Out = Annotated[Path, typer.Argument(metavar="OUT", parser=path, help="An output folder.")]
 
 
 @app.command()
-def status(folder: Out, debug: Debug = False) -> None:
+def status(folder: Out, json_: Json = False, debug: Debug = False) -> None:
     """Show what of a job is done, failed and remaining, by shard and in all."""
     from sdcorrect.output.survey import Progress, survey
 
-    with errors_for_people(debug):
+    with errors_for_people(debug), events_for_programs(json_) as events:
         found = survey(folder)
-        table = Table("shard", "done", "failed", "left out", "remaining")
         several = found.shards if len(found.shards) > 1 else {}
         # there may be more shards than pictures
         rows = {name: progress for name, progress in several.items() if progress != Progress()}
-        for name, progress in [*rows.items(), ("in all", found.total())]:
-            counts = (progress.done, progress.failed, progress.filtered, progress.remaining)
-            table.add_row(name, *map(str, counts))
-        out.print(table, soft_wrap=False)
-        variants = ", ".join(recipe.name for recipe in found.job.job.recipes)
-        out.print(f"a picture counts once for each variant ({variants})")
-        print_failures(found.failures)
+        for name, progress in rows.items():
+            events.tell("shard", shard=name, **vars(progress))
+        _tell_of(found, events)
+        if not events.shown:
+            _show(found, {**rows, "in all": found.total()})
+            print_failures(found.failures)
         print_gone(found.gone)
+
+
+def _show(found: "Survey", rows: "Mapping[str, Progress]") -> None:
+    table = Table("shard", "done", "failed", "left out", "remaining")
+    for name, progress in rows.items():
+        counts = (progress.done, progress.failed, progress.filtered, progress.remaining)
+        table.add_row(name, *map(str, counts))
+    out.print(table, soft_wrap=False)
+    variants = ", ".join(recipe.name for recipe in found.job.job.recipes)
+    out.print(f"a picture counts once for each variant ({variants})")
 
 
 @app.command()
-def merge(folder: Out, debug: Debug = False) -> None:
+def merge(folder: Out, json_: Json = False, debug: Debug = False) -> None:
     """Join the records of all shards into job.json; fail if any picture is missing."""
     from sdcorrect.output.survey import merge
 
-    with errors_for_people(debug):
+    with errors_for_people(debug), events_for_programs(json_) as events:
         found = merge(folder)
         total = found.total()
-        out.print(
-            f"{printable(folder / 'job.json')}: {total.done} done, {total.failed} failed, "
-            f"{total.filtered} left out, of {len(found.shards)} shards"
-        )
+        _tell_of(found, events)
+        if not events.shown:
+            out.print(
+                f"{printable(folder / 'job.json')}: {total.done} done, {total.failed} failed, "
+                f"{total.filtered} left out, of {len(found.shards)} shards"
+            )
+            print_failures(found.failures)
         print_gone(found.gone)
         if found.failures:
-            print_failures(found.failures)
             raise typer.Exit(SOME_FAILED)
+
+
+def _tell_of(found: "Survey", events: Events) -> None:
+    for record in found.failures:
+        events.tell(record.status, **facts_of(record))
+    events.end |= vars(found.total())
 
 
 class Schema(str, Enum):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdcorrect.cli.console import MOST_ALIKE, err, notice
 from sdcorrect.cli.progress import bar, ticking, time_left
-from sdcorrect.cli.talk import Events
+from sdcorrect.cli.talk import Events, facts_of
 from sdcorrect.errors import printable
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Follower:
         """A translation is done, or has failed: a line, where a log is written."""
         self._check()
         self.look()
-        self._events.tell(record.status, **_facts(record))
+        self._events.tell(record.status, **facts_of(record))
         if err.is_terminal or self._events.shown:
             return
         work, failed = self._run.work, record.status == "failed"
@@ -98,9 +98,3 @@ class Follower:
             path = printable(record.input.path)
             left = f", {time_left(self._bar)} left" if self._bar is not None else ""
             notice(f"{work.settled}/{work.covered} {record.status} {record.variant}/{path}{left}")
-
-
-def _facts(record: "Record") -> dict[str, Any]:
-    """What a program is told of a translation."""
-    told = {"input", "variant", "output", "error", "seconds", "unet_evaluations"}
-    return record.model_dump(mode="json", include=told)

@@ -5,13 +5,16 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sdcorrect.cli import console
 from sdcorrect.cli.console import out
 from sdcorrect.errors import SdcorrectError, UsageError
+
+if TYPE_CHECKING:
+    from sdcorrect.output.records import Record
 
 PANEL = "What is printed"
 LEVELS = ("debug", "info", "warning", "error")
@@ -94,3 +97,9 @@ def events_for_programs(shown: bool) -> Iterator[Events]:
         events.ended(1, error=f"{type(error).__name__}: {error}")
         raise
     events.ended(0)
+
+
+def facts_of(record: "Record") -> dict[str, Any]:
+    """What a program is told of a translation."""
+    told = {"input", "variant", "output", "error", "seconds", "unet_evaluations"}
+    return record.model_dump(mode="json", include=told)

@@ -65,7 +65,7 @@ def test_what_was_done_before_counts_for_nothing(model: Model, pictures: Path, t
 
 
 def test_programs_are_told_of_each_translation(
-    translate: Callable[..., Result], pictures: Path, tmp_path: Path
+    sdcorrect: Callable[..., Result], translate: Callable[..., Result], pictures: Path, tmp_path: Path
 ) -> None:
     (pictures / "broken.png").write_bytes(b"no picture")
     result = translate(pictures, "-o", tmp_path, "--json", "--method", "sdedit")
@@ -73,6 +73,12 @@ def test_programs_are_told_of_each_translation(
     assert (first["event"], first["to_translate"], first["unet_evaluations"]) == ("started", 4, 16)
     assert sorted(event["event"] for event in others) == ["done", "done", "done", "failed"]
     assert (last["event"], last["exit_code"]) == ("ended", 3)
+    for command, code in (("status", 0), ("merge", 3)):
+        of_folder = [*map(json.loads, sdcorrect(command, tmp_path, "--json").stdout.splitlines())]
+        assert [event["event"] for event in of_folder] == ["failed", "ended"]
+        assert of_folder[0]["input"]["path"] == "broken.png"
+        totals = {"done": 3, "failed": 1, "filtered": 0, "remaining": 0}
+        assert of_folder[1] == {"event": "ended", "exit_code": code, **totals}
     refused = translate(pictures, "-o", tmp_path, "--json", "--strength", "2")
     (only,) = map(json.loads, refused.stdout.splitlines())
     assert (only["event"], only["exit_code"]) == ("ended", 2)
