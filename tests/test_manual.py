@@ -101,15 +101,18 @@ def test_the_manual_is_built_without_a_warning(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def clone(tmp_path: Path) -> Path:
+def clone(page: Path, tmp_path: Path) -> Path:
     """A folder as someone has it who follows the manual, with some pictures and jobs of their own."""
     for name in ("configs", "scripts", "sdcorrect", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
     (tmp_path / "photos").mkdir()
     for picture in ("church.png", "ghost.png"):
         shutil.copy(ROOT / "sdcorrect" / "assets" / "pictures" / picture, tmp_path / "photos")
+    (tmp_path / "pictures").symlink_to("photos")
+    if not any("init" in line for line in commands(page)):
+        job = "input: {path: photos}\noutput: {path: out/job}\nprompt: in 3d render style\n"
+        (tmp_path / "job.yaml").write_text(job)
     return tmp_path
 
 

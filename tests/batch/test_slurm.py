@@ -174,7 +174,7 @@ def test_array_drill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with Image.open(examples[number % len(examples)]) as picture:
             picture.rotate(number).convert("RGB").save(tmp_path / "pictures" / f"{number}.png")
     job = {"input": {"path": "pictures"}, "output": {"path": "array"}, "prompt": "in 3d render style"}
-    job |= {"size": 32, "steps": 16, "strength": 1.0, "batch_size": 1}
+    job |= {"size": 32, "steps": 40, "strength": 1.0, "batch_size": 1}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     alone = run(SDCORRECT, "translate", "-c", tmp_path / "job.yaml", "-o", tmp_path / "alone")
     assert str(PICTURES) in alone
