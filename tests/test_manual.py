@@ -110,7 +110,7 @@ def clone(page: Path, tmp_path: Path) -> Path:
     for picture in ("church.png", "ghost.png"):
         shutil.copy(ROOT / "sdcorrect" / "assets" / "pictures" / picture, tmp_path / "photos")
     (tmp_path / "pictures").symlink_to("photos")
-    if not any("init" in line for line in commands(page)):
+    if not any("-o job.yaml" in line for line in commands(page)):
         job = "input: {path: photos}\noutput: {path: out/job}\nprompt: in 3d render style\n"
         (tmp_path / "job.yaml").write_text(job)
     return tmp_path
