@@ -210,6 +210,8 @@ def _follow(run: "Evaluator") -> "list[Measured]":
 
 
 def _show(evaluation: "Evaluation") -> None:
+    from sdcorrect.evaluate.table import plain
+
     # 80 columns, as a pipe has, hold all but the longest names, which fold
     heads = ("n", "mean", "95 % interval", "diff.", "better", "p")
     numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
@@ -231,7 +233,7 @@ def _show(evaluation: "Evaluation") -> None:
     table.add_row(Text("U-Net evaluations a picture ↓", "bold"))
     for variant, result in evaluation.variants.items():
         evaluations = result.unet_evaluations
-        table.add_row(variant, str(evaluations.n), f"{evaluations.mean:g}")
+        table.add_row(variant, str(evaluations.n), plain(evaluations))
     out.print(table, soft_wrap=False)
     out.print(
         f"profile {evaluation.profile}. ↑ higher is better, ↓ lower. diff.: to {evaluation.base} on the "

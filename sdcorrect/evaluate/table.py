@@ -70,6 +70,11 @@ def number(value: float | None, mean: Mean, sign: str = "") -> str:
     return f"{value:{sign}.{min(max(3 - magnitude, 0), 5)}f}"
 
 
+def plain(mean: Mean) -> str:
+    """A mean of whole numbers; `-` where no picture counts."""
+    return "-" if mean.mean is None else f"{mean.mean:g}"
+
+
 def p_value(against: Comparison | None) -> str:
     """`-` where there is none: of the base, and of too few pictures."""
     if against is None or against.p is None:
@@ -95,7 +100,7 @@ def _rows(evaluation: Evaluation) -> Iterator[list[str]]:
                 notes.append(f"p {p}")
             in_brackets = f" ({', '.join(notes)})" if notes else ""
             cells.append(number(mean.mean, top.metrics[name]) + in_brackets)
-        cells += [number(result.seconds.mean, top.seconds), f"{result.unet_evaluations.mean:g}"]
+        cells += [number(result.seconds.mean, top.seconds), plain(result.unet_evaluations)]
         yield cells
 
 
