@@ -22,7 +22,7 @@ from sdcorrect.errors import SdcorrectError, UsageError
 from sdcorrect.inputs.beside import Beside
 from sdcorrect.inputs.decode import decode
 from sdcorrect.inputs.items import Item, seed_of
-from sdcorrect.inputs.pictures import Picture, Sizing, read_picture
+from sdcorrect.inputs.pictures import Picture, Sizing, read_picture, sized
 from sdcorrect.settings import ModelSettings
 from sdcorrect.translate import Translator
 
@@ -36,7 +36,6 @@ Method = str | Mapping[str, Any]
 PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
 #: Settings of a job that are no matter of a call.
 NOT_ASKED = {*ModelSettings.model_fields, "input", "output", "limit", "prompt", "method", "variants"}
-
 
 #: What a job has to say, and nothing is read from or written to here.
 NO_FOLDERS = {"input.path": ".", "output.path": "."}
@@ -182,10 +181,7 @@ def from_pipe(pipe: Any) -> StableDiffusion:
     Raises:
         UsageError: it is no pipeline of Stable Diffusion.
     """
-    missing = {"unet", "vae", "text_encoder", "tokenizer", "scheduler"} - set(
-        getattr(pipe, "components", ())
-    )
-    if missing:
+    if missing := PARTS - set(getattr(pipe, "components", ())):
         raise UsageError(f"from_pipe: {type(pipe).__name__} has no {sorted(missing)[0]}")
     scheduler = ddim_scheduler(pipe.scheduler.config)
     name = str(getattr(pipe, "name_or_path", "") or type(pipe).__name__)
@@ -210,26 +206,15 @@ def _read(place: int, source: Source, job: Job, sizing: Sizing) -> Picture:
     """The picture of `source`, sized for the model, as the batch engine reads a file."""
     name = str(source) if isinstance(source, str | Path) else f"picture {place}"
     key = f"{place}: {name}"
-    item = Item(
-        Path(name),
-        key,
-        Path(name),
-        job.prompt,
-        job.negative_prompt,
-        job.source_prompt,
-        None,
-        job.mask_words,
-    )
+    asked = job.prompt, job.negative_prompt, job.source_prompt, None, job.mask_words
+    item = Item(Path(name), key, Path(name), *asked)
     try:
         if isinstance(source, str | Path):
             return read_picture(item, sizing, job.input)
         data = _encoded(source)
-        shown = decode(data, job.input)
-        alpha = None if shown.alpha is None else sizing.apply(shown.alpha)
-        image, sha256 = sizing.apply(shown.image), hashlib.sha256(data).hexdigest()
+        return sized(item, decode(data, job.input), hashlib.sha256(data).hexdigest(), sizing)
     except SdcorrectError as error:
         raise SdcorrectError(f"{name}: {error}") from None
-    return Picture(item, sha256, image, shown.image.size, alpha)
 
 
 def _encoded(source: Image.Image | NDArray[np.uint8]) -> bytes:

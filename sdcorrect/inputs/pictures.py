@@ -155,7 +155,15 @@ def read_picture(item: Item, sizing: Sizing, limits: Input) -> Picture:
     """
     if item.problem:
         raise PictureError(item.problem, sha256_of(item.source, limits))
-    shown, sha256 = read_shown(item.source, limits, sizing.least)
+    return sized(item, *read_shown(item.source, limits, sizing.least), sizing)
+
+
+def sized(item: Item, shown: Shown, sha256: str, sizing: Sizing) -> Picture:
+    """A decoded picture, of a file with that SHA-256, brought to a size that the model takes.
+
+    Raises:
+        PictureError: its size does not fit.
+    """
     try:
         alpha = None if shown.alpha is None else sizing.apply(shown.alpha, shown.whole)
         return Picture(item, sha256, sizing.apply(shown.image, shown.whole), shown.whole, alpha)
