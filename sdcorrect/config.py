@@ -253,7 +253,8 @@ def load_job(file: Path | None, overrides: Mapping[str, Any]) -> Job:
     Raises:
         UsageError: it cannot be read or is not a valid job; a line for each thing that is wrong.
     """
-    raw, tree = _read(file) if file else ({}, None)
+    raw, tree = read_yaml_file(file, "cannot read the job") if file else ({}, None)
+    raw = {} if raw is None else raw
     if not isinstance(raw, dict):
         raise UsageError(
             f"{printable(file)}: expected settings such as `prompt: ...`, found {_kind(raw)}"
@@ -297,16 +298,20 @@ def absolute_paths(job: Job) -> Job:
     return Job.model_validate(raw)
 
 
-def _read(file: Path) -> tuple[Any, Node | None]:
+def read_yaml_file(file: Path, failing: str = "cannot be read") -> tuple[Any, Node | None]:
+    """What a YAML file says, and its tree.
+
+    Raises:
+        UsageError: it cannot be read, in the words of `failing`, or is not plain YAML.
+    """
     try:
-        raw, tree = read_yaml(decode(read_bytes(file, MOST_BYTES)))
+        return read_yaml(decode(read_bytes(file, MOST_BYTES)))
     except OSError as error:
-        raise UsageError(f"{printable(file)}: cannot read the job: {error.strerror}") from None
+        raise UsageError(f"{printable(file)}: {failing}: {error.strerror}") from None
     except NotPlain as error:
         raise UsageError(f"{printable(file)}:{error.line}: {error}") from None
     except ValueError as error:
-        raise UsageError(f"{printable(file)}: cannot read the job: {error}") from None
-    return ({} if raw is None else raw), tree
+        raise UsageError(f"{printable(file)}: {failing}: {error}") from None
 
 
 def anchor_paths(raw: dict[str, Any], folder: Path) -> None:

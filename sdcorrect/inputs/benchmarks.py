@@ -7,11 +7,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from sdcorrect.config import read_yaml_file
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.inputs.lists import ListRow, row_of
 from sdcorrect.inputs.pie_bench import PICTURES, read_annotations
-from sdcorrect.plainyaml import MOST_BYTES, NotPlain, read_yaml
-from sdcorrect.reading import decode, read_bytes
 
 
 def read_benchmark(file: Path) -> tuple[Path, list[ListRow]]:
@@ -55,17 +54,11 @@ class _Entry(BaseModel):
 
 
 def _of_ti2i(file: Path) -> Iterator[ListRow]:
+    content, _ = read_yaml_file(file)
     try:
-        content, _ = read_yaml(decode(read_bytes(file, MOST_BYTES)))
         entries = TypeAdapter(list[_Entry]).validate_python(content)
-    except OSError as error:
-        raise UsageError(f"{printable(file)}: cannot be read: {error.strerror}") from None
-    except NotPlain as error:
-        raise UsageError(f"{printable(file)}:{error.line}: {error}") from None
     except ValidationError as errors:
         raise UsageError(f"{printable(file)}: {_reason(errors)}") from None
-    except ValueError as error:
-        raise UsageError(f"{printable(file)}: cannot be read: {error}") from None
     for number, entry in enumerate(entries, 1):
         path = _below(file.parent, entry.init_img)
         for nth, prompt in enumerate(entry.target_prompts, 1):
