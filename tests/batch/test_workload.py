@@ -37,9 +37,15 @@ def test_evaluations_are_known_before_the_first(model: Model, pictures: Path, tm
     variants = ["sdedit", "correct", "correct-adain", late, beside, guided]
     run = run_of(model, pictures, tmp_path, variants=variants, batch_size=2)
     before, seen = model.evaluations, []
+    reckoned: list[float] = []  # before it is held below the total
+    hook = model.pipe.unet.register_forward_hook(
+        lambda *_: reckoned.append(run.work._finished + run.work._running)
+    )
     for record in run.records():
         assert record
         seen.append(run.work.evaluated)
+    hook.remove()
+    assert max(reckoned) == run.work.evaluations == run.work._finished
     each = {name: tally.evaluations for name, tally in run.tally.items()}
     assert run.work.evaluated == run.work.evaluations == seen[-1]
     # three pictures are two batches of two
