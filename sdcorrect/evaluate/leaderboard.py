@@ -96,15 +96,15 @@ def page_of(board: Board, job: Job, model: Model, command: str) -> str:
 # Leaderboard
 
 {board.pictures} pictures of `{job.input.path.name}` by {model.name} ({model.identity[:10]}):
-"{job.prompt}" out of "{job.source_prompt}", strength {job.strength:g} of {job.steps} steps, guidance
-{job.guidance_scale:g}. The best in the first column stand first; a recipe that keeps settings of its own
-is measured with them.
+from "{job.source_prompt}" to "{job.prompt}", strength {job.strength:g}, {job.steps} steps, guidance
+{job.guidance_scale:g}. Rows are sorted by the first column, best first. A recipe with settings of its own
+is measured with these.
 
 {table}
 
-Seconds are medians of a picture's, its inversion included, in batches of {job.batch_size} on
-{model.device.type} in {str(model.dtype).removeprefix("torch.")}; they compare recipes, and no machines.
-sdcorrect {__version__} made this page by
+Seconds are medians per picture, including the inversion, in batches of {job.batch_size} on
+{model.device.type} in {str(model.dtype).removeprefix("torch.")}; use them to compare recipes, not machines.
+sdcorrect {__version__} made this page with
 
 ```bash
 {command}   # needs: time
