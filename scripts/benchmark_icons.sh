@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Translate the held-out icons between styles by every method and strength, and measure how near each
-# comes to the truth: scripts/benchmark_icons.sh [ICONS [DIRECTION ...]], 40 of the 120 by default, and
-# flat-to-3d 3d-to-flat flat-to-ink ink-to-3d. Stopped, it goes on from there.
+# Translate the held-out icons between styles with every method and strength, and measure how close each
+# comes to the truth: scripts/benchmark_icons.sh [ICONS [DIRECTION ...]]. The defaults are 40 of the 120 icons
+# and flat-to-3d 3d-to-flat flat-to-ink ink-to-3d. Run it again to resume it after an interruption.
 source "$(dirname "$0")/setup.sh"
 icons=${1:-40}
 directions=("${@:2}")
@@ -11,7 +11,7 @@ assets=sdcorrect/assets/icons
 declare -A prompts=(
   [flat]="in flat design style" [3d]="in 3d render style" [ink]="in black and white ink style"
 )
-# those that start from the latents of a whole inversion know no strength
+# recipes that start from the latents of a full inversion have no strength
 with_strength='[sdedit, correct, correct-fast, correct-adain, correct-wide]'
 without='[ddim, pnp-50, pnp, p2p-refine, masactrl]'
 

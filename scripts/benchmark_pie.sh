@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# PIE-Bench by every method, and the table by editing type with the published figures beside:
+# Run PIE-Bench with every method and print the table by editing type, with the published figures:
 #   scripts/benchmark_pie.sh DIR [METHODS [OPTION...]]
-# DIR is PIE-Bench's `data` folder, with mapping_file.json and annotation_images; METHODS are recipes with
-# commas between, else those of configs/pie-bench.yaml; the options are those of `sdcorrect translate`.
-# Results go to out/pie-bench, or where OUT says. Stopped, it goes on from there. With MODEL=mini it runs
-# anywhere, as on the set that scripts/make_pie_set.py draws; the networks that measure are then mini's.
+# DIR is PIE-Bench's `data` folder, with mapping_file.json and annotation_images; METHODS are recipes separated
+# by commas (default: those of configs/pie-bench.yaml); OPTIONs go to `sdcorrect translate`. Results go to
+# out/pie-bench or to $OUT. Run it again to resume it. With MODEL=mini it runs on any machine, for example on
+# the set that scripts/make_pie_set.py draws, and measures with mini's networks.
 source "$(dirname "$0")/setup.sh"
 dir=${1:?usage: scripts/benchmark_pie.sh DIR [METHODS [OPTION...]]}
 out=${OUT:-out/pie-bench}

@@ -1,7 +1,7 @@
-"""PIE-Bench's table by editing type, what was published beside: benchmark_pie_table.py OUT MAPPING
+"""PIE-Bench's table by editing type, with the published figures: benchmark_pie_table.py OUT MAPPING
 
-Reads OUT/evaluation.csv; prints the table, and writes it to OUT/table.md. What was published is of all
-700 pictures and of Stable Diffusion 1.4 (Plug-and-Play: 1.5); docs/pie-bench.md tells where it is from.
+Reads OUT/evaluation.csv, prints the table and writes it to OUT/table.md. The published figures cover all
+700 pictures and use Stable Diffusion 1.4 (Plug-and-Play: 1.5); docs/pie-bench.md gives their source.
 """
 
 import csv
@@ -16,7 +16,7 @@ from sdcorrect.errors import SdcorrectError
 from sdcorrect.inputs.pie_bench import read_mapping
 
 PUBLISHED = Path(__file__).with_name("pie_published.csv")
-#: Metric -> its head in the table, what it is multiplied by there, and its decimals: as in the paper.
+#: Metric -> its table heading, the factor it is multiplied by, and its decimals, as in the paper.
 METRICS = {
     "structure_distance": ("structure x10^3", 1e3, 2),
     "psnr_unedited": ("PSNR, dB", 1, 2),
@@ -44,7 +44,7 @@ Row = Mapping[str, str]
 
 
 def by_type(rows: Sequence[Row], types: Mapping[str, str]) -> dict[tuple[str, str], list[Row]]:
-    """The rows of evaluation.csv by editing type and recipe, those of all types last."""
+    """The rows of evaluation.csv by editing type and recipe, with all types together last."""
     found: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         kind = types[splitext(row["path"])[0]]
@@ -54,7 +54,7 @@ def by_type(rows: Sequence[Row], types: Mapping[str, str]) -> dict[tuple[str, st
 
 
 def mean(rows: Sequence[Row], metric: str) -> float | None:
-    """Of those values that are finite: where nothing is edited or all is, a region has none."""
+    """The mean of the finite values; a picture with an empty region has none."""
     values = [float(row[metric]) for row in rows if row.get(metric)]
     finite = [value for value in values if math.isfinite(value)]
     if finite:
@@ -69,7 +69,7 @@ def cells(values: Mapping[str, float | None]) -> Iterator[str]:
 
 
 def table(rows: Sequence[Row], types: Mapping[str, str], published: Mapping[str, Row]) -> str:
-    """A row for each editing type and recipe, and under all types what was published of it."""
+    """A row for each editing type and recipe, with the published figures below those of all types."""
     found = by_type(rows, types)
     recipes = list(dict.fromkeys(row["variant"] for row in rows))
     heads = ["editing type", "recipe", "pictures", *(head for head, _, _ in METRICS.values())]
@@ -94,7 +94,7 @@ def main() -> None:
         with (out / "evaluation.csv").open(newline="") as stream:
             rows = list(csv.DictReader(stream))
     except (OSError, SdcorrectError) as error:
-        sys.exit(f"{error}; run scripts/benchmark_pie.sh")
+        sys.exit(f"{error}; run scripts/benchmark_pie.sh first")
     with PUBLISHED.open(newline="") as stream:
         published = {row["recipe"]: row for row in csv.DictReader(stream)}
     text = table(rows, types, published)

@@ -1,12 +1,11 @@
-"""Measure the cost of the correction: on the embedded model, and at the size of Stable Diffusion 1.5.
+"""Measure the cost of the correction on the embedded model and at the size of Stable Diffusion 1.5.
 
     python scripts/benchmark_speed.py [--json FILE] [--rounds N] [--skip-sd15]
 
 Reports the ratios of wall time at 20 steps and strength 0.95, the share of wall time inside the networks
-for a folder of 64 pictures through the real runner, diffusers' own img2img pipeline to sdedit there, and
-the same ratios on a randomly initialised U-Net of SD 1.5's size at 256 px. There pnp-50 stands in for
-pnp: the U-Net calls that either consists of, and what each of these costs, carry its time over to pnp's
-999 steps of inversion.
+for a folder of 64 pictures in the real runner, the ratio of diffusers' img2img pipeline to sdedit there,
+and the ratios of wall time on a random U-Net of SD 1.5's size at 256 px. There pnp-50 stands in for pnp:
+the time of pnp is computed from the number of its U-Net calls of each kind and the cost of each.
 """
 
 import argparse
@@ -48,7 +47,7 @@ from sdcorrect.translate import Method, Translator
 
 EXAMPLES = Path(__file__).parents[1] / "sdcorrect" / "assets" / "pictures"
 STEPS, STRENGTH = 20, 0.95
-#: The slower and the faster.
+#: Pairs of a slower and a faster recipe.
 RATIOS = [
     ("correct", "sdedit"),
     *((pnp, fast) for pnp in ("pnp", "pnp-50") for fast in ("correct", "correct-fast")),
@@ -73,7 +72,7 @@ def job_of(**settings: Any) -> Job:
 
 
 def tell(where: str, how: str, seconds: Mapping[str, float]) -> None:
-    """The ratios of the paper's claim, as far as these recipes were measured."""
+    """The ratios that the paper claims, for the recipes that were measured."""
     for slow, fast in RATIOS:
         if slow in seconds and fast in seconds:
             say(f"{where:<7} {slow} : {fast} = {seconds[slow] / seconds[fast]:.3f}  {how}")
@@ -82,7 +81,7 @@ def tell(where: str, how: str, seconds: Mapping[str, float]) -> None:
 def measured(
     where: str, model: Model, size: int, recipes: Sequence[str], rounds: int, *, warm_up: bool = True
 ) -> Figures:
-    """The wall time of each recipe in whole runs, as a ratio to sdedit's."""
+    """The wall time of each recipe in complete runs, as a ratio to sdedit's."""
     picture = Image.open(EXAMPLES / "bicycle.png").convert("RGB").resize((size, size))
     job = job_of(variants=list(recipes))
     costs = compare(model, job, [picture], repeats=rounds, base="sdedit", warm_up=warm_up)
@@ -91,7 +90,7 @@ def measured(
             f"{where:<7} {cost.recipe:<14} {cost.seconds:8.3f} s  {cost.evaluations:4d} evaluations  "
             f"{cost.ratio:7.3f} of sdedit ({cost.ratio_low:.3f} to {cost.ratio_high:.3f})"
         )
-    # what each run took of the base's beside it holds where the machine's speed does not
+    # ratios to the base's runs beside each run hold even if the machine's speed changes
     tell(where, "measured", {cost.recipe: cost.ratio for cost in costs})
     return {cost.recipe: cost.ratio for cost in costs}
 
@@ -116,7 +115,7 @@ def through_the_runner(pictures: int = 64) -> float:
 
 
 def against_diffusers(model: Model, rounds: int, pictures: int = 8) -> float:
-    """Seconds of diffusers' own img2img pipeline to those of sdedit by the runner, files included."""
+    """Seconds of diffusers' img2img pipeline as a ratio to sdedit in the runner, files included."""
     parts = {**model.pipe.components, "scheduler": model.scheduler}
     pipe = StableDiffusionImg2ImgPipeline(**parts, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
@@ -162,7 +161,7 @@ def against_diffusers(model: Model, rounds: int, pictures: int = 8) -> float:
 
 
 def sd15_sized() -> Model:
-    """Networks of SD 1.5's size with random weights, behind the embedded model's tokenizer."""
+    """Networks of SD 1.5's size with random weights and the embedded model's tokenizer."""
     mini = load(ModelSettings(device="cpu"))
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
@@ -200,7 +199,7 @@ def sd15_sized() -> Model:
 
 @dataclass(frozen=True)
 class Call:
-    """A U-Net call: its rows, and what is put back in them."""
+    """A U-Net call: its number of rows, and the tensors that are put back in them."""
 
     branches: Branches
     injections: tuple[Injection, ...] = ()
@@ -212,7 +211,7 @@ class Call:
 
 
 def calls_of(method: Method, model: Model) -> Counter[Call]:
-    """The U-Net calls that a picture takes, but for a one-step inversion."""
+    """The U-Net calls that a picture takes, without a one-step inversion."""
     plan, (_, timesteps) = method.plan, method.solver(model.scheduler)
     taken = timesteps.tolist()
     calls = Counter({Call(Branches.of("captured", guided=False)): plan.inversion_steps or 0})
@@ -225,7 +224,7 @@ def calls_of(method: Method, model: Model) -> Counter[Call]:
 
 @torch.inference_mode()
 def from_calls(model: Model, size: int, recipes: Sequence[str], rounds: int) -> Figures:
-    """The seconds a picture of each recipe: how many calls of each kind it takes, by what they cost."""
+    """The seconds per picture of each recipe: its calls of each kind times their cost."""
     unet, text = model.pipe.unet, model.text([""], (size, size))
     methods = {
         name: Translator(
@@ -254,7 +253,7 @@ def from_calls(model: Model, size: int, recipes: Sequence[str], rounds: int) -> 
             began = time.perf_counter()
             run()
             taken[kind].append(time.perf_counter() - began)
-    # the least: whatever else the machine does can only add
+    # the minimum, because other work on the machine can only add time
     cost = {kind: min(times) for kind, times in taken.items()}
     for kind, seconds in cost.items():
         say(f"calls   a call of {kind:<38} {seconds:7.3f} s")
@@ -274,9 +273,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--rounds", type=int, default=3, help="rounds on mini (default 3)")
-    parser.add_argument(
-        "--skip-sd15", action="store_true", help="leave out the minutes at SD 1.5's size"
-    )
+    parser.add_argument("--skip-sd15", action="store_true", help="skip the minutes at SD 1.5's size")
     arguments = parser.parse_args()
     quiet_libraries()
     mini = load(ModelSettings(device="cpu"))

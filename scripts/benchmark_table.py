@@ -1,6 +1,6 @@
 """The benchmark's means as a Markdown table and as curves: benchmark_table.py OUT
 
-Reads every OUT/<direction>/<strength or inverted>/evaluation.json; writes table.md and curves.png there.
+Reads all OUT/<direction>/<strength or inverted>/evaluation.json; writes table.md and curves.png to OUT.
 """
 
 import json
@@ -16,7 +16,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 DIRECTIONS = ("flat-to-3d", "3d-to-flat", "flat-to-ink", "ink-to-3d")
-#: Metric -> its head in the table, and its decimals.
+#: Metric -> its table heading and its decimals.
 METRICS = {
     "ssim_truth": ("SSIM to the truth", 3),
     "psnr_truth": ("PSNR to the truth, dB", 3),
@@ -25,12 +25,12 @@ METRICS = {
     "style_accuracy": ("style accuracy", 3),
     "ssim": ("SSIM to the source", 3),
 }
-#: What is drawn against style.
+#: The metrics that are plotted against style.
 CURVES = {
     "ssim_truth": "SSIM to the true picture →",
     "structure_distance_truth": "← structure distance to the true picture",
 }
-#: Okabe and Ito's colours, which everybody can tell apart.
+#: Okabe and Ito's colours, which people with colour blindness can tell apart.
 COLOURS = {
     "sdedit": "#999999",
     "correct": "#D55E00",
@@ -66,7 +66,7 @@ def read(out: Path) -> Iterator[Result]:
 
 
 def table(results: list[Result]) -> str:
-    """A row for each direction, strength and variant; p of the paired test against SDEdit."""
+    """A row for each direction, strength and variant, with p of the paired test against SDEdit."""
     heads = [head for head, _ in METRICS.values()]
     heads = ["direction", "strength", "recipe", *heads, "p (SSIM to the truth, to `sdedit`)"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
@@ -81,7 +81,7 @@ def table(results: list[Result]) -> str:
 
 
 def draw(results: list[Result], file: Path) -> None:
-    """Style against likeness to the truth: each curve goes over the strengths, from weak to strong."""
+    """Plot closeness to the truth over style, with a curve over the strengths for each variant."""
     directions = [direction for direction in DIRECTIONS if direction in {r.direction for r in results}]
     shape, size = (2, len(directions)), (1.5 + 4.5 * len(directions), 8)
     figure, panels = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)
@@ -118,7 +118,7 @@ def main() -> None:
     out = Path(sys.argv[1])
     results = list(read(out))
     if not results:
-        sys.exit(f"{out}: there is no evaluation.json in it; run scripts/benchmark_icons.sh")
+        sys.exit(f"{out}: found no evaluation.json; run scripts/benchmark_icons.sh first")
     (out / "table.md").write_text(table(results))
     draw(results, out / "curves.png")
     sys.stdout.write(f"{len(results)} rows: {out / 'table.md'}, {out / 'curves.png'}\n")

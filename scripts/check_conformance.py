@@ -1,8 +1,8 @@
-"""Check the core against a conformance pack: prints each case with its relative error.
+"""Check the core against a conformance pack, and print the relative error of each case.
 
     python scripts/check_conformance.py tests/conformance
 
-Exits 1 when a case is above 1e-4.
+Exits with 1 if an error is 1e-4 or more.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def relative_error(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pack", type=Path, help="a folder with cases.json, tensors.safetensors, unet/")
+    parser.add_argument("pack", type=Path, help="folder with cases.json, tensors.safetensors and unet/")
     folder = parser.parse_args().pack
     unet = UNet2DConditionModel.from_pretrained(folder / "unet").eval()
     pack = load_file(folder / "tensors.safetensors")

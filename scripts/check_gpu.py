@@ -1,10 +1,10 @@
-"""What only a card can tell of sdcorrect: same bytes, waits, seconds, memory and idle time.
+"""Measure sdcorrect on a GPU: identical bytes, waits, seconds, memory and idle time.
 
     python scripts/check_gpu.py OUT [--device cuda] [--seconds 470] [--small] [--only SECTION ...]
 
-Writes OUT/gpu.json and OUT/table.txt. Every section stands alone: one that fails is noted with its
-error, one that would not end in time is left out. Networks are those of SD 1.5 and SDXL with random
-weights; with --small they are tiny, to try this script itself, and --device cpu tries it without a card.
+Writes OUT/gpu.json and OUT/table.txt. The sections are independent: if one fails, its error is recorded;
+if one would not finish in time, it is skipped. The networks are those of SD 1.5 and SDXL with random
+weights. To try this script itself, use --small for tiny networks and --device cpu without a GPU.
 """
 
 import argparse
@@ -49,7 +49,7 @@ from sdcorrect.translate import Request, Translator
 
 Row = dict[str, Any]
 MIB = 2**20
-#: The seconds that a section takes on a large card, about; it is left out where fewer are left.
+#: Section -> its seconds on a large GPU, about, and its function; it is skipped if fewer are left.
 SECTIONS: dict[str, tuple[float, Callable[["Check"], Any]]] = {}
 
 
@@ -129,7 +129,7 @@ def translator_of(model: Model, name: str, steps: int = 20) -> Translator:
 
 
 def translated(translator: Translator, size: int, batch: int) -> tuple[list[bytes | None], int]:
-    """The pictures' bytes, and the U-Net evaluations of each."""
+    """The bytes of the pictures, and the U-Net evaluations of each."""
     requests = [
         Request(picture(size, n), n, "a house, in 3d render style", source_prompt="a house, flat")
         for n in range(batch)
@@ -140,7 +140,7 @@ def translated(translator: Translator, size: int, batch: int) -> tuple[list[byte
 
 
 def seconds_of(check: Check, run: Callable[[], object], repeats: int = 3) -> float:
-    """The median, after a run that is not counted."""
+    """The median after a warm-up run."""
     run()
     taken = []
     for _ in range(repeats):
@@ -166,7 +166,7 @@ def machine(check: Check) -> Row:
 
 @section("bytes", 25)
 def same_bytes(check: Check) -> Row:
-    """On mini: whether two runs, and a picture in batches of 1 and 8, give the same bytes."""
+    """On mini: whether two runs give the same bytes, and a picture in batches of 1 and 8 too."""
     found: Row = {}
     for dtype in ("float32", "bfloat16") if check.small else ("float32", "float16", "bfloat16"):
         model = load(ModelSettings.model_validate({"device": str(check.device), "dtype": dtype}))
@@ -183,7 +183,7 @@ def same_bytes(check: Check) -> Row:
 
 @section("waits", 15)
 def waits(check: Check) -> Row | str:
-    """Where the host waits for the card in a batch, as torch tells."""
+    """Where the host waits for the GPU in a batch, as reported by torch."""
     if not check.cuda:
         return "needs CUDA"
     model, found = load(ModelSettings(device=str(check.device))), {}
@@ -202,7 +202,7 @@ def waits(check: Check) -> Row | str:
 
 @section("attention", 20)
 def kept_attention(check: Check) -> Row:
-    """A layer by `A_k` and by the source's Q and K: milliseconds, and MiB that are kept."""
+    """A layer with `A_k` and with the source's Q and K: milliseconds, and MiB that are kept."""
     found: Row = {}
     for tokens, heads, width in ((256, 8, 160), (1024, 20, 64), (4096, 8, 40)):
         if check.small and tokens > 1024:
@@ -223,7 +223,7 @@ def kept_attention(check: Check) -> Row:
 
 
 def random_model(check: Check, family: str, **settings: Any) -> Model:
-    """Networks of the family's size with random weights, placed as a job's are."""
+    """Networks of the family's size with random weights, placed on the device as in a job."""
     mini, xl, small = load(ModelSettings(device="cpu")), family == "sdxl", check.small
     tokenizer = mini.pipe.tokenizer
     tokenizer.model_max_length = 77
@@ -292,7 +292,7 @@ def random_model(check: Check, family: str, **settings: Any) -> Model:
 
 
 def flops_of(model: Model, size: int) -> float:
-    """Of one row of the U-Net."""
+    """The operations of one row of the U-Net."""
     side, unet = size // 8, model.pipe.unet
     latents = torch.randn(1, 4, side, side, device=model.device, dtype=model.dtype)
     text = model.text([""], (size, size))
@@ -306,11 +306,11 @@ class Case:
     recipe: str
     batch: int
     repeats: int = 1
-    idle: bool = False  #: whether kernels are counted too
+    idle: bool = False  #: whether to measure kernel time too
 
 
 def measured(check: Check, model: Model, family: str, how: str, cases: Sequence[Case]) -> list[Row]:
-    """A row of the table for each case, with its seconds to those of sdedit in the same batch."""
+    """A table row for each case, with the ratio of its seconds to sdedit's in the same batch."""
     size = 64 if check.small else {"sd15": 512, "sdxl": 1024}[family]
     steps, flops, rows = 4 if check.small else 20, flops_of(model, size), list[Row]()
     for case in cases:
@@ -336,9 +336,8 @@ def is_base(row: Row, batch: int) -> bool:
 
 def cost_of(check: Check, model: Model, case: Case, size: int, steps: int, flops: float) -> Row:
     translator = translator_of(model, case.recipe, steps)
-    translated(
-        translator_of(model, case.recipe, 4), size, case.batch
-    )  # kernels are chosen, and compiled
+    # warm up: kernels are chosen and compiled
+    translated(translator_of(model, case.recipe, 4), size, case.batch)
     if check.cuda:
         torch.cuda.reset_peak_memory_stats()
     watches, evaluations = list[Stopwatch](), 0
@@ -364,7 +363,7 @@ def cost_of(check: Check, model: Model, case: Case, size: int, steps: int, flops
 
 
 def busy_share(check: Check, run: Callable[[], object]) -> float:
-    """The share of wall time in which a kernel or a copy runs."""
+    """The share of wall time during which a kernel or a copy runs."""
     check.wait()
     with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as seen:
         began = time.perf_counter()
@@ -400,7 +399,7 @@ def sd15(check: Check) -> list[Row]:
 
 @section("folder", 50)
 def folder(check: Check) -> Row:
-    """A folder through the runner: in how much of the wall time kernels run, and networks."""
+    """A folder in the runner: the share of wall time during which kernels run, and networks."""
     model, pictures = random_model(check, "sd15"), 4 if check.small else 64
     with tempfile.TemporaryDirectory() as place:
         source = Path(place, "in")
@@ -439,7 +438,7 @@ def sdxl(check: Check) -> list[Row]:
 
 @section("contiguous", 30)
 def contiguous(check: Check) -> list[Row]:
-    """What channels_last brings: the same without it."""
+    """The same without channels_last, to show its effect."""
     return measured(check, random_model(check, "sd15", channels_last=False), "sd15", "contiguous", FEW)
 
 
@@ -473,8 +472,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=470, help="sections that would take longer go")
-    parser.add_argument("--small", action="store_true", help="tiny networks, to try this script")
+    parser.add_argument("--seconds", type=float, default=470, help="skip sections beyond this")
+    parser.add_argument("--small", action="store_true", help="use tiny networks, to try this script")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     arguments = parser.parse_args()
     quiet_libraries()

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# What only a card can tell, in 8 minutes: bash scripts/check_gpu.sh [OUT] [--device cpu --small ...]
-# The tests that take a GPU, the core's own tests with every model there, and then scripts/check_gpu.py, to
-# which all other words go. OUT (out/check-gpu) gets tests-*.txt, gpu.json and table.txt. PYTHON may name
-# another interpreter.
+# Check and measure sdcorrect on a GPU, in 8 minutes: bash scripts/check_gpu.sh [OUT] [--device cpu --small ...]
+# Runs the tests that need a GPU, then the core's tests with every model on the GPU, then scripts/check_gpu.py,
+# which gets all other arguments. Writes tests-*.txt, gpu.json and table.txt to OUT (out/check-gpu). PYTHON
+# selects another interpreter.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=out/check-gpu

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Build the wheel and the source archive into dist, install the wheel into an environment of its own, and run it from
-# elsewhere: check_wheel.sh [TAG]. With the tag of a release, tag, version and changelog must agree first.
+# Build the wheel and the source archive into dist, install the wheel into a new environment, and run it outside the
+# project: check_wheel.sh [TAG]. For a release TAG, check first that tag, version and changelog agree.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' sdcorrect/__init__.py)
@@ -10,7 +10,7 @@ if [ -n "${1:-}" ]; then
     exit 1
   }
   grep -qx "## $version" CHANGELOG.md || {
-    echo "check_wheel: CHANGELOG.md has no head '## $version' (without 'unreleased')" >&2
+    echo "check_wheel: CHANGELOG.md has no heading '## $version' (without 'unreleased')" >&2
     exit 1
   }
 fi
@@ -27,4 +27,4 @@ PATH=$work/installed/bin:$PATH
 sdcorrect --version | grep -qx "sdcorrect $version"
 sdcorrect init quickstart
 sdcorrect translate -c quickstart.yaml --limit 1
-echo "check_wheel: $version is whole: $(ls "$OLDPWD/dist")"
+echo "check_wheel: $version builds, installs and runs: $(ls "$OLDPWD/dist")"

@@ -1,9 +1,9 @@
-"""A small set in PIE-Bench's layout, drawn from the packaged icons: make_pie_set.py DIR [NUMBER]
+"""Draw a small set in PIE-Bench's layout from the packaged icons: make_pie_set.py DIR [NUMBER]
 
-NUMBER pictures of each of four editing types. Two icons stand side by side on white, or one in the
-middle. The mask is where the edit is, so all that changes elsewhere is the method's fault. It stands in
-for PIE-Bench where that is not at hand, and asks of the embedded model what it knows: names of things,
-and styles.
+It has NUMBER pictures (default 5) of each of four editing types. Each shows two icons side by side on
+white, or one icon in the middle. The mask covers the edit, so any change outside it is an error of the
+method. Use the set if you do not have PIE-Bench. Its prompts contain only words that the embedded model
+knows: names of things, and styles.
 """
 
 import json
@@ -20,12 +20,12 @@ from sdcorrect.inputs.pie_bench import PICTURES, SIDE
 
 ICONS = Path(__file__).parents[1] / "sdcorrect" / "assets" / "icons" / "flat"
 STYLE = "in flat design style"
-#: Icons whose names are a word each, so that prompts align.
+#: Icons with names of one word, so that the words of the prompts align.
 NAMES = (
     *("church", "ghost", "bicycle", "carrot", "violin", "pineapple", "snowman", "tent", "flamingo"),
     *("gear", "pencil", "backpack", "basketball", "compass", "eggplant", "giraffe", "television"),
 )
-#: Corner and side, px, of the icon on the left, on the right and in the middle.
+#: Corner and side in px of the icon on the left, on the right and in the middle.
 LEFT, RIGHT, MIDDLE = (16, 136, 240), (256, 136, 240), (0, 0, SIDE)
 #: Folders as PIE-Bench names them.
 FOLDERS = {"1": "1_change_object", "2": "2_add_object", "3": "3_delete_object", "9": "9_change_style"}
@@ -35,7 +35,7 @@ Place = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Edit:
-    """A picture, what it is to become, and where."""
+    """A picture, its source and target prompts, and the edited region."""
 
     kind: str
     shown: dict[Place, str]
@@ -78,7 +78,7 @@ def inside(place: Place) -> NDArray[np.bool_]:
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> list[int]:
-    """Starts and lengths of runs, row by row."""
+    """The mask as starts and lengths of runs, row by row."""
     steps = np.diff(mask.ravel().astype(np.int8), prepend=0, append=0)
     starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
     runs: list[int] = np.column_stack([starts, ends - starts]).ravel().tolist()

@@ -1,6 +1,6 @@
-"""A hook of mkdocs: puts the tables of settings into the manual, from the job's own models.
+"""An mkdocs hook that inserts the tables of settings into the manual, from the models of the job.
 
-A page has `<!-- settings: SECTION -->` where the table of a section of the job is to stand.
+A page marks the place for the table of a section of the job with `<!-- settings: SECTION -->`.
 """
 
 import json
@@ -10,12 +10,12 @@ from typing import Any
 from sdcorrect.reference import SECTIONS, Setting, settings_of
 
 MARK = re.compile(r"<!-- settings: (\w+) -->")
-#: The job itself, which is a section without a name in a job.
+#: The name of the section that is the job itself.
 WHOLE = "job"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """What mkdocs calls with each page."""
+    """Replace the marks of a page by their tables; mkdocs calls this for each page."""
     return MARK.sub(lambda match: table(match[1]), markdown)
 
 

@@ -1,4 +1,4 @@
-"""Take a picture of an HTML page in Chromium, which scripts/setup-tools.sh installs.
+"""Take a screenshot of an HTML page in Chromium, which scripts/setup-tools.sh installs.
 
 .venv/bin/python scripts/screenshots.py out/quickstart/report.html docs/images/report.png
 """
@@ -15,8 +15,8 @@ def main() -> None:
     parser.add_argument("png", type=Path)
     parser.add_argument("--dark", action="store_true")
     parser.add_argument("--size", type=int, nargs=2, default=(1280, 860), metavar=("WIDTH", "HEIGHT"))
-    parser.add_argument("--full", action="store_true", help="the whole page, however high it is")
-    parser.add_argument("--click", metavar="SELECTOR", help="press this first: '.card >> nth=3'")
+    parser.add_argument("--full", action="store_true", help="capture the page at its full height")
+    parser.add_argument("--click", metavar="SELECTOR", help="click this first, such as '.card >> nth=3'")
     given = parser.parse_args()
     width, height = given.size
     with sync_playwright() as playwright:

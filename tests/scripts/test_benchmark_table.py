@@ -68,5 +68,5 @@ def test_draws_two_panels_for_each_direction(out: Path, monkeypatch: pytest.Monk
 
 
 def test_refuses_a_folder_without_evaluations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SystemExit, match=r"there is no evaluation.json in it"):
+    with pytest.raises(SystemExit, match=r"found no evaluation.json"):
         _made(tmp_path, monkeypatch)

@@ -78,5 +78,5 @@ def test_uv_sets_up_where_there_is_one_else_pip(project: Path, works: bool) -> N
     )
     out, err = start(project).communicate(timeout=30)
     assert out == "ready\n"
-    assert ("uv did not manage; by pip instead" in err) != works
+    assert ("uv failed; using pip instead" in err) != works
     assert ("begin install" in (project / "log").read_text()) != works
