@@ -34,7 +34,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def empty_cache(device: torch.device) -> None:
     """Give back what no tensor holds any more; what the CPU frees is free."""
-    if device.type != "cpu":
+    if device.type in {*COUNTING, "mps"}:
         torch.get_device_module(device).empty_cache()
 
 
