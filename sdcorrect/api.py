@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from sdcorrect import models
 from sdcorrect.batch.attempts import Attempts, Result
+from sdcorrect.batch.size import find_batch_size
 from sdcorrect.config import Job, load_job
 from sdcorrect.core.schedule import ddim_scheduler
 from sdcorrect.errors import SdcorrectError, UsageError
@@ -149,7 +150,7 @@ class StableDiffusion:
         made: dict[tuple[str, str], Translated] = {}
         with _bar(translator, names, len(sources), progress) as shown:
             for alike in _of_one_size(beside.add_to(picture) for picture in read):
-                attempts = Attempts(translator, batch_size=job.batch_size, job_seed=job.seed)
+                attempts = _attempts(translator, job, alike)
                 for part in attempts(alike, names):
                     for picture, name, result in part:
                         made[picture.item.key, name] = _translated(picture, name, result, job)
@@ -223,6 +224,17 @@ def _encoded(source: Image.Image | NDArray[np.uint8]) -> bytes:
     stream = io.BytesIO()
     image.save(stream, "PNG" if image.mode in PNG_MODES else "TIFF")
     return stream.getvalue()
+
+
+def _attempts(translator: Translator, job: Job, alike: list[Picture]) -> Attempts:
+    """For pictures of one size, as many at a time as the job says, or memory takes."""
+    attempts = Attempts(translator, batch_size=1, job_seed=job.seed)
+    if job.batch_size == "auto":
+        found = find_batch_size(translator, attempts.request(alike[0]), len(alike))
+        attempts.batch_size = found.size
+    else:
+        attempts.batch_size = job.batch_size
+    return attempts
 
 
 def _of_one_size(pictures: Iterator[Picture]) -> list[list[Picture]]:

@@ -5,7 +5,7 @@ Imports no torch.
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
@@ -171,8 +171,8 @@ class Job(ModelSettings):
     """the longer side, px; by default what the model was trained on"""
     resize: Literal["fit", "crop", "none"] = "fit"
     """fit: the whole picture, its longer side `size`; crop: its middle; none: at its own size"""
-    batch_size: Annotated[StrictInt, Field(ge=1)] = 1
-    """pictures that go through the U-Net at a time"""
+    batch_size: Literal["auto"] | Annotated[StrictInt, Field(ge=1)] = 1
+    """pictures that go through the U-Net at a time; auto: as many as memory takes, found once a job"""
     limit: Annotated[StrictInt, Field(ge=1)] | None = None
     """process only the first so many pictures"""
     spill: FilePath | None = None
@@ -267,7 +267,8 @@ def load_job(file: Path | None, overrides: Mapping[str, Any]) -> Job:
     try:
         return Job.model_validate(settings, context=WRITTEN)
     except ValidationError as errors:
-        lines = [_explain(error, file, tree, overrides) for error in errors.errors()]
+        told = _joined(errors.errors(), settings)
+        lines = [_explain(error, file, tree, overrides) for error in told]
         raise UsageError("\n".join(lines)) from None
 
 
@@ -343,6 +344,30 @@ def _overlay(settings: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
         inner = settings.get(head)
         value = _overlay(inner if isinstance(inner, dict) else {}, rest, value)
     return {**settings, head: value}
+
+
+def _joined(errors: Sequence[ErrorDetails], settings: Any) -> Iterator[ErrorDetails]:
+    """`errors`, of which those about one value that may be of several kinds become one."""
+    by_place: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    for error in errors:
+        by_place.setdefault(_place(error["loc"], settings), []).append(error)
+    for place, alike in by_place.items():
+        expected = [error["msg"].removeprefix("Input should be ") for error in alike]
+        message = alike[0]["msg"] if len(alike) == 1 else f"should be {' or '.join(expected)}"
+        yield {**alike[0], "loc": place, "msg": message}
+
+
+def _place(location: tuple[int | str, ...], settings: Any) -> tuple[int | str, ...]:
+    """Where in `settings` an error is: below one value there are but the kinds that it may be of."""
+    value = settings
+    for depth, part in enumerate(location):
+        if not isinstance(value, dict | list | tuple):
+            return location[:depth]
+        try:
+            value = value[part]  # type: ignore[index]
+        except LookupError:
+            return location
+    return location
 
 
 def _explain(

@@ -1,15 +1,12 @@
 """What recipes cost, measured side by side on the same pictures in one process."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import nn
 
@@ -18,6 +15,7 @@ from sdcorrect.errors import UsageError
 from sdcorrect.inputs.hints import canny
 from sdcorrect.models import Model
 from sdcorrect.models.clock import Clock
+from sdcorrect.models.memory import forget_peak, peak_bytes
 from sdcorrect.recipes import BUILT_IN
 from sdcorrect.translate import Request, Translator
 
@@ -165,7 +163,7 @@ def _ratios(runs: Sequence[Timing], name: str, base: str) -> list[float]:
 def _run(translator: Translator, name: str, job: Job, pictures: Sequence[Image.Image]) -> Timing:
     model, evaluations = translator.model, 0
     watch = Stopwatch(model)
-    _forget_peak(model)
+    forget_peak(model.device)
     with watch.watching():
         for picture in pictures:
             request = Request(
@@ -187,22 +185,10 @@ def _run(translator: Translator, name: str, job: Job, pictures: Sequence[Image.I
     )
 
 
-def _forget_peak(model: Model) -> None:
-    if model.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(model.device)
-    elif sys.platform == "linux":
-        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak resident set size
-
-
 def _peak_mib(model: Model) -> float | None:
-    """On CUDA what tensors took at most; on Linux the resident set of the process, model included."""
-    if model.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(model.device) / 2**20
-    if sys.platform != "linux":
-        return None
-    status = Path("/proc/self/status").read_text()
-    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(peak.split()[1]) / 2**10
+    """What tensors took at most; on the CPU the resident set of the process, model included."""
+    peak = peak_bytes(model.device)
+    return None if peak is None else peak / 2**20
 
 
 def report(costs: Sequence[Cost], job: Job, model: Model, base: str) -> dict[str, Any]:

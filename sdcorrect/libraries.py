@@ -2,17 +2,21 @@
 
 import gc
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
-from importlib import import_module
+from functools import cached_property, partial
+from importlib import import_module, metadata
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 #: What diffusers and transformers import wherever it is installed: for training, for other models, and
 #: for sigmas that no job has.
 UNNEEDED = ("peft", "scipy")
+#: Of a package of transformers: what is needed, the modules that need it, and the names in each.
+Structure = dict[frozenset[str], dict[str, set[str]]]
 #: torch's compiler, and the functions by which libraries mark others for it.
 COMPILER, MARKS = "torch._dynamo", {"allow_in_graph", "assume_constant_result", "disable"}
 
@@ -106,19 +110,61 @@ def _mark(marked: Any = None, *_: Any, **__: Any) -> Any:
     return _mark if marked is None else marked
 
 
+class _Distributions(Mapping[str, list[str]]):
+    """What `packages_distributions()` tells, for which it reads the names of all files, once it is asked."""
+
+    @cached_property
+    def _found(self) -> Mapping[str, list[str]]:
+        return packages_distributions()
+
+    def __getitem__(self, package: str) -> list[str]:
+        return self._found[package]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+
 def _import_transformers() -> None:
-    """As with a torch that has no distributed tensors; the library asks once and remembers."""
+    """As with a torch that has no distributed tensors; the library asks once and remembers.
+
+    Its models' files are searched for their names once, and not a second time for `transformers.models`.
+    """
     import torch
-    from transformers.utils import is_scipy_available, is_torch_distributed_available
+    from transformers.utils import import_utils, is_scipy_available, is_torch_distributed_available
 
     is_scipy_available()
     with _replaced(torch.distributed, "is_available", lambda: False):
         is_torch_distributed_available()
+    define = getattr(import_utils, "define_import_structure", None)
+    if define is not None:
+        with _replaced(import_utils, "define_import_structure", partial(_structure, define)):
+            import transformers.models  # noqa: F401
+
+
+def _structure(define: Callable[..., Structure], path: Any, prefix: str | None = None) -> Structure:
+    """What `define` finds of a package; of all models out of what it has found for `transformers`."""
+    import transformers
+
+    models = Path(transformers.__path__[0], "models")
+    if prefix is not None or Path(path) != models / "__init__.py":
+        return define(path, prefix)
+    return {
+        needed: {
+            name.removeprefix("models."): defined
+            for name, defined in modules.items()
+            if name.startswith("models.")
+        }
+        for needed, modules in define(models, prefix="models").items()
+    }
 
 
 def _import_diffusers() -> None:
     """Its question whether a model is compiled would import the compiler, to see that none is."""
-    from diffusers.utils import torch_utils
+    with _replaced(metadata, "packages_distributions", _Distributions):
+        from diffusers.utils import torch_utils
 
     is_compiled: Callable[[Any], bool] = torch_utils.is_compiled_module
     torch_utils.is_compiled_module = lambda module: _has_compiler() and is_compiled(module)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,9 @@ from sdcorrect.models import Model
 from sdcorrect.models.clock import Clock, Span
 from sdcorrect.recipes import Posterior, Recipe
 from sdcorrect.settings import WORDS
+
+#: To see what memory a recipe takes.
+FEW_STEPS = (4, 8, 16, 32)
 
 logger = logging.getLogger(__name__)
 
@@ -163,6 +167,23 @@ class Translator:
             spill=job.spill,
         )
 
+    def brief(self) -> "Translator":
+        """The same in the fewest steps that its recipes' windows allow: it takes the same memory.
+
+        But for the latents of full inversions, which are few beside what a U-Net computes with.
+        """
+        brief = copy(self)
+        brief.clock = Clock(self.model.device)
+        for steps in FEW_STEPS:
+            try:
+                brief.methods = {
+                    name: _in_steps(method, steps, self.model) for name, method in self.methods.items()
+                }
+                return brief
+            except UsageError:
+                continue
+        return brief
+
     def check_prompts(
         self, prompt: str, source_prompt: str | None, mask_words: str | None = None
     ) -> None:
@@ -283,6 +304,27 @@ def _resolve(recipe: Recipe, model: Model, job: Mapping[str, Any]) -> Method:
         settings["guidance_scale"],
         settings["steps_offset"],
     )
+    _check(method, model)
+    return method
+
+
+def _in_steps(method: Method, steps: int, model: Model) -> Method:
+    """`method` over all of so many steps.
+
+    Raises:
+        UsageError: they are too few for it.
+    """
+    plan = method.plan
+    if plan.inversion_steps is not None:
+        plan = replace(plan, inversion_steps=steps)
+    brief = replace(method, plan=plan, steps=steps, strength=1.0)
+    _check(brief, model)
+    return brief
+
+
+def _check(method: Method, model: Model) -> None:
+    """Raises UsageError where no step is taken, or none that a window or an inversion asks for."""
+    recipe, plan = method.recipe, method.plan
     if method.effective_steps == 0:
         raise UsageError(
             f"recipe {recipe.name}: strength {method.strength:g} of {method.steps} steps is not one "
@@ -296,7 +338,6 @@ def _resolve(recipe: Recipe, model: Model, job: Mapping[str, Any]) -> Method:
             check_passes(inverse_of(ddim, plan.inversion_steps).timesteps, timesteps)
     except UsageError as error:
         raise UsageError(f"recipe {recipe.name}: {error}") from None
-    return method
 
 
 def _check_solver(recipe: Recipe, scheduler: SchedulerName) -> None:

@@ -10,19 +10,11 @@ from PIL import Image
 from sdcorrect.errors import printable
 from sdcorrect.inputs.items import seed_of
 from sdcorrect.inputs.pictures import Picture
+from sdcorrect.models.memory import empty_cache, is_out_of_memory
 from sdcorrect.translate import Request, Translator
 
 FLAGGED = "flagged by the safety checker, and not saved"
 OUT_OF_MEMORY = "out of memory with one picture at a time; choose a smaller size"
-
-#: What torch says where an allocation fails: on the CPU, in cuBLAS, in cuDNN.
-OUT_OF_MEMORY_WORDS = (
-    "can't allocate memory",
-    "not enough memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
-)
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +81,7 @@ class Attempts:
         # A batch is always full: kernels differ by its size, and a picture's bytes must not
         # depend on how many others happened to be left over with it.
         rows = [*pictures, *[pictures[-1]] * (batch_size - len(pictures))]
-        translations = self.translator.translate([*map(self._request, rows)], variants=variants)
+        translations = self.translator.translate([*map(self.request, rows)], variants=variants)
         self._counted, self._share = self.translator.model.evaluations, len(pictures) / len(rows)
         try:
             for variant, made in translations:
@@ -105,10 +97,11 @@ class Attempts:
                     ],
                 )
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
 
-    def _request(self, picture: Picture) -> Request:
+    def request(self, picture: Picture) -> Request:
+        """What the translator is asked for `picture`."""
         item = picture.item
         return Request(
             picture.image,
@@ -123,8 +116,7 @@ class Attempts:
 
     def _halve_batches(self) -> None:
         before, self.batch_size = self.batch_size, self.batch_size // 2
-        if self.translator.model.device.type == "cuda":
-            torch.cuda.empty_cache()
+        empty_cache(self.translator.model.device)
         logger.warning(
             "out of memory with %d pictures in a batch: going on with %d", before, self.batch_size
         )
@@ -150,13 +142,6 @@ class Attempts:
 
 def _unless_flagged(result: Result) -> Result:
     return replace(result, problem=FLAGGED) if result.flagged else result
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory did not suffice; on the CPU torch says so in words alone."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        words in str(error) for words in OUT_OF_MEMORY_WORDS
-    )
 
 
 def _problem(picture: Picture, image: Image.Image | None) -> str | None:

@@ -1,8 +1,10 @@
 """The output folder's `job.json`, as one shard of the job takes it up and leaves it."""
 
 import platform
+from collections.abc import Callable
 from datetime import datetime, timezone
 from importlib.metadata import version
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from sdcorrect.models import Model
 from sdcorrect.output.files import locked
 from sdcorrect.output.folder import OutputFolder
 from sdcorrect.output.ledger import Ledger, refuse_other_job, write_job
-from sdcorrect.output.records import Fingerprint, JobFile, ModelInfo, Summary
+from sdcorrect.output.records import BatchSize, Fingerprint, JobFile, ModelInfo, Summary
 from sdcorrect.output.shards import Shard
 from sdcorrect.output.survey import add_seconds, job_lock, standings, totals
 from sdcorrect.settings import ALPHA, WORDS
@@ -102,12 +104,35 @@ class JobEntry:
             if before and before.fingerprint.settings == fingerprint.settings:
                 variants = {**before.fingerprint.variants, **fingerprint.variants}
                 fingerprint = fingerprint.model_copy(update={"variants": variants})
-            content = self._content(fingerprint, before)
-            told = {"job", "fingerprint", "num_shards", "pictures"}
+            content = self._content(fingerprint, before, anew=overwrite and self.shard.count == 1)
+            told = {"job", "fingerprint", "num_shards", "batch_size", "pictures"}
             if self.shard.count == 1:
                 told |= {"counts", "unet_evaluations"}  # which a run that was killed has not told
             if before is None or before.model_dump(include=told) != content.model_dump(include=told):
                 write_job(out, content, self.ledger.temporary)
+
+    def batch_size(self, find: Callable[[int], BatchSize]) -> BatchSize:
+        """That of the job, for shards of this one's size: what `find` gives, unless a run has found it.
+
+        Other shards wait, and take it.
+        """
+        out, pictures = self.job.output.path, ceil(len(self.found.keys) / self.shard.count)
+        with locked(job_lock(out).with_stem("batch-size"), wait=True):
+            before = self._known_batch_size(pictures)
+            found = before or find(pictures)
+            with locked(job_lock(out), wait=True):
+                # where a file system has no locks, the first one counts
+                found = self._known_batch_size(pictures) or found
+                job_file = OutputFolder(out).find_job()
+                if job_file and job_file.batch_size != found:
+                    changed = job_file.model_copy(update={"batch_size": found})
+                    write_job(out, changed, self.ledger.temporary)
+        return found
+
+    def _known_batch_size(self, pictures: int) -> BatchSize | None:
+        job_file = OutputFolder(self.job.output.path).find_job()
+        known = job_file.batch_size if job_file else None
+        return known if known and known.is_for(pictures) else None
 
     def close(self, seconds: float) -> None:
         """Write this shard's summary, and the whole of `job.json` where there is no other shard."""
@@ -125,8 +150,11 @@ class JobEntry:
                 fingerprint = job_file.fingerprint if job_file else self.fingerprint
                 write_job(out, self._content(fingerprint, job_file), self.ledger.temporary)
 
-    def _content(self, fingerprint: Fingerprint, before: JobFile | None) -> JobFile:
+    def _content(
+        self, fingerprint: Fingerprint, before: JobFile | None, *, anew: bool = False
+    ) -> JobFile:
         model = self.translator.model
+        goes_on = before and not anew and before.fingerprint.settings == fingerprint.settings
         return JobFile(
             sdcorrect=__version__,
             written=datetime.now(timezone.utc),
@@ -134,6 +162,7 @@ class JobEntry:
             fingerprint=fingerprint,
             model=ModelInfo(name=model.name, identity=model.identity),
             num_shards=self.shard.count,
+            batch_size=before.batch_size if before and goes_on else None,
             pictures=len(self.found.keys),
             effective_steps={
                 name: method.effective_steps for name, method in self.translator.methods.items()

@@ -31,11 +31,11 @@ def count_threads() -> int:
 def ahead(
     function: Callable[[T], R],
     items: Iterable[T],
-    depth: int,
+    depth: Callable[[], int],
     check: Callable[[], None] = lambda: None,
     threads: int = 1,
 ) -> Generator[R, None, None]:
-    """`function` of each item, computed by `threads` that are at most `depth` items ahead.
+    """`function` of each item, computed by `threads` that are at most `depth()` items ahead.
 
     `check` is called while the loop waits and may raise: a thread may be blocked in a read for ever.
     """
@@ -44,7 +44,7 @@ def ahead(
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
-            if len(waiting) > depth:
+            if len(waiting) > depth():
                 yield _result(waiting.popleft(), check)
         while waiting:
             yield _result(waiting.popleft(), check)

@@ -10,6 +10,7 @@ from sdcorrect.batch.attempts import Attempts
 from sdcorrect.batch.jobfile import JobEntry, fingerprint_of
 from sdcorrect.batch.pipeline import Behind, ahead, count_threads
 from sdcorrect.batch.recorder import Recorder
+from sdcorrect.batch.size import find_batch_size
 from sdcorrect.batch.workload import Workload
 from sdcorrect.config import Job
 from sdcorrect.errors import PictureError, SdcorrectError, printable
@@ -20,7 +21,7 @@ from sdcorrect.models import Model
 from sdcorrect.output.files import locked
 from sdcorrect.output.folder import state_of
 from sdcorrect.output.ledger import Known, Ledger
-from sdcorrect.output.records import Failed, Record
+from sdcorrect.output.records import BatchSize, Failed, Record
 from sdcorrect.output.shards import Shard
 from sdcorrect.translate import Translator
 
@@ -90,7 +91,10 @@ class ShardRun:
         self.fingerprint = fingerprint_of(job, model, self.sizing.size)
         self.ledger = Ledger(job.output.path, shard)
         self.entry = JobEntry(job, shard, self.translator, self.fingerprint, self.ledger, everything)
-        self.attempts = Attempts(self.translator, batch_size=job.batch_size, job_seed=job.seed)
+        #: pictures at a time; with `auto` one, until there is a first picture that tells
+        self.batch_size = 1 if job.batch_size == "auto" else job.batch_size
+        self.found_batch_size: BatchSize | None = None  #: for `auto`
+        self.attempts = Attempts(self.translator, batch_size=self.batch_size, job_seed=job.seed)
         self.recorder = Recorder(job, self.translator, self.fingerprint, self.ledger, everything.outputs)
         self.work = Workload(len(self.items) * len(self.tally), cache(self.translator.evaluations))
 
@@ -152,10 +156,8 @@ class ShardRun:
         return known is not None and self._settles(item, variant, known)
 
     def _work(self, behind: Behind[Record]) -> Iterator[Record | None]:
-        batch_size = self.job.batch_size
         waiting: dict[tuple[tuple[int, int], int, tuple[str, ...]], list[Picture]] = {}
-        depth = max(2 * batch_size, self.threads)
-        read = ahead(self._prepare, self.items, depth, self.check, self.threads)
+        read = ahead(self._prepare, self.items, self._depth, self.check, self.threads)
         with closing(read) as items:
             for prepared in items:
                 self.check()
@@ -167,19 +169,35 @@ class ShardRun:
                         behind.submit(
                             partial(self.recorder.record_failure, prepared.item, variant, prepared.error)
                         )
-                    waits = batch_size * len(self.tally)
+                    waits = self.batch_size * len(self.tally)
                     yield from map(self._counted, behind.results(leave=waits))
                 elif prepared.picture:
+                    self._settle_batch_size(prepared.picture)
                     key = (prepared.picture.image.size, self._chunks(prepared.item), missing)
                     waiting.setdefault(key, []).append(prepared.picture)
-                    if sum(map(len, waiting.values())) == WAITING_BATCHES * batch_size:
+                    if sum(map(len, waiting.values())) == WAITING_BATCHES * self.batch_size:
                         key = max(waiting, key=lambda key: len(waiting[key]))
-                    elif len(waiting[key]) < batch_size:
+                    elif len(waiting[key]) < self.batch_size:
                         continue
                     yield from self._translate(waiting.pop(key), key[-1], behind)
         for (*_, missing), rest in waiting.items():
             yield from self._translate(rest, missing, behind)
         yield from map(self._counted, behind.results())
+
+    def _depth(self) -> int:
+        """How many pictures are read ahead."""
+        return max(2 * self.batch_size, self.threads)
+
+    def _settle_batch_size(self, first: Picture) -> None:
+        """Find what `auto` stands for, by the `first` picture at the largest size that one may have."""
+        if self.job.batch_size != "auto" or self.found_batch_size:
+            return
+        largest = self.sizing.largest(first)
+        found = self.entry.batch_size(
+            partial(find_batch_size, self.translator, self.attempts.request(largest))
+        )
+        self.found_batch_size, self.batch_size = found, found.size
+        self.attempts.batch_size = found.size
 
     def _chunks(self, item: Item) -> int:
         return self.translator.count_chunks(item.prompt, item.negative_prompt, item.source_prompt)

@@ -22,11 +22,12 @@ from sdcorrect.libraries import lean_imports
 if TYPE_CHECKING:
     from sdcorrect.batch.runner import Tally
     from sdcorrect.inputs.items import Found
-    from sdcorrect.output.records import Record
+    from sdcorrect.output.records import BatchSize, Record
     from sdcorrect.output.shards import Shard
 
 #: More parts than devices, so that a slow one has fewer; less than this a part is not worth its end.
 PARTS_OF_A_DEVICE, BATCHES_OF_A_PART = 8, 4
+LARGE = 64  #: what `auto` may come to
 PATIENCE = 0.2  #: seconds between two looks for a signal
 
 
@@ -51,6 +52,8 @@ class _Sent:
     evaluated: int = 0
     wrote: bool = False
     gone: list[str] = field(default_factory=list)
+    batch_size: int = 1
+    found_batch_size: "BatchSize | None" = None
     is_last: bool = False
     record: "Record | None" = None
 
@@ -118,7 +121,7 @@ class DevicesRun:
     def _parts(self) -> "list[Shard]":
         from sdcorrect.output.records import MAX_SHARDS
 
-        size = BATCHES_OF_A_PART * self.job.batch_size
+        size = BATCHES_OF_A_PART * (LARGE if self.job.batch_size == "auto" else self.job.batch_size)
         wanted = min(PARTS_OF_A_DEVICE, -(-len(self.items) // (size * len(self.devices))))
         count = min(max(1, wanted) * len(self.devices), max(1, MAX_SHARDS // self.shard.count))
         return [self.shard.part(index, count) for index in range(count)]
@@ -132,6 +135,15 @@ class DevicesRun:
     @property
     def wrote(self) -> bool:
         return any(sent.wrote for sent in self.work.parts.values())
+
+    @property
+    def batch_size(self) -> int:
+        return max((sent.batch_size for sent in self.work.parts.values()), default=1)
+
+    @property
+    def found_batch_size(self) -> "BatchSize | None":
+        found = (sent.found_batch_size for sent in self.work.parts.values())
+        return next(filter(None, found), None)
 
     def gone(self) -> list[str]:
         return [output for sent in self.work.parts.values() for output in sent.gone]
@@ -297,4 +309,5 @@ def _sent(run: Any, record: "Record | None", *, is_last: bool = False) -> _Sent:
     work = run.work
     counts = work.settled, work.before, work.evaluations, work.evaluated
     gone = run.gone() if is_last else []
-    return _Sent(run.tally, *counts, run.wrote, gone, is_last, record)
+    batches = run.batch_size, run.found_batch_size
+    return _Sent(run.tally, *counts, run.wrote, gone, *batches, is_last, record)

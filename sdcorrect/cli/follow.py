@@ -72,6 +72,8 @@ class Follower:
     def _begin(self) -> None:
         run, work = self._run, self._run.work
         notice(announcement(run))
+        if run.found_batch_size:
+            notice(str(run.found_batch_size))
         self._events.tell(
             "started",
             pictures=len(run.items),
@@ -79,6 +81,7 @@ class Follower:
             to_translate=work.covered - work.before,
             done_before=work.before,
             unet_evaluations=work.evaluations,
+            batch_size=run.batch_size,
             model=run.model.name,
             device=str(run.model.device),
             dtype=str(run.model.dtype).removeprefix("torch."),

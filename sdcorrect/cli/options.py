@@ -181,7 +181,14 @@ Format = Annotated[
     str | None, _option(PICTURES, "--format", show_default="png", help="png, jpg or webp.")
 ]
 BatchSize = Annotated[
-    int | None, _option(RUN, "--batch-size", key="batch_size", help="Pictures at a time.")
+    str | None,
+    _option(
+        RUN,
+        "--batch-size",
+        key="batch_size",
+        metavar="N|auto",
+        help="Pictures at a time; auto: as many as memory takes.",
+    ),
 ]
 NumShards = Annotated[
     int | None, _option(RUN, "--num-shards", min=1, help="Divide the pictures among so many runs.")

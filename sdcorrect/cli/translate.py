@@ -158,7 +158,7 @@ def translate(
         "device": device,
         "dtype": dtype,
         "offline": offline or None,
-        "batch_size": batch_size,
+        "batch_size": int(batch_size) if batch_size and batch_size.isdecimal() else batch_size,
     }
     with errors_for_people(debug), events_for_programs(json_) as events:
         set_verbosity(quiet=quiet, verbose=verbose, log_level=log_level)

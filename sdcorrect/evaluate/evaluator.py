@@ -110,7 +110,7 @@ class Evaluator:
             UsageError: a picture cannot be read, has changed, or has another size than it should.
         """
         depth = 2 * self.measures.batch_size
-        with closing(ahead(self._reader, self.translated.entries, depth)) as samples:
+        with closing(ahead(self._reader, self.translated.entries, lambda: depth)) as samples:
             while batch := list(islice(samples, self.measures.batch_size)):
                 with tf32(False):  # what is measured is to be the same everywhere
                     measured = self.measures(self._captioned(batch))

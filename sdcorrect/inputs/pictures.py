@@ -3,7 +3,7 @@
 import errno
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Literal
@@ -100,6 +100,18 @@ class Sizing:
         scale = max(after / before for after, before in zip(self.sized(size), size, strict=True))
         width, height = (ceil(min(1, 2 * scale) * side) for side in size)
         return width, height
+
+    def largest(self, picture: Picture) -> Picture:
+        """`picture` stretched to the largest size that `apply` gives any; with `none`, as it is."""
+        if self.resize == "none":
+            return picture
+        square = self.sized((1, 1))
+        return replace(
+            picture,
+            image=picture.image.resize(square),
+            hints=tuple(hint.resize(square) for hint in picture.hints),
+            mask=picture.mask and picture.mask.resize(square),
+        )
 
     def kept(self, size: tuple[int, int]) -> tuple[int, int]:
         """Width and height, px, of the middle of a picture of `size` that `apply` keeps."""

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cached_property
+from math import ceil
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -241,6 +242,31 @@ class Summary(Written):
     seconds: dict[str, Seconds] = Field(description="by phase, over all runs that ended in good order")
 
 
+class BatchSize(Written):
+    """What `batch_size: auto` was found to be, for all runs and shards of a job."""
+
+    size: PositiveInt = Field(description="pictures at a time: so many as fill all batches alike")
+    takes: PositiveInt = Field(description="the most that a batch may have")
+    bound: Literal["memory", "pictures", "gain"] = Field(
+        description="why no more: memory does not suffice, a shard has no more, or more is no faster"
+    )
+    pictures: PositiveInt = Field(description="that a shard had, on the average")
+
+    def is_for(self, pictures: int) -> bool:
+        """Whether it holds for a shard of so many: not of more, where it was these that bound it."""
+        return pictures <= self.pictures or self.bound != "pictures"
+
+    def __str__(self) -> str:
+        reasons = {
+            "memory": f"memory takes {self.takes} at a time",
+            "pictures": "all at once",
+            "gain": f"more than {self.takes} at a time are no faster",
+        }
+        batches = ceil(self.pictures / self.size)
+        even = f"; {self.pictures} pictures are {batches} batches" if self.size < self.takes else ""
+        return f"Batch size {self.size} (auto: {reasons[self.bound]}{even})"
+
+
 class ArrayShards(Written):
     """Which shards the tasks of a SLURM array have: an entry of `records/arrays.json`."""
 
@@ -274,6 +300,7 @@ class JobFile(Written):
     device_name: str
     versions: dict[str, str]
     num_shards: ShardCount
+    batch_size: BatchSize | None = Field(None, description="found for batch_size: auto")
     pictures: Count
     effective_steps: dict[str, Count] = Field(description="by variant")
     counts: dict[str, dict[Status, Count]] = Field({}, description="pictures by variant and status")

@@ -235,7 +235,7 @@ HARMLESS: dict[str, tuple[str, Settings, Settings]] = {
     "batch_size": (
         "its economy: kernels round by it, as they do where memory halves it",
         {},
-        {"batch_size": 2},
+        {"batch_size": "auto"},
     ),
     "limit": ("how many pictures", {}, {"limit": 1}),
     "spill": ("where latents wait, as they are", {"method": "ddim"}, {"spill": "@spill"}),

@@ -17,7 +17,7 @@ def test_ahead_keeps_the_order_and_its_distance() -> None:
             taken.append(number)
             yield number
 
-    for index, square in enumerate(ahead(lambda number: number**2, numbers(), depth=5)):
+    for index, square in enumerate(ahead(lambda number: number**2, numbers(), depth=lambda: 5)):
         assert square == index**2
         assert len(taken) <= index + 1 + 5
     assert taken == list(range(100))
@@ -31,7 +31,7 @@ def test_several_threads_keep_the_order_too() -> None:
         time.sleep(0.01 * (number % 3))
         return number
 
-    assert list(ahead(work, range(9), depth=3, threads=3)) == list(range(9))
+    assert list(ahead(work, range(9), depth=lambda: 3, threads=3)) == list(range(9))
 
 
 def test_parts_are_done_together_and_what_they_raise_is_raised_in_its_place() -> None:
@@ -61,13 +61,13 @@ def test_ahead_works_while_the_loop_does() -> None:
             started.set()
         return number
 
-    with closing(ahead(work, range(3), depth=1)) as results:
+    with closing(ahead(work, range(3), depth=lambda: 1)) as results:
         assert next(results) == 0
         assert started.wait(10)
 
 
 def test_ahead_raises_in_the_loop_what_is_raised_ahead() -> None:
-    results = ahead(lambda number: 1 // number, [1, 0], depth=1)
+    results = ahead(lambda number: 1 // number, [1, 0], depth=lambda: 1)
     assert next(results) == 1
     with pytest.raises(ZeroDivisionError):
         next(results)
