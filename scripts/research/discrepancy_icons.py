@@ -1,11 +1,11 @@
-"""Where in the decoder the discrepancy lies, how it grows with strength, and whether it costs structure.
+"""Measure where in the decoder the discrepancy is, if strength increases it, and if it costs structure.
 
     python scripts/research/discrepancy_icons.py FOLDER [--limit 40] [--output out/discrepancy]
 
-Dissects the pictures of FOLDER at several strengths, and writes `discrepancy.png` and `.json`: the mean
-divergence of self-attention from the inversion's by block and strength, with standard errors, under
-SDEdit and under the correction; and Spearman's rank correlation between a picture's divergence under
-SDEdit and its loss of structure, 1 - SSIM to the source, at each strength.
+Dissects the pictures of FOLDER at several strengths and writes `discrepancy.png` and `.json`. They show
+the mean divergence of self-attention from the inversion's, by block and strength, with standard errors,
+for SDEdit and for the correction. They also show, at each strength, Spearman's rank correlation between
+a picture's divergence under SDEdit and its loss of structure, 1 - SSIM to the source.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from sdcorrect.evaluate.pixels import ssim, to_tensor
 from sdcorrect.models import Model, load, quiet_libraries
 
 STRENGTHS = (0.3, 0.45, 0.6, 0.75, 0.85, 0.95)
-PLASMA_END = 0.88  #: of the colour map: beyond it lines are too pale on white
+PLASMA_END = 0.88  #: the used part of the colour map; beyond it lines are too pale on white
 
 
 @dataclass(frozen=True)

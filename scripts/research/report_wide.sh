@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Translate the icons that split.csv keeps for reporting, which no choice was made on, and measure how near
-# each recipe comes to the truth: scripts/research/report_wide.sh [STRENGTH ...], 0.8 by default. RECIPES
-# (sdedit, correct, correct-adain, correct-wide) and LIMIT (all 80) change what is done. Stopped, or called
-# with more recipes or a higher limit, it goes on from there.
+# Translate the icons that split.csv reserves for reporting (no choice was made on them), and measure how
+# close each recipe comes to the truth: scripts/research/report_wide.sh [STRENGTH ...], by default 0.8. Set
+# RECIPES (default: sdedit, correct, correct-adain, correct-wide) and LIMIT (default: all 80) to change the
+# run. Run it again to resume it, also with more recipes or a higher limit.
 source "$(dirname "$0")/../setup.sh"
 strengths=("$@")
 [ ${#strengths[@]} -gt 0 ] || strengths=(0.8)

@@ -1,9 +1,9 @@
-"""The same icons by each recipe, as docs/beyond-the-paper.md shows them.
+"""Draw a sheet of icons by each recipe, as in docs/beyond-the-paper.md.
 
     sheet_wide.py out/wide/flat-to-ink/0.8 --icons 10 -o docs/images/flat-to-ink.png
 
-From above: the source, each recipe of the output folder, the truth. The icons are the first by a hash of
-their names, so that nobody has chosen them.
+From top to bottom: the source, each recipe of the output folder, the truth. A hash of the names selects
+the icons, so that nobody has chosen them.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""What report_wide.sh measured, as the table of docs/beyond-the-paper.md.
+"""Print the results of report_wide.sh as the table of docs/beyond-the-paper.md.
 
     python scripts/research/table_wide.py out/wide [STRENGTH]
 
-p is of SSIM and of structure distance, each against sdedit.
+The two values of p are for SSIM and for structure distance, each against sdedit.
 """
 
 import json
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 DIRECTIONS = ("flat-to-3d", "3d-to-flat", "flat-to-ink", "ink-to-3d")
-#: Metric -> its head, and its decimals.
+#: Metric -> its heading and its decimals.
 METRICS = {
     "ssim_truth": ("SSIM", 3),
     "psnr_truth": ("PSNR, dB", 2),

@@ -1,11 +1,11 @@
-"""What the mean and deviation of a skip's channels tell of a picture, and what is left without them.
+"""Measure what the mean and deviation of a skip's channels say about a picture, and what the rest says.
 
     python scripts/research/what_statistics_carry.py
 
-Of the icons to choose on, in three styles, the U-Net sees each clean at t = 1. From the two skips that
-`correct` puts back, a linear model learns the picture's mean colour (R^2) and its style (accuracy), once
-from the channels' means and deviations alone, and once from the channels without them. Tested on icons
-that it was not fitted to.
+The U-Net evaluates each of the icons for choosing, in three styles, clean at t = 1. From the two skips
+that `correct` puts back, a linear model predicts the picture's mean colour (R^2) and style (accuracy):
+once from only the means and deviations of the channels, and once from the channels without them. It is
+tested on icons that it was not fitted to.
 """
 
 import csv
@@ -38,7 +38,7 @@ Values = NDArray[np.float64]
 
 @torch.inference_mode()
 def seen_in(model: Model, plan: Plan, image: Image.Image) -> tuple[Values, Values]:
-    """The means and deviations of the skips' channels, and the channels without them."""
+    """The means and deviations of the skips' channels, and the channels normalised by them."""
     x0 = model.encode([image], torch.zeros(1, 4, image.height // 4, image.width // 4))
     captured = invert_one_step(model.pipe.unet, x0, model.text([""], image.size), plan)
     statistics, rest = [], []

