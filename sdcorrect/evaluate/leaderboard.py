@@ -97,13 +97,13 @@ def page_of(board: Board, job: Job, model: Model, command: str) -> str:
 
 {board.pictures} pictures of `{job.input.path.name}` by {model.name} ({model.identity[:10]}):
 from "{job.source_prompt}" to "{job.prompt}", strength {job.strength:g}, {job.steps} steps, guidance
-{job.guidance_scale:g}. Rows are sorted by the first column, best first. A recipe with settings of its own
-is measured with these.
+{job.guidance_scale:g}. Rows are sorted by the first column, best first. A recipe with settings of its
+own is measured with these.
 
 {table}
 
 Seconds are medians per picture, including the inversion, in batches of {job.batch_size} on
-{model.device.type} in {str(model.dtype).removeprefix("torch.")}; use them to compare recipes, not machines.
+{model.device.type} in {str(model.dtype).removeprefix("torch.")}; they compare recipes, not machines.
 sdcorrect {__version__} made this page with
 
 ```bash
