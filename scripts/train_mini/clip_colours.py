@@ -1,4 +1,4 @@
-"""Teach the trained CLIP which colours each style is drawn in (`colours.py`), beside what it knows."""
+"""Add to the trained CLIP which colours each style is drawn in (`colours.py`)."""
 
 import torch
 from colours import SHADES, Colours, Counts
@@ -17,17 +17,17 @@ SCHEDULE = Schedule(steps=1500, batch=3072, learning_rate=4e-3, warm_up=100, ema
 
 @torch.no_grad()
 def tell(clip: VisionTextDualEncoderModel, colours: Colours, styles: Tensor, pictures: Tensor) -> None:
-    """Add to each embedding what its colours say of `styles` (styles, width of an embedding).
+    """Add to each image embedding what its colours say about `styles` (styles, embedding width).
 
-    A cosine times CLIP's factor is a style's logit as the tower has it; the colours' is added to it. How
-    long embeddings are is taken from `pictures` (n, 3, `IMAGE`, `IMAGE`), uint8.
+    The tower's logit of a style is a cosine times CLIP's scale; the colours' logit is added to it. The
+    length of the embeddings is measured on `pictures` (n, 3, `IMAGE`, `IMAGE`), uint8.
     """
     seen = (
         clip.vision_model(pixel_values=as_seen(as_pixels(part))) for part in torch.split(pictures, 256)
     )
     pooled = torch.cat([each.pooler_output for each in seen])
     projection = clip.visual_projection.weight
-    # those features make room that say least
+    # the least informative features are replaced
     said = pooled.norm(dim=0) * projection.norm(dim=0)
     top = said.argsort()[: len(SIGNS) * len(styles)].reshape(len(SIGNS), len(styles))
     length = (pooled @ projection.T).norm(dim=1).mean()
@@ -45,12 +45,12 @@ def main() -> None:
     own = icons.tensor(rows)
     counts = Counts(torch.cat([own, through(vae, own)]))
     style = torch.tensor([list(STYLES).index(of) for _, of in rows]).repeat(2)
-    # the more there is of a colour, the likelier a tent stands over it at first
+    # the tents start over colours that are drawn in proportion to the root of their area
     amount = torch.sparse.sum(counts.shares, 0).to_dense().sqrt()
     colours = Colours(counts.colours[torch.multinomial(amount, TENTS)])
 
     def loss(indices: Tensor, generator: Generator) -> Tensor:
-        # anywhere within its shade
+        # a random colour within the shade
         shaken = torch.rand(counts.colours.shape, generator=generator) - 0.5
         of_colours = colours(counts.colours + shaken * 6 / SHADES)
         return cross_entropy(
@@ -70,7 +70,7 @@ def main() -> None:
     clip = VisionTextDualEncoderModel.from_pretrained(RUNS / "clip").eval()
     tokenizer = CLIPTokenizer.from_pretrained(RUNS / "clip")
     held_out = HeldOut(icons, tokenizer, vae)
-    # of every style alike: a picture's neighbours in `rows` are of the others
+    # equally many of every style: neighbours in `rows` have different styles
     tell(clip, colours, embed_texts(clip, held_out.style_texts), own[:: len(STYLES) + 1])
     told = (f"{name} {number:.4g}" for name, number in held_out.figures(clip).items())
     say(f"with colours: {', '.join(told)}")

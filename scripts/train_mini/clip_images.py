@@ -1,10 +1,10 @@
-"""Train mini's image tower against its text tower, contrastively, beside the U-Net.
+"""Train mini's image tower contrastively against its text tower; the U-Net may train at the same time.
 
-The text tower stays as it is (the mirror of LiT, Zhai et al., CVPR 2022), for the U-Net already listens
-to it. Some thousand drawings do not tell what a thing looks like that is not among them, so the image
-tower starts from a classifier of photographs (`lite.py`), and goes on learning what this and a larger
-one see in a picture and what is to be made of that (`features.py`). Half of each batch are the five sets
-that mini draws, as drawn or as the VAE gives them back, the rest are icons of many others and collages.
+The text tower is frozen (the mirror of LiT, Zhai et al., CVPR 2022), because the U-Net already depends
+on it. A few thousand drawings do not show what other things look like. The image tower therefore starts
+from a classifier of photographs (`lite.py`), and also learns the features of it and a larger classifier
+and the names that a regression derives from them (`features.py`). Half of each batch comes from the five
+sets that mini draws, as drawn or after the VAE; the rest are icons of many other sets and collages.
 """
 
 from dataclasses import dataclass
@@ -20,28 +20,28 @@ from towers import IMAGE, STYLE_AXES, HeldOut, as_seen, augment, embed_texts, sa
 from training import RUNS, Schedule, schedule_from_flags, train
 from transformers import CLIPTokenizer, VisionTextDualEncoderModel
 
-#: The batch is of the five sets; so many icons of others come to it, and so many collages.
+#: `batch` counts pictures of the five sets; icons of other sets and collages are added to it.
 SCHEDULE = Schedule(steps=2400, batch=48, learning_rate=4e-4, weight_decay=0.05, ema=0.995)
 OTHERS, COLLAGES = 16, 32
-#: px that a collage's pieces may have.
+#: The possible sides of a collage's pieces, px.
 PIECES = (16, 32)
-#: Of the five sets' pictures, the part that is seen as the VAE gives them back: all that CLIP is to
-#: measure went through it.
+#: The share of the five sets' pictures that the tower sees after the VAE, as all pictures that CLIP will
+#: measure come out of it.
 THROUGH_VAE = 0.3
-#: Names this much alike share an image: what is near to a donkey may be near to a giraffe.
+#: Temperature of the similarity of names: similar names, such as donkey and giraffe, share an image.
 KINSHIP = 0.06
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the image tower makes of pictures."""
+    """The outputs of the image tower for pictures."""
 
     embeddings: Tensor  #: (pictures, `PROJECTION`), of unit length
-    features: Tensor  #: (pictures, `AXES`), the classifiers'
+    features: Tensor  #: (pictures, `AXES`), as predicted of the classifiers
 
 
 class Student(nn.Module):
-    """The CLIP, and what its image tower says beside its embedding while it trains."""
+    """The CLIP, with a second output of its image tower during training."""
 
     def __init__(self, clip: VisionTextDualEncoderModel) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Student(nn.Module):
         self.as_features = nn.Linear(lite.WIDTH, AXES)
 
     def train(self, mode: bool = True) -> "Student":
-        """As ever, but the classifier's normalisation stays: it knows more pictures than a batch has."""
+        """As usual, but batch norms keep the classifier's statistics, which come from more pictures."""
         super().train(mode)
         for part in self.modules():
             if isinstance(part, nn.BatchNorm2d):
@@ -62,9 +62,9 @@ class Student(nn.Module):
 
 
 def collages(pictures: Tensor, by_style: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-    """`COLLAGES` pictures of pieces from anywhere in up to four of one style, and which style that is.
+    """`COLLAGES` pictures, each made of random pieces of up to four pictures of a style, and the styles.
 
-    A style is in every piece. From whole pictures the tower learns by heart which are of which style.
+    Every piece shows its style. From whole pictures the tower would only memorise the style of each.
     """
     piece = PIECES[int(torch.randint(len(PIECES), (), generator=generator))]
     grid = IMAGE // piece
@@ -73,7 +73,7 @@ def collages(pictures: Tensor, by_style: Tensor, generator: Generator) -> tuple[
         return torch.randint(end, (COLLAGES, *shape), generator=generator)
 
     style = drawn(len(by_style))
-    # a collage is of the first 1, 2, 3 or 4 of the four
+    # a collage uses the first 1, 2, 3 or 4 of the four
     of_first = torch.arange(4) % (drawn(4, 1) + 1)
     four = by_style[style[:, None], drawn(by_style.shape[1], 4).gather(1, of_first)]
     side = torch.arange(piece)
@@ -114,7 +114,7 @@ def main() -> None:
     of_styles = read([f"in {words}" for words in STYLES.values()])
     of_captions = read([f"a {icons.caption(concept)} in {STYLES[of]}" for concept, of in rows])
     kin = (of_names @ of_names.T / KINSHIP).softmax(dim=1)
-    # of all collages a third is seen as the VAE gives it back
+    # a third of all collages are made of pictures after the VAE
     by_style = torch.cat([by_style, by_style, by_style + others_end])
     teacher = Teacher(icons, rows, of_names[name])
     student = Student(clip)
@@ -131,7 +131,7 @@ def main() -> None:
         images, of_collages = seen.embeddings.split([len(both), COLLAGES])
         scale = clip.logit_scale.exp().clamp(max=100)
         scores = scale * images[: len(indices)]
-        # of the axes that are the styles' the teacher knows nothing
+        # the teacher knows nothing about the axes of the styles
         meant, known = (of[:, :-STYLE_AXES] for of in (images, teacher.names[both]))
         return (
             0.5 * cross_entropy(scores @ of_names.T, kin[name[indices]])

@@ -1,7 +1,7 @@
-"""Train mini's text tower: a caption means what its name means, and its style.
+"""Train mini's text tower: the embedding of a caption combines the meanings of its name and its style.
 
-A sentence encoder tells what names mean (`words.py`), each style is an axis of its own. The U-Net then
-learns to draw what this tower says, and `clip_images.py` to see it.
+A sentence encoder gives the meaning of names (`words.py`); each style has its own axis. The U-Net then
+learns to draw from these embeddings, and `clip_images.py` to match pictures with them.
 """
 
 import torch
@@ -17,12 +17,12 @@ SCHEDULE = Schedule(steps=2400, batch=192, learning_rate=1e-3, weight_decay=0.02
 
 
 def captions(name: str) -> list[str]:
-    """`name` as a picture's caption, alone and in each style."""
+    """The captions of `name`, alone and in each style."""
     return [f"a {name}", *(f"a {name} in {style}" for style in STYLES.values())]
 
 
 def targets(name: Tensor | None, style: Tensor | None) -> Tensor:
-    """(texts, `PROJECTION`), of unit length: name (texts, 120) and style (texts, 8) weigh the same."""
+    """(texts, `PROJECTION`), of unit length; name (texts, 120) and style (texts, 8) weigh the same."""
     parts = []
     if name is not None:
         parts.append(pad(name, (0, STYLE_AXES)))
@@ -36,7 +36,7 @@ def main() -> None:
     icons = Icons()
     tokenizer = CLIPTokenizer.from_pretrained(RUNS / "tokenizer")
     clip = build(tokenizer).train()
-    # on the CPU the gradient of the fused attention costs more than that of its parts
+    # on the CPU the gradient of fused attention is slower than that of its parts
     clip.text_model.set_attn_implementation("eager")
     clip.vision_model.requires_grad_(False)
     clip.visual_projection.requires_grad_(False)

@@ -1,8 +1,8 @@
-"""Which colours each style is drawn in: each set has its own, and is best known by them.
+"""Recognise styles by colour: each set has its own colours, and they identify it best.
 
-A flat picture and a cartoon of one thing differ in little else. A tower that starts from photographs is
-not made to tell shades exactly; this network is, and is small and simple enough to be set into the tower
-(`widen.py`): it knows a pixel by its colour alone, and a picture as the mean of its pixels.
+A flat picture and a cartoon of the same thing differ in little else. A tower that starts from
+photographs does not distinguish shades exactly. This network does, and it is small and simple enough to
+be built into the tower (`widen.py`): it scores a pixel by its colour alone, and a picture by the mean.
 """
 
 import torch
@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, relu6
 from towers import as_seen
 
-#: How steep a tent is at first.
+#: The initial slope of a tent.
 STEEP = 4.0
-#: Of the last weights, so that one rate of learning suits all.
+#: Scale of the last weights, so that one learning rate suits all weights.
 GAIN = 250.0
-#: Shades of a channel that are told apart while pictures' colours are counted.
+#: The number of shades per channel when colours are counted.
 SHADES = 32
 
 
 class Colours(nn.Module):
-    """(..., 3) colours from 0 to 6, where ReLU6 ends -> (..., styles) logits.
+    """(..., 3) colours from 0 to 6, the range of ReLU6 -> (..., styles) logits.
 
-    `start` (`TENTS`, 3) are the colours that the tents stand over at first.
+    `start` (`TENTS`, 3) holds the initial centres of the tents.
     """
 
     def __init__(self, start: Tensor) -> None:
@@ -31,7 +31,7 @@ class Colours(nn.Module):
         self.tents = nn.Linear(3 * RAMPS, TENTS)
         self.styles = nn.Linear(TENTS, len(STYLES), bias=False)
         ends = torch.arange(RAMPS + 1) * (6 / RAMPS)
-        # the distance to a colour, summed up over ramps that each rise by 6
+        # the distance to a colour, as a sum over ramps that each rise by 6
         rises = (ends - start[..., None]).abs().diff(dim=-1) / 6
         with torch.no_grad():
             self.tents.weight.copy_(-STEEP * rises.flatten(1))
@@ -45,7 +45,7 @@ class Colours(nn.Module):
 
 
 class Counts:
-    """How much of each of `pictures` (n, 3, 64, 64), uint8, is of which colour."""
+    """The share of each colour in each of `pictures` (n, 3, 64, 64), uint8."""
 
     def __init__(self, pictures: Tensor) -> None:
         codes = torch.cat([_codes(part) for part in torch.split(pictures, 256)])
@@ -63,7 +63,7 @@ class Counts:
 
 
 def _codes(pictures: Tensor) -> Tensor:
-    """The colour of each 2x2 pixels that the tower sees, as one number: (pictures, 4096)."""
+    """The mean colour of each 2x2 pixels that the tower sees, as one number: (pictures, 4096)."""
     means = avg_pool2d(as_seen(as_pixels(pictures)), 2)
     red, green, blue = ((means + 1) * (SHADES / 2)).long().clamp(max=SHADES - 1).unbind(1)
     return ((red * SHADES + green) * SHADES + blue).flatten(1)

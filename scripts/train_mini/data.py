@@ -24,8 +24,8 @@ STYLES = {
     "twemoji": "flat cartoon style",
     "noto": "glossy illustration style",
 }
-#: Further sets that the U-Net learns from, each in words of its own: of concepts that the five draw
-#: too, and of others. In `more.npz` they are by their package's name.
+#: Further sets that the U-Net learns from -> the name of their style. They draw concepts of the five and
+#: others. `more.npz` names them by their package.
 MORE_STYLES = {
     "fluent-emoji-3d": "soft clay style",
     "emojione": "sticker style",
@@ -46,7 +46,7 @@ MORE_STYLES = {
 #: A picture: its concept and its set.
 Row = tuple[int, str]
 
-#: Concepts that are one drawing but for a detail: where one is held out, all of them are.
+#: Concepts whose drawings differ only in a detail; if one is held out, all of them are.
 FAMILIES = (
     r"(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)-(?:oclock|thirty)",
     r"(?:open|closed)-mailbox-.*",
@@ -90,7 +90,7 @@ _GENDER = re.compile(r"^(?:wo)?(?:man|men)-|^person-|^(?:mrs|mx)-")
 
 
 def family(name: str) -> str:
-    """What `name` shares with its near-twins: the man, the woman and the person of one drawing."""
+    """A key that `name` shares with its near-twins, such as the man, woman and person of one drawing."""
     for pattern in FAMILIES:
         if re.fullmatch(pattern, name):
             return pattern
@@ -114,20 +114,20 @@ class Icons:
 
     @cached_property
     def trained_on(self) -> list[int]:
-        """All other concepts but the near-twins of those held out."""
+        """All other concepts, except near-twins of the held-out ones."""
         kept_away = {family(self.names[index]) for index in self.held_out} | self._look_alikes
         return [i for i, name in enumerate(self.names) if family(name) not in kept_away]
 
     @cached_property
     def _look_alikes(self) -> set[str]:
-        """Families with a member whose drawing is nearly that of a held-out concept in some set."""
+        """Families with a member that looks almost like a held-out concept in some set."""
         alike = [self.drawn_like_held_out(pictures, [of]) for of, pictures in self.pictures.items()]
         return {family(self.names[i]) for i in np.flatnonzero(np.any(alike, axis=0))}
 
     def drawn_like_held_out(
         self, pictures: NDArray[np.uint8], sets: Iterable[str] = tuple(STYLES)
     ) -> NDArray[np.bool_]:
-        """Which of `pictures` (n, 64, 64, 3) are nearly a held-out concept's in one of `sets`."""
+        """Which of `pictures` (n, 64, 64, 3) look almost like a held-out concept in one of `sets`."""
         alike = [drawn_like(pictures, self.pictures[name][self.held_out]) for name in sets]
         return np.any(alike, axis=0)
 
@@ -145,7 +145,7 @@ class Icons:
 
 
 def drawn_like(pictures: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which of `pictures` (n, 64, 64, 3) are nearly one of `others`, by the ink of that."""
+    """Which of `pictures` (n, 64, 64, 3) look almost like one of `others`, relative to its ink."""
     small, held = _small(pictures), _small(others)
     square = (small**2).sum(1)[:, None] - 2 * small @ held.T + (held**2).sum(1)
     ink = ((1 - held) ** 2).sum(1)
@@ -161,7 +161,7 @@ def _small(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class MoreIcons:
-    """Icons of other sets: of many more things than the five have in common."""
+    """Icons of other sets, which draw many more things than the five share."""
 
     names: list[str]
     #: which set each is of
@@ -176,7 +176,7 @@ def more_icons(folder: Path = ICONS) -> MoreIcons:
 
 
 def spoken(name: str) -> str:
-    """An icon's name as a sentence has it."""
+    """An icon's name with spaces."""
     return name.replace("-", " ")
 
 

@@ -1,4 +1,4 @@
-"""Put the trained parts together as a Stable Diffusion pipeline in float16, with the CLIP beside it."""
+"""Combine the trained parts into a Stable Diffusion pipeline in float16, with the CLIP beside it."""
 
 import argparse
 import shutil
@@ -13,12 +13,12 @@ from transformers import CLIPTokenizer, VisionTextDualEncoderModel
 from unet import noise_schedule
 
 ASSETS = ROOT / "sdcorrect" / "assets" / "mini"
-#: What the whole may weigh, so that it can come with the package.
+#: The largest size at which the pipeline can be part of the package.
 LIMIT_MB = 80
 
 
 def write(folder: Path) -> None:
-    """All of it, but for the card."""
+    """Write everything except the model card."""
     clip = VisionTextDualEncoderModel.from_pretrained(COLOURED).half()
     tokenizer = CLIPTokenizer.from_pretrained(RUNS / "clip")
     pipeline = StableDiffusionPipeline(
@@ -32,12 +32,12 @@ def write(folder: Path) -> None:
         requires_safety_checker=False,
     )
     for part in (pipeline.vae, pipeline.unet):
-        # else it is the folder of the machine that trained it
+        # otherwise this would be a folder of the training machine
         part.register_to_config(_name_or_path="mini")
     pipeline.to(torch.float16).save_pretrained(folder)
     shutil.copytree(COLOURED, folder / "clip", ignore=shutil.ignore_patterns("*.safetensors"))
     clip.save_pretrained(folder / "clip")
-    # without the blanks it is half as large
+    # without whitespace the file is half as large
     tokenizer.backend_tokenizer.save(str(folder / "clip" / "tokenizer.json"), pretty=False)
 
 

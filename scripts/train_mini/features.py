@@ -1,6 +1,6 @@
-"""What two image classifiers see in the icons, for the image tower to learn from.
+"""Compute the features of two image classifiers for all icons, as targets for the image tower.
 
-From both together a regression names more of the held-out icons than from either.
+A regression on both together names more of the held-out icons than a regression on either.
 """
 
 from typing import Any
@@ -12,15 +12,15 @@ from lite import classifiers
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
-#: px at which the classifiers see an icon, and main axes of their features that are kept.
+#: px at which the classifiers see an icon, and the number of principal axes of their features.
 SIZE, AXES = 160, 256
-#: How smooth the regression of names on features is: less learns the icons by heart.
+#: Regularisation of the regression of names on features; with less it memorises the icons.
 RIDGE = 3000.0
 
 
 @torch.inference_mode()
 def see(pictures: Tensor, networks: list[Any]) -> Tensor:
-    """(pictures, 3, 64, 64), uint8 -> (pictures, 2560): the last features, mean over the picture."""
+    """(pictures, 3, 64, 64), uint8 -> (pictures, 2560): the last features, averaged over the picture."""
     found = []
     for part in torch.split(pictures, 64):
         large = interpolate(as_pixels(part), size=SIZE, mode="bicubic")
@@ -31,11 +31,11 @@ def see(pictures: Tensor, networks: list[Any]) -> Tensor:
 
 
 class Teacher:
-    """What there is to learn of each of `rows`, then of each of the other icons.
+    """The targets for each of `rows`, then for each of the other icons.
 
-    features: (pictures, `AXES`), the classifiers' on their main axes.
-    names: (pictures, width of the embeddings), of unit length: what a ridge regression makes of the
-        features that was fitted to the embeddings of the names of `rows`.
+    features: (pictures, `AXES`), the classifiers' features on their principal axes.
+    names: (pictures, width of the embeddings), of unit length: the output of a ridge regression on the
+        features, which was fitted to the embeddings of the names of `rows`.
     """
 
     def __init__(self, icons: Icons, rows: list[Row], of_names: Tensor) -> None:
@@ -50,7 +50,7 @@ class Teacher:
         variances, axes = torch.linalg.eigh(alike / len(seen))
         both = torch.cat([seen, others])
         self.names = normalize(both @ fitted, dim=-1)
-        # an axis weighs by the root of its spread
+        # an axis has the root of its deviation as its weight
         self.features = both @ (axes / variances.clamp(min=1e-6) ** 0.25)[:, -AXES:]
 
 

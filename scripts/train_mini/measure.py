@@ -1,4 +1,4 @@
-"""Tell what measure.sh found, of one model or of several beside each other: measure.py OUT ..."""
+"""Print the results of measure.sh, for one model or for several side by side: measure.py OUT ..."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ TRUTH = ROOT / "sdcorrect" / "assets" / "icons" / "3d"
 
 
 class Given(nn.Module):
-    """Features as they are, where torchmetrics would have a network find them."""
+    """Pass given features to torchmetrics, which expects a network that computes them."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -34,9 +34,9 @@ def features(clip: Clip, folder: Path) -> Tensor:
 
 
 def frechet(found: Tensor, truth: Tensor) -> float:
-    """Distance of Gaussians fitted to both (Heusel et al., NeurIPS 2017), in features of mini's CLIP.
+    """Fréchet distance between both (Heusel et al., NeurIPS 2017), in features of mini's CLIP.
 
-    Of 120 pictures it is no estimate for more of them; it compares models on the same pictures.
+    120 pictures are too few for an absolute value; use it to compare models on the same pictures.
     """
     distance = FrechetInceptionDistance(feature=Given(truth.shape[1]))
     distance.update(truth, real=True)
@@ -45,7 +45,7 @@ def frechet(found: Tensor, truth: Tensor) -> float:
 
 
 def told(out: Path, clip: Clip, truth: Tensor) -> dict[str, float]:
-    """Figure -> value, of one output folder of measure.sh."""
+    """Metric -> value, for one output folder of measure.sh."""
     losses: dict[str, float] = json.loads((out / "loss.json").read_text())
     found = {f"held-out loss at {t}": error for t, error in losses.items()}
     variants: dict[str, Any] = json.loads((out / "3d" / "evaluation.json").read_text())["variants"]

@@ -1,4 +1,4 @@
-"""Render icons of many other sets: the image tower learns their names, the U-Net to draw many."""
+"""Render icons of many other sets, from which the image tower learns names and the U-Net styles."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from PIL import Image
 from render import CANVAS, SIZE, check, load, on_white, render
 from words import emoji, emoji_codes, meanings
 
-#: npm package below @iconify-json -> which of its icons, and what of their names is the thing's name.
+#: npm package below @iconify-json -> pattern of the icons to use; its group is the name of the thing.
 SETS = {
     "emojione": r"(.*)",
     "emojione-monotone": r"(.*)",
@@ -43,14 +43,14 @@ SETS = {
     "game-icons": r"(.*?)(?:-\d+)?",
     "streamline-kameleon-color": r"((?!.*-duo$).*?)(?:-\d+)?",
 }
-#: Pictures by an emoji's code points, not drawings: its folder below node_modules is of another owner.
+#: Pictures named by code points, not drawings, from a package of another owner.
 CLAY, CLAY_FOLDER = "fluent-emoji-3d", ICONS / "node_modules" / "@lobehub" / "fluent-emoji-3d"
-#: Its icons are emoji too, but their names are written without any space.
+#: A set of emoji whose names are written without spaces.
 RUN_TOGETHER = "fxemoji"
 SKIN_TONE = re.compile(r"skin-tone|-(?:light|dark|medium|medium-light|medium-dark)$")
-#: A name this near in meaning to a held-out one is held out with it.
+#: A name is left out if its similarity in meaning to a held-out one is above this.
 NEAR = 0.6
-#: Words of held-out names that many things share: the other words keep a name away.
+#: Words of held-out names that many things share; names with any other word of theirs are left out.
 COMMON = """
 a b o ab in of with and man woman person face button hand red orange yellow green blue purple brown black
 white large small medium square circle sign symbol open closed low lowered left right up down arrow flag
@@ -60,16 +60,16 @@ tipping raising rolling eyes card oncoming single japanese clock thirty
 
 
 def chosen(icons: Icons) -> list[tuple[str, str, str]]:
-    """(set, icon, name) of each icon that is not of the five sets' common concepts, nor held out."""
+    """(set, icon, name) of each icon that is neither held out nor a common concept of the five sets."""
     found = list(candidates(icons))
     names = sorted({name for _, _, name in found})
     away = set(names) - set(allowed(icons, names))
-    say(f"{len(away)} of {len(names)} names are near to a held-out one")
+    say(f"{len(away)} of {len(names)} names are close to a held-out one")
     return [(of, icon, spoken(name)) for of, icon, name in found if name not in away]
 
 
 def candidates(icons: Icons) -> Iterable[tuple[str, str, str]]:
-    """(set, icon, name) of each icon of any set but those that the five have in common."""
+    """(set, icon, name) of each icon of any set, except the common concepts of the five."""
     own = set(icons.names)
     found = []
     for style in STYLES:
@@ -95,9 +95,9 @@ def _file(code: str) -> Path:
 
 
 def allowed(icons: Icons, names: list[str]) -> list[str]:
-    """Those of `names` that share no telling word and no meaning with a held-out concept.
+    """Those of `names` that share no distinctive word and no meaning with a held-out concept.
 
-    Nor are any of the family of one that the five sets draw and that is not trained on.
+    Names from the families of concepts that are not trained on are left out too.
     """
     concepts = [icons.names[index] for index in icons.held_out]
     families = {family(name) for name in set(icons.names) - {icons.names[i] for i in icons.trained_on}}
@@ -130,7 +130,7 @@ def of_held_out(icons: Icons) -> dict[str, list[str]]:
 
 
 def distinct(icons: Icons, sets: list[str], pictures: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which are not nearly a held-out concept's, neither in the five sets nor in their own."""
+    """Which pictures do not look like a held-out concept, in the five sets or in their own."""
     alike = icons.drawn_like_held_out(pictures)
     for of, held in of_held_out(icons).items():
         mine = np.flatnonzero([name == of for name in sets])
@@ -143,7 +143,7 @@ def main() -> None:
     rows = chosen(icons)
     pictures = np.stack([drawn(of, icon) for of, icon, _ in rows])
     sets = [of for of, _, _ in rows]
-    # some draw nothing
+    # some icons are empty
     seen = (pictures < 250).any(-1).mean((1, 2)) >= 0.01
     kept = np.flatnonzero(distinct(icons, sets, pictures) & seen)
     names = np.array([rows[i][2] for i in kept])

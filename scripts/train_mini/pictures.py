@@ -1,4 +1,4 @@
-"""What the U-Net learns from: pictures of many sets with captions, changed as far as these allow."""
+"""The U-Net's training data: captioned pictures of many sets, augmented where the caption allows it."""
 
 import math
 import re
@@ -14,10 +14,10 @@ from towers import augment, tokens_of
 from transformers import CLIPTokenizer
 from words import emoji
 
-#: How often a picture is told by name and style, style, keywords and style, kind and style, name, or
-#: not at all.
+#: Probabilities of captions with name and style, style, keywords and style, kind and style, name, or
+#: nothing.
 TOLD = (0.34, 0.31, 0.07, 0.05, 0.08, 0.15)
-#: How much a picture of a further set weighs against one of the five: emoji of another hand, and signs.
+#: Weights of pictures of further sets relative to the five: for emoji, and for signs and other icons.
 EMOJI_WEIGHT, SIGN_WEIGHT = 0.5, 0.1
 EMOJI_SETS = {
     "fluent-emoji-3d",
@@ -27,26 +27,26 @@ EMOJI_SETS = {
     "fxemoji",
     "streamline-emojis",
 }
-#: How often the hue is turned where it may be.
+#: Probability of turning the hue, if a picture allows it.
 HUE = 0.1
-#: Where mirrored, these are another thing, or nothing: letters, digits, directions, clocks.
+#: These change their meaning if mirrored, or lose it: letters, digits, directions, clocks.
 SIDED = re.compile(
     r"\b(?:left|right|clockwise|anticlockwise|keycap|button|letters?|numbers?|latin|oclock|thirty|clock"
     r"|watch|flags?|sign|symbol|text|abc|hundred|points|calendar|music\w*|currency|dollar|euro|pound|yen"
     r"|question|zzz|free|ok|top|back|soon|end|on|arrow|[a-z]|\d+)\b"
 )
-#: In other hues these are another thing: what has a colour in its name; people, their faces and hearts.
+#: These change their meaning in another hue: things with a colour in their name, people, faces, hearts.
 COLOURED = re.compile(
     r"\b(?:red|orange|yellow|green|blue|purple|brown|black|white|pink|grey|golden|rainbow|fire|blood|heart"
     r"|face|person|man|woman|boy|girl|people|hand|finger|body|family|role|fantasy|emotion|flag|sign)\b"
 )
-#: Sets in all colours; the others have a palette of their own.
+#: Sets in all colours; every other set has its own palette.
 HUED = {*STYLES, *EMOJI_SETS}
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture's words: its name and its set, and for an emoji its keywords and its kind."""
+    """The words for a picture: its name and its set, and for an emoji its keywords and its kind."""
 
     name: str
     set: str
@@ -73,7 +73,7 @@ class Drawing:
         return self.set in HUED and not COLOURED.search(f"{self.name} {self.kind}")
 
     def captions(self, fits: Callable[[str], bool]) -> tuple[str, ...]:
-        """In the order of `TOLD`; what is not known of it is told by its name."""
+        """In the order of `TOLD`, with the name in place of unknown keywords or kinds."""
         keywords = ", ".join(self.keywords[:3]) or self.name
         named, by_keywords, by_kind = (
             shortened(words, f"in {self.style}", fits)
@@ -83,7 +83,7 @@ class Drawing:
 
 
 def shortened(thing: str, style: str, fits: Callable[[str], bool]) -> str:
-    """A caption, less as many of the thing's last words as the text encoder would not read."""
+    """A caption, without the last words of the thing if they exceed the text encoder's limit."""
     words = thing.split()
     while not fits(caption := " ".join(["a", *words, *style.split()])):
         words.pop()
@@ -91,7 +91,7 @@ def shortened(thing: str, style: str, fits: Callable[[str], bool]) -> str:
 
 
 class Pictures:
-    """All that the U-Net learns from, on its device."""
+    """The U-Net's training data, on its device."""
 
     def __init__(self, icons: Icons, tokenizer: CLIPTokenizer, device: torch.device) -> None:
         rows, more = icons.rows(icons.trained_on), more_icons()
@@ -113,14 +113,14 @@ class Pictures:
         unique = list(dict.fromkeys(chain(*captions)))
         places = {text: place for place, text in enumerate(unique)}
         self.ids = tokens_of(tokenizer, unique).short().to(device)
-        # (pictures, ways to tell)
+        # (pictures, kinds of caption)
         self.places = torch.tensor(
             [[places[text] for text in texts] for texts in captions], device=device
         )
         self.ways = torch.tensor(TOLD, device=device)
 
     def drawn(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Some of them: pixels (count, 3, 64, 64) as the VAE takes them, and tokens (count, 24)."""
+        """A random batch: pixels (count, 3, 64, 64) as the VAE takes them, and tokens (count, 24)."""
         chosen = torch.multinomial(self.weights, count, True, generator=generator)
         ways = torch.multinomial(self.ways, count, True, generator=generator)
         pixels = turn_hue(as_pixels(self.pictures[chosen]), self.may_turn_hue[chosen], generator)
@@ -135,7 +135,7 @@ def _weight(drawing: Drawing) -> float:
 
 
 def turn_hue(pixels: Tensor, may: Tensor, generator: Generator) -> Tensor:
-    """`HUE` of those that `may`: turned by any angle about the axis of greys, which stay."""
+    """Turn the colours of a share `HUE` of those that `may` by a random angle around the grey axis."""
     count = len(pixels)
     random = torch.rand(2, count, generator=generator, device=pixels.device)
     angle = torch.where(may & (random[0] < HUE), 2 * math.pi * random[1], 0)[:, None, None]

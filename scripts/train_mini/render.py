@@ -11,7 +11,7 @@ import resvg_py
 from data import ICONS, STYLES, say
 from PIL import Image
 
-#: Where a licence is one of these, pictures made with the set may be passed on.
+#: Licences that allow passing on pictures made with the set.
 PERMISSIVE = {"MIT", "Apache-2.0", "CC-BY-3.0", "CC-BY-4.0"}
 CANVAS, MARGIN, SIZE = 128, 8, 64
 
@@ -30,7 +30,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 def concepts(sets: dict[str, dict[str, Any]]) -> list[str]:
-    """Names that all sets draw, but for skin tones and flags."""
+    """Names that all sets draw, except skin tones and flags."""
     common = set.intersection(*(set(icons["icons"]) for icons in sets.values()))
     return sorted(n for n in common if "skin-tone" not in n and not n.startswith("flag-"))
 

@@ -1,8 +1,8 @@
-"""Sheets of the held-out translations that measure.sh left, to be looked at.
+"""Make sheets of the held-out translations of measure.sh, to judge them by eye.
 
     sheets.py all OUT all.png                source, recipes and truth of each icon
-    sheets.py hidden BEFORE AFTER FOLDER     both models' results, numbered in a drawn order
-    sheets.py count FOLDER 3 17 20           how many of each model's are among these numbers
+    sheets.py hidden BEFORE AFTER FOLDER     both models' results, numbered in random order
+    sheets.py count FOLDER 3 17 20           how many results of each model have these numbers
 
 Look at FOLDER/*.png of `hidden`, each result beside its source, note the numbers of those that you would
 call good, and let `count` say whose they are: FOLDER/key.json knows.
@@ -17,9 +17,9 @@ from data import ROOT, say
 from PIL import Image, ImageDraw
 
 SOURCE, TRUTH = (ROOT / "sdcorrect" / "assets" / "icons" / style for style in ("flat", "3d"))
-#: px of an icon, and between them.
+#: px of an icon, between icons, and of a number.
 SIDE, GAP, NUMBER = 64, 4, 12
-#: Icons beside each other in a sheet of all; pairs beside each other in a hidden one, and all of them.
+#: Icons per row in a sheet of all; pairs per row in a hidden one, and pairs in total.
 ICONS, COLUMNS, PAIRS = 20, 8, 80
 
 

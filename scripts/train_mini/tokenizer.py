@@ -14,7 +14,7 @@ END_OF_WORD, SPECIAL = "</w>", ("<|startoftext|>", "<|endoftext|>")
 
 
 def learned(texts: Iterable[str], size: int = SIZE) -> CLIPTokenizer:
-    """Up to `size` tokens: the letters, each also as the end of a word, and what `texts` often have."""
+    """Up to `size` tokens: the letters, each also as end of a word, and frequent parts of `texts`."""
     learner = Tokenizer(models.BPE(end_of_word_suffix=END_OF_WORD))
     learner.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -24,7 +24,7 @@ def learned(texts: Iterable[str], size: int = SIZE) -> CLIPTokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=size - len(SPECIAL),
         initial_alphabet=alphabet,
-        # which have their places first: else these are by chance, and so are merges that are as frequent
+        # first, to give them fixed ids; otherwise the order of equally frequent merges is random
         special_tokens=endings,
         end_of_word_suffix=END_OF_WORD,
         show_progress=False,

@@ -20,11 +20,11 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 WIDTH, PROJECTION = 160, 128
-#: px of a picture, and px at which the image tower sees it: as it is, 2x2 places would be left of it.
+#: px of a picture, and px at which the image tower sees it; 64 px would leave only 2x2 positions.
 IMAGE, SEEN = 64, 128
-#: Where the CLIP is that knows colours too.
+#: Folder of the CLIP with colours.
 COLOURED = RUNS / "clip-with-colours"
-#: The last axes of an embedding are the styles'.
+#: The last axes of an embedding belong to the styles.
 STYLE_AXES = 8
 
 
@@ -50,7 +50,7 @@ def build(tokenizer: CLIPTokenizer) -> VisionTextDualEncoderModel:
 
 
 def text_tower() -> CLIPTextModel:
-    """That of the saved CLIP, alone."""
+    """Only the text tower of the saved CLIP."""
     config = VisionTextDualEncoderConfig.from_pretrained(RUNS / "clip").text_config
     return CLIPTextModel.from_pretrained(RUNS / "clip", config=config)
 
@@ -62,14 +62,14 @@ def tokens_of(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
 
 
 def as_seen(pixels: Tensor) -> Tensor:
-    """(pictures, 3, `IMAGE`, `IMAGE`) at `SEEN` px a side, as the image processor makes them large."""
+    """(pictures, 3, `IMAGE`, `IMAGE`) enlarged to `SEEN` px a side, as by the image processor."""
     large = interpolate(pixels, size=SEEN, mode="bicubic", antialias=True).clamp(-1, 1)
     return large.contiguous(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
 def through(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
-    """(pictures, 3, height, width), uint8, as they come back from the VAE."""
+    """(pictures, 3, height, width), uint8, encoded and decoded by the VAE."""
     back = [
         vae.decode(vae.encode(as_pixels(part)).latent_dist.mean).sample
         for part in torch.split(pictures, 64)
@@ -84,7 +84,7 @@ def embed_images(clip: VisionTextDualEncoderModel, pixels: Tensor) -> Tensor:
 
 
 def embed_texts(clip: VisionTextDualEncoderModel, ids: Tensor) -> Tensor:
-    """(texts, `PROJECTION`), of unit length; padding after the longest is not read."""
+    """(texts, `PROJECTION`), of unit length; padding after the longest text is not read."""
     end = int((ids == ids[0, -1]).int().argmax(dim=1).max()) + 1
     pooled = clip.text_model(input_ids=ids[:, :end]).pooler_output
     return normalize(clip.text_projection(pooled).float(), dim=-1)
@@ -93,10 +93,10 @@ def embed_texts(clip: VisionTextDualEncoderModel, ids: Tensor) -> Tensor:
 def augment(
     pixels: Tensor, generator: Generator, may_mirror: Tensor | None = None, nearest: float = 0.8
 ) -> Tensor:
-    """Each picture mirrored or not, if it may be; every other turned by up to 6 degrees, nearer or less.
+    """Mirror pictures at random, if they may be; rotate every other one by up to 6 degrees and scale it.
 
-    Its colours stay: each set has its own palette, by which it is known. The rest are as sharp as drawn:
-    that is how the tower will see pictures, and one that was shown turned ones alone knew those better.
+    Colours are kept, because each set is recognised by its palette. The other half stays as sharp as
+    drawn, as the tower will see pictures; a tower trained only on rotated ones recognised those better.
     """
     count, device = len(pixels), pixels.device
     random = torch.rand(5, count, generator=generator, device=device)
@@ -119,7 +119,7 @@ def augment(
 
 
 class HeldOut:
-    """What the towers make of concepts that they were not trained on, as drawn and after the VAE."""
+    """Metrics on concepts that the towers were not trained on, as drawn and after the VAE."""
 
     def __init__(self, icons: Icons, tokenizer: CLIPTokenizer, vae: AutoencoderKL) -> None:
         concepts, self.styles = icons.held_out, list(STYLES)
@@ -132,7 +132,7 @@ class HeldOut:
 
     @torch.inference_mode()
     def figures(self, clip: VisionTextDualEncoderModel) -> dict[str, float]:
-        """Image-to-style accuracy, and how often an image's name is among the 5 nearest to it."""
+        """Image-to-style accuracy, and how often an image's name is among its 5 nearest names."""
         clip.eval()
         right, near = self._told(clip, self.pixels)
         right_after, near_after = self._told(clip, self.after_vae)
@@ -149,7 +149,7 @@ class HeldOut:
     def _told(
         self, clip: VisionTextDualEncoderModel, pixels: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """(styles, pictures) each: 1 where the style is right, 1 where the name is near."""
+        """(styles, pictures) each: 1 if the style is right, 1 if the name is among the nearest."""
         right, near = [], []
         styles, names = embed_texts(clip, self.style_texts), embed_texts(clip, self.names)
         for place, name in enumerate(self.styles):
@@ -163,7 +163,7 @@ class HeldOut:
 def save(
     clip: VisionTextDualEncoderModel, tokenizer: CLIPTokenizer, folder: Path = RUNS / "clip"
 ) -> None:
-    """With what reads text and pictures for it."""
+    """Save the CLIP with its tokenizer and image processor."""
     clip.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     CLIPImageProcessorPil(

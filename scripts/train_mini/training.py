@@ -1,4 +1,4 @@
-"""What the stages share: a loop that can be killed and goes on from its last checkpoint."""
+"""The training loop of all stages, which can be killed and resumes from its last checkpoint."""
 
 import argparse
 import itertools
@@ -14,19 +14,19 @@ from data import ROOT, say
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-#: Where the stages find each other's weights and leave their own.
+#: Where the stages read each other's weights and save their own.
 RUNS = Path(os.environ.get("MINI_RUNS", ROOT / "build" / "mini"))
-#: Steps between figures, and seconds after which a checkpoint is due in any case.
+#: Steps between printed metrics, and the longest time between checkpoints in seconds.
 EVERY, PAUSE = 250, 300
-#: The rate falls in this last part of the training, down to a fiftieth.
+#: The last part of the training, in which the learning rate falls to a fiftieth.
 FALL = 0.2
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train, by steps or by minutes, and at what rate: a short warm-up, level, then down.
+    """Length of training, in steps or minutes, and learning rate: short warm-up, constant, then falling.
 
-    While the rate is level it is open how long the training is to be (Hägele et al., NeurIPS 2024).
+    While the rate is constant, the length need not be fixed (Hägele et al., NeurIPS 2024).
     """
 
     steps: int
@@ -35,7 +35,7 @@ class Schedule:
     weight_decay: float = 0.01
     warm_up: int = 200
     ema: float = 0.999
-    #: Minutes of training in all, instead of steps.
+    #: Total minutes of training, instead of steps.
     minutes: float | None = None
 
     @property
@@ -43,7 +43,7 @@ class Schedule:
         return str(self.steps) if self.minutes is None else f"{self.minutes:g} min"
 
     def progress(self, step: int, seconds: float) -> float:
-        """The part of the training that is done, after `step` steps and so many seconds of it."""
+        """The part of the training that is done after `step` steps and `seconds`."""
         return step / self.steps if self.minutes is None else seconds / 60 / self.minutes
 
     def rate(self, step: int, progress: float) -> float:
@@ -53,38 +53,38 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Run:
-    """What the command line says of a stage."""
+    """The settings of a stage from the command line."""
 
     schedule: Schedule
     device: torch.device
-    #: A folder of weights to begin with: averaged ones, without an optimiser.
+    #: A folder of averaged weights to start from, without optimiser state.
     start: Path | None
 
 
 def schedule_from_flags(default: Schedule) -> Schedule:
-    """`default` with --steps of the command line."""
+    """`default` with --steps from the command line."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
-    parser.add_argument("--steps", type=int, default=default.steps, help="training steps in all")
+    parser.add_argument("--steps", type=int, default=default.steps, help="total training steps")
     steps: int = parser.parse_args().steps
     return replace(default, steps=steps)
 
 
 def run_from_flags(defaults: dict[str, Schedule]) -> Run:
-    """Device type -> schedule, with what the command line says."""
+    """A run with one of `defaults` (by device type) and the flags of the command line."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
-    parser.add_argument("--steps", type=int, help="training steps in all")
-    parser.add_argument("--minutes", type=float, help="minutes of training in all, instead of steps")
+    parser.add_argument("--steps", type=int, help="total training steps")
+    parser.add_argument("--minutes", type=float, help="total minutes of training, instead of steps")
     parser.add_argument(
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=sorted(defaults)
     )
-    parser.add_argument("--from", dest="start", type=Path, help="folder of weights to begin with")
+    parser.add_argument("--from", dest="start", type=Path, help="folder of weights to start from")
     flags = parser.parse_args()
     said = {name: value for name in ("steps", "minutes") if (value := getattr(flags, name)) is not None}
     return Run(replace(defaults[flags.device], **said), torch.device(flags.device), flags.start)
 
 
 def batches(count: int, batch: int, start: int, seed: int = 0) -> Iterator[Tensor]:
-    """Indices of each step from `start` on: every epoch in an order of its own."""
+    """The indices of each step from `start` on; every epoch has its own order."""
     per_epoch = count // batch
     for step in itertools.count(start):
         epoch, place = divmod(step, per_epoch)
@@ -101,15 +101,15 @@ def train(
     loss: Callable[[Tensor, torch.Generator], Tensor],
     figures: Callable[[], dict[str, float]],
 ) -> None:
-    """Minimise `loss(indices, generator)` on the model's device; at last `model` has averaged weights.
+    """Minimise `loss(indices, generator)` on the model's device; then `model` has averaged weights.
 
-    Every `EVERY` steps and at the end the figures of the averaged weights are printed. Then, and every
-    `PAUSE` seconds, a checkpoint is written to `build/mini/<stage>.pt`, from which the same command goes
-    on with the same random numbers.
+    Every `EVERY` steps and at the end, the metrics of the averaged weights are printed. Then, and every
+    `PAUSE` seconds, a checkpoint is written to `build/mini/<stage>.pt`, from which the same command
+    resumes with the same random numbers.
     """
     state = State(RUNS / f"{stage}.pt", model, schedule)
     if state.step:
-        say(f"{stage}: goes on from step {state.step}")
+        say(f"{stage}: resuming from step {state.step}")
     total, steps, told = torch.zeros((), device=state.device), 0, time.monotonic()
 
     def tell() -> None:
@@ -139,7 +139,7 @@ def train(
 
 
 class State:
-    """What a checkpoint holds, read from `file` if there is one."""
+    """The content of a checkpoint, read from `file` if it exists."""
 
     def __init__(self, file: Path, model: nn.Module, schedule: Schedule) -> None:
         self.file, self.model, self.schedule = file, model, schedule
@@ -160,11 +160,11 @@ class State:
 
     @property
     def seconds(self) -> float:
-        """Of training, those before the checkpoint with them."""
+        """Seconds of training, including those before the checkpoint."""
         return self._seconds + time.monotonic() - self._began
 
     def learn(self, value: Tensor) -> Tensor:
-        """One step down from the loss `value`, which is returned without its gradient."""
+        """Take an optimiser step on the loss `value`, and return it without its gradient."""
         rate = self.schedule.rate(self.step, self.schedule.progress(self.step, self.seconds))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -199,7 +199,7 @@ class State:
 
 
 class averaged:
-    """Within this context `parameters` are the averaged ones."""
+    """A context in which `parameters` have their averaged values."""
 
     def __init__(self, average: EMAModel, parameters: list[nn.Parameter]) -> None:
         self.average, self.parameters = average, parameters

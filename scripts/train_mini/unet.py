@@ -11,14 +11,14 @@ from towers import text_tower, tokens_of
 from training import RUNS, Run, Schedule, run_from_flags, train
 from transformers import CLIPTextModel, CLIPTokenizer, logging
 
-#: A card takes larger batches, at a rate that grows as their square root does.
+#: A GPU uses larger batches, and a learning rate that grows with their square root.
 SCHEDULES = {
     "cpu": Schedule(steps=200_000, batch=64, learning_rate=4e-4, weight_decay=0.02, ema=0.9995),
     "cuda": Schedule(steps=200_000, batch=512, learning_rate=1e-3, weight_decay=0.02, ema=0.999),
 }
-#: Min-SNR weighting (Hang et al., ICCV 2023), and a little for the steps that it nearly drops.
+#: Min-SNR weighting (Hang et al., ICCV 2023), with a small constant for steps of almost no weight.
 GAMMA, FLOOR = 5.0, 0.1
-#: Timesteps at which the held-out loss is told.
+#: Timesteps at which the held-out loss is printed.
 LEVELS = (50, 200, 400, 600, 800)
 
 
@@ -37,7 +37,7 @@ def build(text_width: int) -> UNet2DConditionModel:
 
 
 def noise_schedule() -> DDIMScheduler:
-    """That of Stable Diffusion."""
+    """The noise schedule of Stable Diffusion."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -59,7 +59,7 @@ def encoded(vae: AutoencoderKL, pixels: Tensor, generator: Generator) -> Tensor:
 
 
 class HeldOut:
-    """Latents of held-out concepts in the five styles, told by their style alone, as in translation."""
+    """Latents of held-out concepts in the five styles, captioned by style alone, as in translation."""
 
     def __init__(
         self, icons: Icons, vae: AutoencoderKL, encoder: CLIPTextModel, tokenizer: CLIPTokenizer
@@ -74,7 +74,7 @@ class HeldOut:
 
     @torch.inference_mode()
     def errors(self, unet: UNet2DConditionModel, timestep: int, every: int = 1) -> Tensor:
-        """(pictures,): mean squared error of the noise predicted at `timestep`, of `every` so many."""
+        """(pictures,): mean squared error of the predicted noise at `timestep`, for each `every`-th."""
         scheduler = noise_schedule()
         found = []
         for x0, noise, text in zip(
@@ -94,7 +94,7 @@ def begin(run: Run, text_width: int) -> UNet2DConditionModel:
     else:
         unet = UNet2DConditionModel.from_pretrained(run.start, torch_dtype=torch.float32)
     if run.device.type == "cpu":
-        # there the gradient of the fused attention costs more than that of its parts
+        # on the CPU the gradient of fused attention is slower than that of its parts
         unet.set_attn_processor(AttnProcessor())
         return unet.train()
     return unet.train().to(run.device, memory_format=torch.channels_last)
@@ -102,7 +102,7 @@ def begin(run: Run, text_width: int) -> UNet2DConditionModel:
 
 def main() -> None:
     torch.manual_seed(0)
-    # of the CLIP's weights the text tower's alone are read, and captions are cut to what it reads
+    # silence warnings about unread CLIP weights and truncated captions; both are intended
     logging.set_verbosity_error()
     run = run_from_flags(SCHEDULES)
     icons = Icons()

