@@ -26,5 +26,5 @@ if [ -z "$small" ]; then
 fi
 spent=$(($(date +%s) - began))
 "$python" scripts/check_gpu.py "$out" --seconds $((${CHECK_GPU_SECONDS:-470} - spent)) "$@" || failed=1
-echo "$(($(date +%s) - began)) s in all"
+echo "$(($(date +%s) - began)) s in total"
 exit $failed

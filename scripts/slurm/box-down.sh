@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Cancel the jobs of the SLURM that box-up.sh started in DIR, and stop its daemons by their process ids.
+# Cancel the jobs of the SLURM that box-up.sh started in DIR, then stop its daemons by their process ids.
 set -uo pipefail
 box=$(realpath -m "${1:?usage: box-down.sh DIR}")
 export SLURM_CONF=$box/slurm.conf
@@ -11,12 +11,12 @@ if timeout 5 scontrol ping >/dev/null 2>&1; then
     sleep 0.2
   done
 fi
-# the last started first; an id may be another program's by now
+# in reverse order of starting; an id may belong to another program by now
 tac "$box/pids" | while read -r name id; do
   [ "$(cat "/proc/$id/comm" 2>/dev/null)" = "$name" ] || continue
   kill -TERM "$id"
-  # slurmctld saves its state before it ends: it is never killed
-  # one that has ended, and that nobody has waited for yet, has no program any more
+  # wait instead of killing it, because slurmctld saves its state before it ends;
+  # a process that has ended but has not been reaped no longer has an exe
   for _ in $(seq 150); do
     readlink "/proc/$id/exe" >/dev/null || break
     sleep 0.2

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Start a SLURM of one node on this machine's loopback, for the tests: Debian, root, no systemd.
+# Start a one-node SLURM on this machine's loopback for the tests. Needs Debian and root, but no systemd.
 #   box-up.sh DIR && export SLURM_CONF=DIR/slurm.conf
-# It writes below DIR alone and listens on 127.0.0.1 alone; box-down.sh DIR stops it.
+# It writes only below DIR and listens only on 127.0.0.1; box-down.sh DIR stops it.
 set -euo pipefail
 box=$(realpath -m "${1:?usage: box-up.sh DIR}")
 host=$(hostname -s)
@@ -11,7 +11,7 @@ for package in munge:munged slurmctld:slurmctld slurmd:slurmd slurm-client:sbatc
   command -v "${package#*:}" >/dev/null || missing+=("${package%:*}")
 done
 if [ ${#missing[@]} -gt 0 ]; then
-  # a run level of its own keeps the packages from starting their daemons
+  # RUNLEVEL=1 keeps the packages from starting their daemons
   export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
   apt-get update -qq
   apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
@@ -22,7 +22,7 @@ case "$(getent ahostsv4 "$host")" in
 esac
 
 mkdir -p "$box"/{state,spool,log,munge}
-# munged wants a key that nobody else can read, and a socket that everybody can reach
+# munged needs a key that nobody else can read and a socket that everybody can reach
 chmod 755 "$box" "$box/munge"
 (umask 077 && head -c 128 /dev/urandom >"$box/munge/key")
 
@@ -36,7 +36,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-# the time that a credential lasts is the time that a requeued task waits
+# a requeued task waits until its credential expires
 AuthInfo=socket=$box/munge/socket,cred_expire=5
 StateSaveLocation=$box/state
 SlurmdSpoolDir=$box/spool
@@ -55,7 +55,7 @@ SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=2,bf
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SlurmdParameters=config_overrides
-# a node that is set DOWN stays so until it is resumed
+# a node that is set DOWN by hand stays down until it is resumed
 ReturnToService=1
 KillWait=10
 MinJobAge=3600
@@ -70,14 +70,14 @@ fail() {
   "$(dirname "$0")/box-down.sh" "$box" >&2
   exit 1
 }
-# start NAME COMMAND...: in the foreground of a session of its own, so that its id is the daemon's
+# start NAME COMMAND...: run it in the foreground of a new session, so that its id is the daemon's
 start() {
   local name=$1
   shift
   setsid "$@" </dev/null >"$box/log/$name.out" 2>&1 &
   echo "$name $!" >>"$box/pids"
 }
-# await SECONDS COMMAND...: until the command succeeds
+# await SECONDS COMMAND...: wait until the command succeeds
 await() {
   local end=$((SECONDS + $1))
   shift
