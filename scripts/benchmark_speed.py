@@ -38,6 +38,7 @@ from sdcorrect.core.branches import CAPTURED, Branches
 from sdcorrect.core.inject import inject
 from sdcorrect.core.plan import Injection, in_window
 from sdcorrect.core.sampler import evaluate_unet, invert_one_step
+from sdcorrect.core.text import Text
 from sdcorrect.costs import Stopwatch, compare
 from sdcorrect.models import Model, load, quiet_libraries
 from sdcorrect.output.shards import Shard
@@ -241,7 +242,7 @@ def from_calls(model: Model, size: int, recipes: Sequence[str], rounds: int) -> 
         rows = len(call.branches.donors)
         known = captured if call.branches.donors[0] == CAPTURED else None
         with inject(unet, call.injections, captured=known, branches=call.branches):
-            evaluate_unet(unet, [x0] * rows, torch.tensor(500), [text] * rows)
+            evaluate_unet(unet, [x0] * rows, torch.tensor(500), Text.cat([text] * rows))
 
     kinds: dict[str, Callable[[], object]] = {
         "one-step inversion": partial(invert_one_step, unet, x0, text, correction)

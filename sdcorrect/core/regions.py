@@ -69,6 +69,11 @@ def _region(module: nn.Module, options: dict[str, Any], inner: tuple[_Region, ..
     return _Region(module, module._compiled_call_impl, inner)
 
 
+def is_compiled(module: nn.Module) -> bool:
+    """Whether `module` belongs to a compiled region, changed now or not."""
+    return module in _around
+
+
 @contextmanager
 def uncompiled(module: nn.Module) -> Iterator[None]:
     """Within this context `module` runs as it is written, with its hooks and its processor."""

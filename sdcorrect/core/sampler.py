@@ -28,7 +28,7 @@ from sdcorrect.core.inject import inject
 from sdcorrect.core.masks import Mask
 from sdcorrect.core.noised import NoisedSource
 from sdcorrect.core.plan import Injection, Plan, in_window
-from sdcorrect.core.reuse import reusing
+from sdcorrect.core.reuse import reading_text_once, reusing
 from sdcorrect.core.schedule import add_noise, inverse_of, step_on
 from sdcorrect.core.text import Text
 from sdcorrect.errors import UsageError
@@ -73,13 +73,15 @@ def invert(
         case "full":
             trajectory = keep()
             predict = predictor(unet, null, text, plan.inversion_guidance)
-            invert_fully(predict, scheduler, x0, plan, timesteps, trajectory)
+            with reading_text_once(unet):
+                invert_fully(predict, scheduler, x0, plan, timesteps, trajectory)
             return Source(text, trajectory=trajectory)
         case "ddpm":
             assert plan.maps, "inversion: ddpm has its maps"
             trajectory, maps = keep(), keep()
             predict = predictor(unet, null, text, plan.inversion_guidance)
-            find_maps(predict, scheduler, x0, timesteps, plan.maps, generators, trajectory, maps)
+            with reading_text_once(unet):
+                find_maps(predict, scheduler, x0, timesteps, plan.maps, generators, trajectory, maps)
             return Source(text, trajectory=trajectory, maps=maps)
         case "none":
             return Source(text, x0=x0)
@@ -96,7 +98,7 @@ def invert_one_step(unet: UNet2DConditionModel, x0: Tensor, null: Text, plan: Pl
     Its noise prediction is not used, so it ends where the last of them is known.
     """
     with capture(unet, plan.injections, then_stop=True) as captured, suppress(AllCaptured):
-        evaluate_unet(unet, [x0], torch.full((), plan.timestep, device=x0.device), [null])
+        evaluate_unet(unet, [x0], torch.full((), plan.timestep, device=x0.device), null)
     return captured
 
 
@@ -105,11 +107,13 @@ def predictor(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """The prediction under `text` for latents at a timestep, guided away from `null` if not by 1."""
 
+    both = Text.cat([null, text])
+
     def predict(latents: Tensor, t: Tensor) -> Tensor:
         if guidance_scale == 1:
-            (towards,) = evaluate_unet(unet, [latents], t, [text])
+            (towards,) = evaluate_unet(unet, [latents], t, text)
             return towards
-        without, towards = evaluate_unet(unet, [latents] * 2, t, [null, text])
+        without, towards = evaluate_unet(unet, [latents] * 2, t, both)
         return guide(without, towards, guidance_scale)
 
     return predict
@@ -222,7 +226,7 @@ def denoise(
 
     for (injections, guided), steps in groupby(range(total), key=at):
         branches = Branches.of_plan(plan, guided=guided)
-        texts = branches.texts(null, source.text, uncond, cond)
+        text = Text.cat(branches.texts(null, source.text, uncond, cond))
         with (
             inject(
                 unet,
@@ -233,6 +237,7 @@ def denoise(
                 control=control,
             ),
             reusing(unet, plan.reuse.every) if plan.reuse else nullcontext(),
+            reading_text_once(unet),
         ):
             for step in steps:
                 t, then = taken[step], taken[step + 1] if step + 1 < total else None
@@ -242,7 +247,7 @@ def denoise(
                     known["source"] = noised.latents
                 rows = branches.latents(known)
                 guided_by = branches.guide(
-                    evaluate_unet(unet, rows, there[step], texts, control, branches),
+                    evaluate_unet(unet, rows, there[step], text, control, branches),
                     guidance_scale,
                     source_scale=plan.source_guidance,
                     threshold=plan.guidance_threshold,
@@ -264,16 +269,16 @@ def evaluate_unet(
     unet: UNet2DConditionModel,
     rows: list[Tensor],
     t: Tensor,
-    texts: list[Text],
+    text: Text,
     control: Control | None = None,
     branches: Branches | None = None,
 ) -> Sequence[Tensor]:
-    """The U-Net's prediction for each of `rows` under its text, in one call, in float32.
+    """The U-Net's prediction for each of `rows` under its part of `text`, in one call, in float32.
 
     With the residuals of `control` in those of `branches` that it acts on.
     """
     # not unet.dtype, which walks through all parameters to tell
-    latents, text = torch.cat(rows).to(unet.conv_in.weight.dtype), Text.cat(texts)
+    latents = torch.cat(rows).to(unet.conv_in.weight.dtype)
     residuals = {}
     if control and branches:
         free, unprompted = (len(rows[0]) * n for n in (branches.uncontrolled, branches.unprompted))

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import LCMScheduler, UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
 from PIL import Image
 from sampling import of_diffusers, relative, sdedit
 from torch import Tensor
@@ -15,7 +16,7 @@ from sdcorrect.core.branches import Branches
 from sdcorrect.core.capture import capture
 from sdcorrect.core.inject import inject
 from sdcorrect.core.plan import MID, Injection, Plan, Reuse, Window, check_windows
-from sdcorrect.core.reuse import reusing
+from sdcorrect.core.reuse import reading_text_once, reusing
 from sdcorrect.core.sampler import denoise, invert, start
 from sdcorrect.core.schedule import ddim_scheduler, solver_from, timesteps_from
 from sdcorrect.core.sites import attention_block_at
@@ -230,6 +231,25 @@ def test_guidance_is_paid_for_only_where_it_acts(model: Model, x0: Tensor) -> No
 def test_guidance_of_one_is_no_guidance(model: Model, x0: Tensor) -> None:
     assert relative(sample(model, Plan(), x0, guidance_scale=1 + 1e-7),
                     sample(model, Plan(), x0, guidance_scale=1.0)) < 1e-4  # fmt: skip
+
+
+def test_a_text_is_read_once_and_the_unet_is_restored(
+    unet: UNet2DConditionModel, model: Model, x0: Tensor
+) -> None:
+    layers = [block.attn2.to_k for block in unet.modules() if isinstance(block, BasicTransformerBlock)]
+    runs: list[Tensor] = []
+    project = layers[0].forward
+    layers[0].forward = lambda text: runs.append(text) or project(text)
+    once = sample(model, Plan(), x0, steps=4)
+    assert len(runs) == 1
+    del layers[0].forward
+    text, other = model.embed(SOURCE).embeddings, model.embed(TARGET).embeddings
+    plain = [unet(x0, 301, told).sample for told in (text, other)]
+    with reading_text_once(unet):
+        kept = [unet(x0, 301, told).sample for told in (text, text, other, text)]
+    assert [torch.equal(a, plain[b]) for a, b in zip(kept, (0, 0, 1, 0), strict=True)] == [True] * 4
+    assert not any("forward" in vars(module) for module in unet.modules())
+    assert torch.equal(sample(model, Plan(), x0, steps=4), once)
 
 
 def test_deep_features_are_kept_between_steps_and_the_unet_is_restored(
