@@ -69,6 +69,8 @@ class StableDiffusion:
         *,
         method: Method = ...,
         progress: bool = ...,
+        strength: float = ...,
+        seed: int = ...,
         **settings: Any,
     ) -> Translated: ...
 
@@ -80,6 +82,8 @@ class StableDiffusion:
         *,
         method: Method = ...,
         progress: bool = ...,
+        strength: float = ...,
+        seed: int = ...,
         **settings: Any,
     ) -> list[Translated]: ...
 
@@ -89,7 +93,8 @@ class StableDiffusion:
         pictures: Source,
         prompt: str,
         *,
-        variants: Sequence[Method],
+        method: Method = ...,
+        variants: Sequence[Method] = ...,
         progress: bool = ...,
         **settings: Any,
     ) -> dict[str, Translated]: ...
@@ -100,7 +105,8 @@ class StableDiffusion:
         pictures: Sequence[Source],
         prompt: str,
         *,
-        variants: Sequence[Method],
+        method: Method = ...,
+        variants: Sequence[Method] = ...,
         progress: bool = ...,
         **settings: Any,
     ) -> dict[str, list[Translated]]: ...
@@ -125,11 +131,11 @@ class StableDiffusion:
             variants: several recipes instead, which share encoding and inversion.
             progress: whether to show a bar of U-Net evaluations.
             settings: what else a job may say: strength, steps, seed, guidance_scale, size, batch_size,
-                negative_prompt, source_prompt ...
+                negative_prompt, source_prompt ... Of strength and seed a list sweeps.
 
         Returns:
-            A `Translated` for a single picture, a list of them for several; with `variants`, such a
-            result by the name of each.
+            A `Translated` for a single picture, a list of them for several; with `variants`, and in a
+            sweep, such a result by the name of each, such as `correct-strength-0.5`.
 
         Raises:
             UsageError: a setting is wrong, or does not fit the model.
@@ -139,7 +145,7 @@ class StableDiffusion:
         job = _job(prompt, method, variants, settings)
         made = self._translate([pictures] if single else list(pictures), job, progress)  # type: ignore[list-item, arg-type]
         results = {name: of[0] if single else of for name, of in made.items()}
-        return results if variants else next(iter(results.values()))
+        return results if variants or job.sweeps else next(iter(results.values()))
 
     def _translate(self, sources: list[Source], job: Job, progress: bool) -> dict[str, list[Translated]]:
         translator = Translator.of_job(job, self.model, job.recipes)
@@ -153,7 +159,8 @@ class StableDiffusion:
                 attempts = _attempts(translator, job, alike)
                 for part in attempts(alike, names):
                     for picture, name, result in part:
-                        made[picture.item.key, name] = _translated(picture, name, result, job)
+                        seed = translator.methods[name].seed
+                        made[picture.item.key, name] = _translated(picture, name, result, seed)
                     shown.refresh()
         return {name: [made[picture.item.key, name] for picture in read] for name in names}
 
@@ -198,8 +205,9 @@ def _job(
     for key in NOT_ASKED & set(settings):
         place = "sdcorrect.load" if key in ModelSettings.model_fields else "the command line"
         raise UsageError(f"{key}: is no setting of translate, but one of {place}")
+    told = {k: v.tolist() if isinstance(v, np.ndarray | np.generic) else v for k, v in settings.items()}
     return load_job(
-        None, {**NO_FOLDERS, "prompt": prompt, "method": method, "variants": list(variants), **settings}
+        None, {**NO_FOLDERS, "prompt": prompt, "method": method, "variants": list(variants), **told}
     )
 
 
@@ -228,7 +236,7 @@ def _encoded(source: Image.Image | NDArray[np.uint8]) -> bytes:
 
 def _attempts(translator: Translator, job: Job, alike: list[Picture]) -> Attempts:
     """For pictures of one size, as many at a time as the job says, or memory takes."""
-    attempts = Attempts(translator, batch_size=1, job_seed=job.seed)
+    attempts = Attempts(translator, batch_size=1)
     if job.batch_size == "auto":
         found = find_batch_size(translator, attempts.request(alike[0]), len(alike))
         attempts.batch_size = found.size
@@ -244,10 +252,10 @@ def _of_one_size(pictures: Iterator[Picture]) -> list[list[Picture]]:
     return list(alike.values())
 
 
-def _translated(picture: Picture, name: str, result: Result, job: Job) -> Translated:
+def _translated(picture: Picture, name: str, result: Result, job_seed: int) -> Translated:
     if result.image is None or result.problem:
         raise SdcorrectError(f"{picture.item.key} ({name}): {result.problem}")
-    seed = seed_of(picture.item, picture.sha256, job.seed)
+    seed = seed_of(picture.item, picture.sha256, job_seed)
     return Translated(result.image, seed, result.evaluations or 0, result.seconds)
 
 

@@ -5,6 +5,7 @@ Imports no torch.
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from string import Formatter
@@ -33,7 +34,7 @@ from sdcorrect.errors import UsageError, did_you_mean, printable
 from sdcorrect.paths import expand
 from sdcorrect.plainyaml import LONGEST, MOST_BYTES, NotPlain, read_yaml
 from sdcorrect.reading import decode, read_bytes
-from sdcorrect.recipes import Inject, Recipe, RecipeField, built_in
+from sdcorrect.recipes import LONGEST_NAME, Inject, Recipe, RecipeField, built_in
 from sdcorrect.settings import (
     ALPHA,
     WORDS,
@@ -47,6 +48,7 @@ from sdcorrect.settings import (
     TextualInversion,
     anchor_sources,
 )
+from sdcorrect.sweep import ONE, SEVERAL, Swept, Variant, several, variants_of
 
 #: Settings that are paths: in a YAML file they are relative to that file.
 PATHS = (("input", "path"), ("input", "captions"), ("input", "classes"), ("output", "path"))
@@ -155,8 +157,8 @@ class Job(ModelSettings):
     """a recipe's name, or a recipe written out"""
     variants: tuple[RecipeField, ...] = ()
     """several recipes instead of method; they share one encoding and one inversion"""
-    strength: Annotated[StrictFloat, Field(gt=0, le=1)] = 0.8
-    """how far to go from the source"""
+    strength: Swept[Annotated[StrictFloat, Field(gt=0, le=1)]] = 0.8
+    """how far to go from the source; a list sweeps over its strengths, a folder for each"""
     steps: Annotated[StrictInt, Field(ge=1, le=999)] = 20
     """sampling steps at strength 1; 16 of 20 are taken at 0.8"""
     guidance_scale: Annotated[StrictFloat, Field(ge=0)] = 7.5
@@ -165,8 +167,8 @@ class Job(ModelSettings):
     """the solver"""
     steps_offset: Literal[0, 1] = 1
     """of all timesteps: 1 as in the paper, 0 as PnPInversion runs Prompt-to-Prompt and MasaCtrl"""
-    seed: Annotated[StrictInt, Field(ge=0, lt=2**63)] = 0
-    """random seed; each picture's noise is drawn from it and the picture's content"""
+    seed: Swept[Annotated[StrictInt, Field(ge=0, lt=2**63)]] = 0
+    """random seed; each picture's noise is drawn from it and the picture's content; a list sweeps"""
     size: Annotated[StrictInt, Field(ge=8, le=16_384)] | None = None
     """the longer side, px; by default what the model was trained on"""
     resize: Literal["fit", "crop", "none"] = "fit"
@@ -190,15 +192,16 @@ class Job(ModelSettings):
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         listed = self.input.path.suffix.lower() in LIST_SUFFIXES
-        if effective_steps(self.steps, self.strength) == 0:
+        if effective_steps(self.steps, least := min(self.strengths)) == 0:
             raise ValueError(
-                f"strength {self.strength:g} of {self.steps} steps is not one whole step; "
+                f"strength {least:g} of {self.steps} steps is not one whole step; "
                 f"raise strength to {math.ceil(1000 / self.steps) / 1000} or more, or raise steps"
             )
         names = [recipe.name for recipe in self.recipes]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"variants: {twice[0]!r} stands there twice; give each its own name")
+        self._check_names_of_sweep()
         for recipe in self.recipes:
             if recipe.needs_source_prompt and not self.source_prompt and not listed:
                 raise ValueError(
@@ -219,6 +222,19 @@ class Job(ModelSettings):
                 "use p2p-reweight"
             )
         return self
+
+    def _check_names_of_sweep(self) -> None:
+        for name, times in Counter(variant.name for variant in self.expanded).items():
+            if times > 1:
+                raise ValueError(
+                    f"variants: the sweep names a variant {name}, and there is a recipe of that name; "
+                    "rename the recipe"
+                )
+            if len(name) > LONGEST_NAME:
+                raise ValueError(
+                    f"variants: the sweep names a variant {name}, longer than {LONGEST_NAME} letters; "
+                    "give the recipe a shorter name"
+                )
 
     def _check_mask(self, listed: bool) -> None:
         for key in ("mask_words", "mask_threshold", "mask_feather", "invert_mask"):
@@ -241,8 +257,27 @@ class Job(ModelSettings):
         return self.variants or (self.method,)
 
     @property
+    def expanded(self) -> tuple[Variant, ...]:
+        """All that has a folder of its own: the recipes, in a sweep at each strength and seed."""
+        return variants_of(self.recipes, self.strength, self.seed)
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether it has a list of strengths or of seeds."""
+        return isinstance(self.strength, tuple) or isinstance(self.seed, tuple)
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        return several(self.strength)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return several(self.seed)
+
+    @property
     def effective_steps(self) -> int:
-        return effective_steps(self.steps, self.strength)
+        """At the highest strength."""
+        return effective_steps(self.steps, max(self.strengths))
 
 
 def load_job(file: Path | None, overrides: Mapping[str, Any]) -> Job:
@@ -373,7 +408,7 @@ def _place(location: tuple[int | str, ...], settings: Any) -> tuple[int | str, .
 def _explain(
     error: ErrorDetails, file: Path | None, tree: Node | None, overrides: Mapping[str, Any]
 ) -> str:
-    location = error["loc"]
+    location = tuple(part for part in error["loc"] if part not in (ONE, SEVERAL))
     key = ".".join(map(str, location))
     overridden = any(key == name or key.startswith(f"{name}.") for name in overrides)
     line, node = _find(None if overridden else tree, location)

@@ -168,7 +168,7 @@ def _run(translator: Translator, name: str, job: Job, pictures: Sequence[Image.I
         for picture in pictures:
             request = Request(
                 picture,
-                job.seed,
+                job.seeds[0],
                 job.prompt,
                 job.negative_prompt,
                 job.source_prompt,

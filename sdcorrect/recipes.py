@@ -16,6 +16,7 @@ from pydantic import (
     StrictBool,
     StrictFloat,
     StrictInt,
+    field_validator,
     model_validator,
 )
 from typing_extensions import Self
@@ -48,6 +49,7 @@ FIRST = LEVELS[0]
 #: What stands beside the recipes' folders in an output folder.
 OTHERS_IN_OUT = {
     *("records", "job.json", "report", "report.html", "evaluation.csv", "evaluation.json"),
+    *("frontier.json", "frontier.png"),
 }
 _BLOCKS = re.compile(
     rf"(?:(?P<level>{'|'.join(LEVELS)})(?:\.(?P<index>\d+))?|(?P<number>\d+))(?P<onward>\+)?"
@@ -165,9 +167,12 @@ def _check_name(name: str) -> str:
     return name
 
 
+LONGEST_NAME = 200
 #: It names the folder of the recipe's pictures.
 RecipeName = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200), AfterValidator(_check_name)
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_NAME),
+    AfterValidator(_check_name),
 ]
 
 
@@ -272,6 +277,13 @@ class Recipe(_Frozen):
     steps_offset: Annotated[StrictInt, Field(ge=0, le=1)] | None = None
     """its own instead of the model's"""
 
+    @field_validator("strength", mode="before")
+    @classmethod
+    def _is_one(cls, strength: Any) -> Any:
+        if isinstance(strength, list | tuple):
+            raise ValueError("a recipe has one strength of its own; to sweep, give the job a list")
+        return strength
+
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         for complaint in (*self._about_inversion(), *self._about_source(), *self._about_solver()):
@@ -368,6 +380,20 @@ class Recipe(_Frozen):
     def needs_source_prompt(self) -> bool:
         told = "source" in (self.inversion_prompt, self.unconditional, self._source_is_told)
         return told or self.words is not None
+
+    @property
+    def heeds_strength(self) -> bool:
+        """Whether the job's strength changes its pictures."""
+        return self.strength is None and not self._starts_where_all_noise_is
+
+    @property
+    def heeds_seed(self) -> bool:
+        """Whether the job's seed changes its pictures."""
+        return self.posterior == "sample" or not self._starts_where_all_noise_is
+
+    @property
+    def _starts_where_all_noise_is(self) -> bool:
+        return self.inversion == "full" and self.start == "inverted"
 
     def plan(self, layout: UNetLayout) -> Plan:
         """This recipe on a U-Net of `layout`.

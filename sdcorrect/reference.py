@@ -68,8 +68,9 @@ def _values(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return "a recipe" if name == "Recipe" else f"keys of its own ({name})"
-    if "anyOf" in schema:
-        return " or ".join(_values(option, definitions) for option in schema["anyOf"])
+    if options := schema.get("anyOf") or schema.get("oneOf"):
+        words = [_values(option, definitions) for option in options]
+        return " or ".join(words).replace(f"list of: {words[0]}", "a list of them")
     if "enum" in schema or "const" in schema:
         return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
     match schema.get("type"):

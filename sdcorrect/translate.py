@@ -16,7 +16,7 @@ from torch import Tensor
 from sdcorrect.config import Job
 from sdcorrect.core.alignment import Alignment
 from sdcorrect.core.evaluations import evaluations_to_denoise, evaluations_to_invert
-from sdcorrect.core.plan import Plan, SchedulerName, check_windows, effective_steps
+from sdcorrect.core.plan import Injection, Plan, SchedulerName, check_windows, effective_steps
 from sdcorrect.core.sampler import Source, check_passes, denoise, invert, start
 from sdcorrect.core.schedule import add_noise, inverse_of, solver_from, spaced
 from sdcorrect.core.syntax import check_networks
@@ -28,6 +28,7 @@ from sdcorrect.models import Model
 from sdcorrect.models.clock import Clock, Span
 from sdcorrect.recipes import Posterior, Recipe
 from sdcorrect.settings import WORDS
+from sdcorrect.sweep import Variant, several, variants_of
 
 #: To see what memory a recipe takes.
 FEW_STEPS = (4, 8, 16, 32)
@@ -40,13 +41,17 @@ class Request:
     """A picture and what is asked of it."""
 
     image: Image.Image  #: RGB, of a size that the model takes
-    seed: int
+    seed: int | Mapping[int, int]  #: the picture's own; in a sweep, by the seeds of the job
     prompt: str
     negative_prompt: str = ""
     source_prompt: str | None = None  #: what the picture shows, where a recipe asks it
     hints: Sequence[Image.Image] = ()  #: one for each ControlNet
     mask: Image.Image | None = None  #: L, of the image's size, 255 where it is to be edited, else 0
     mask_words: str | None = None  #: of the source prompt, or of the prompt, where these tell the mask
+
+    def seed_by(self, job_seed: int) -> int:
+        """The picture's own seed."""
+        return self.seed if isinstance(self.seed, int) else self.seed[job_seed]
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class Method:
     strength: float
     guidance_scale: float
     steps_offset: int
+    seed: int  #: of the job, not of a picture
 
     @property
     def effective_steps(self) -> int:
@@ -97,14 +103,20 @@ class Method:
         """What two methods have in common that can share one inversion."""
         plan = self.plan
         if plan.inversion == "none":
-            return "none", self.recipe.posterior
+            return "none", self.recipe.posterior, self.source_seed
         kind = plan.inversion, plan.inversion_steps, plan.inversion_guidance
         iterated = plan.inversion_iterations, plan.inversion_average
         read = plan.timestep, plan.scale_input, self.recipe.inversion_prompt, self.recipe.posterior
         along: tuple[Hashable, ...] = (self.steps_offset, self.recipe.model)
         if plan.inversion == "ddpm":
             along += (plan.maps, self.scheduler, self.steps, self.strength)
-        return *kind, *iterated, *read, *along
+        return *kind, *iterated, *read, *along, self.source_seed
+
+    @property
+    def source_seed(self) -> int | None:
+        """The job's seed, where another one finds another source."""
+        drawn = self.recipe.posterior == "sample" or self.plan.inversion == "ddpm"
+        return self.seed if drawn else None
 
     def negative_prompt_for(self, of_the_picture: str) -> str:
         own = self.recipe.negative_prompt
@@ -115,7 +127,8 @@ class Translator:
     """Recipes resolved for one model, and the seconds that each phase has taken.
 
     A setting that a recipe holds itself is the recipe's, not the job's; where they differ, a warning
-    says so. `spill` is a folder for the latents of full inversions, which otherwise stay in memory.
+    says so. Several strengths or seeds are a sweep: `methods` are by the names of `sdcorrect.sweep`.
+    `spill` is a folder for the latents of full inversions, which otherwise stay in memory.
 
     Raises:
         UsageError: a recipe names blocks that the model's U-Net lacks, or windows that cover no step.
@@ -127,8 +140,9 @@ class Translator:
         recipes: Sequence[Recipe],
         *,
         steps: int,
-        strength: float,
+        strength: float | tuple[float, ...],
         guidance_scale: float,
+        seed: int | tuple[int, ...] = 0,
         scheduler: SchedulerName = "ddim",
         steps_offset: int = 1,
         equalizer: Mapping[str, float] | None = None,
@@ -140,6 +154,7 @@ class Translator:
         self.equalizer = equalizer or {}
         self.masking = masking
         self.clock = Clock(model.device)
+        self.seeds = several(seed)
         job = {
             "steps": steps,
             "strength": strength,
@@ -149,7 +164,13 @@ class Translator:
             if steps_offset is None
             else steps_offset,
         }
-        self.methods = {recipe.name: _resolve(recipe, model, job) for recipe in recipes}
+        _tell_in_vain(recipes, job, seed)
+        self.methods = {
+            variant.name: _resolve(variant, model, job, self.seeds[0])
+            for variant in variants_of(recipes, strength, seed)
+        }
+        if isinstance(strength, tuple):
+            _tell_alike(self.methods, model)
 
     @classmethod
     def of_job(cls, job: Job, model: Model, recipes: Sequence[Recipe]) -> "Translator":
@@ -160,6 +181,7 @@ class Translator:
             steps=job.steps,
             strength=job.strength,
             guidance_scale=job.guidance_scale,
+            seed=job.seed,
             scheduler=job.scheduler,
             steps_offset=job.steps_offset,
             equalizer=job.equalizer,
@@ -170,14 +192,15 @@ class Translator:
     def brief(self) -> "Translator":
         """The same in the fewest steps that its recipes' windows allow: it takes the same memory.
 
-        But for the latents of full inversions, which are few beside what a U-Net computes with.
+        Of a sweep, each recipe once. But for the latents of full inversions, which are few beside what a U-Net computes with.
         """
         brief = copy(self)
         brief.clock = Clock(self.model.device)
         for steps in FEW_STEPS:
             try:
                 brief.methods = {
-                    name: _in_steps(method, steps, self.model) for name, method in self.methods.items()
+                    method.recipe.name: _in_steps(method, steps, self.model)
+                    for method in self.methods.values()
                 }
                 return brief
             except UsageError:
@@ -270,22 +293,49 @@ class Translator:
         return self.clock.seconds
 
 
-def _resolve(recipe: Recipe, model: Model, job: Mapping[str, Any]) -> Method:
-    """`recipe` on `model`, its own settings over those of the job.
+def _own(recipe: Recipe, job: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: getattr(recipe, key) for key in job if getattr(recipe, key) is not None}
+
+
+def _tell_in_vain(recipes: Sequence[Recipe], job: Mapping[str, Any], seed: object) -> None:
+    """Warn of what the job says and a recipe does not follow."""
+    for recipe in recipes:
+        differing = [
+            f"{key} {value!r} (the job's: {job[key]!r})"
+            for key, value in _own(recipe, job).items()
+            if job[key] != value
+        ]
+        if recipe.negative_prompt is not None:
+            differing.append(f"negative_prompt {recipe.negative_prompt!r}")
+        if differing:
+            logger.warning("%s keeps its own %s", recipe.name, ", ".join(differing))
+        swept = {"strength": (job["strength"], recipe.heeds_strength), "seed": (seed, recipe.heeds_seed)}
+        for key, (values, heeds) in swept.items():
+            if isinstance(values, tuple) and not heeds:
+                logger.warning("%s: no %s changes its pictures: made once", recipe.name, key)
+
+
+def _tell_alike(methods: Mapping[str, Method], model: Model) -> None:
+    """Warn of strengths that lie so near each other that they take the same steps."""
+    seen: dict[Hashable, str] = {}
+    for name, method in methods.items():
+        _, timesteps = method.solver(model.scheduler)
+        key = method.recipe.name, method.seed, tuple(timesteps.tolist())
+        if name != (first := seen.setdefault(key, name)):
+            logger.warning("%s takes the same steps as %s: their pictures are the same", name, first)
+
+
+def _resolve(variant: Variant, model: Model, job: Mapping[str, Any], seed: int) -> Method:
+    """`variant` on `model`, its recipe's own settings over those of the job, of a sweep over `seed`.
 
     Raises:
         UsageError: a block that the U-Net lacks, a window that covers no step, or an inversion that
             does not pass the timesteps of sampling.
     """
-    own = {key: getattr(recipe, key) for key in job if getattr(recipe, key) is not None}
-    settings = {**job, **own}
-    differing = [
-        f"{key} {value!r} (the job's: {job[key]!r})" for key, value in own.items() if job[key] != value
-    ]
-    if recipe.negative_prompt is not None:
-        differing.append(f"negative_prompt {recipe.negative_prompt!r}")
-    if differing:
-        logger.warning("%s keeps its own %s", recipe.name, ", ".join(differing))
+    recipe = variant.recipe
+    settings = {**job, **_own(recipe, job)}
+    if variant.strength is not None:
+        settings["strength"] = variant.strength
     _check_solver(recipe, settings["scheduler"])
     if recipe.model == "turbo" and model.scheduler.config.timestep_spacing != "trailing":
         raise UsageError(
@@ -303,6 +353,7 @@ def _resolve(recipe: Recipe, model: Model, job: Mapping[str, Any]) -> Method:
         1.0 if plan.inversion == "full" and plan.start == "inverted" else settings["strength"],
         settings["guidance_scale"],
         settings["steps_offset"],
+        seed if variant.seed is None else variant.seed,
     )
     _check(method, model)
     return method
@@ -367,16 +418,30 @@ def _check_solver(recipe: Recipe, scheduler: SchedulerName) -> None:
 
 
 @dataclass(frozen=True)
+class _Drawn:
+    """What is drawn for a batch by one seed of the job."""
+
+    of: int  #: the job's seed
+    seeds: list[int]  #: the pictures'
+    noise: Tensor
+    x0: dict[Posterior, Tensor]  #: the latents, by how they are taken from the posterior
+
+
+@dataclass(frozen=True)
 class _Found:
     """The source of a batch, and what it took to find it."""
 
     source: Source
     rows: int  #: that the U-Net evaluated
     inverting: Span
+    of: int | None  #: the job's seed, where another one finds another source
 
 
 class _Batch:
-    """Requests of one size, read and encoded once, and inverted once for the methods that share it."""
+    """Requests of one size, read and encoded once, and inverted once for the methods that share it.
+
+    What is drawn and found by one seed of the job is kept until a method has another.
+    """
 
     def __init__(self, translator: Translator, requests: Sequence[Request]) -> None:
         self._translator, self._requests = translator, requests
@@ -390,7 +455,8 @@ class _Batch:
             told = [r.source_prompt for r in requests if r.source_prompt is not None]
             self._source_text = self._read(told) if len(told) == len(requests) else None
         with translator.clock.span("encode"):
-            self._noise, self._x0 = self._encode()
+            self._posterior = translator.model.posterior([r.image for r in requests])
+            self._drawn = self._draw(translator.seeds[0])
             self._control = translator.model.control([r.hints for r in requests])
         with translator.clock.span("mask") as self._finding_mask:
             self._mask = self._find_mask()
@@ -399,6 +465,7 @@ class _Batch:
         """What `method` makes of them."""
         translator, model = self._translator, self._translator.model
         span = translator.clock.span
+        self._take_up(method.seed)
         with span("text") as reading:
             cond = self._read([r.prompt for r in self._requests], guidance_scale=method.guidance_scale)
             uncond = self._uncond(method)
@@ -441,12 +508,13 @@ class _Batch:
     def _denoise(
         self, method: Method, source: Source, cond: Text, uncond: Text, alignment: Alignment | None
     ) -> Tensor:
-        model, plan, x0 = self._translator.model, method.plan, self._x0[method.recipe.posterior]
+        model, plan, drawn = self._translator.model, method.plan, self._drawn
+        x0 = drawn.x0[method.recipe.posterior]
         scheduler, timesteps = method.solver(model.scheduler)
         return denoise(
             model.pipe.unet,
             scheduler,
-            start(scheduler, x0, self._noise, source, plan, timesteps),
+            start(scheduler, x0, drawn.noise, source, plan, timesteps),
             timesteps,
             cond=cond,
             uncond=uncond,
@@ -461,13 +529,13 @@ class _Batch:
         )
 
     def _generators(self) -> list[torch.Generator]:
-        return self._translator.model.generators_after_noise(self._seeds, self._size)
+        return self._translator.model.generators_after_noise(self._drawn.seeds, self._size)
 
     def _source_at(self, source: Source, x0: Tensor, t: Tensor) -> Tensor:
         """The source's latents at timestep `t`: those of its inversion, else noised as the start is."""
         if source.trajectory:
             return source.trajectory[int(t)]
-        return add_noise(self._translator.model.scheduler, x0, self._noise, int(t))
+        return add_noise(self._translator.model.scheduler, x0, self._drawn.noise, int(t))
 
     def _find_mask(self) -> PictureMasks:
         """Where the pictures are edited: as their masks say, or their words."""
@@ -480,7 +548,7 @@ class _Batch:
         prompts = [r.source_prompt or r.prompt for r in self._requests]
         words = [r.mask_words or "" for r in self._requests]
         text = self._read(prompts)
-        seen = masks_of_words(model, self._x0["mean"], text, prompts, words, masking.threshold)
+        seen = masks_of_words(model, self._drawn.x0["mean"], text, prompts, words, masking.threshold)
         found = PictureMasks.of(seen, masking, model.device)
         return replace(found, rows=model.evaluations - before)
 
@@ -489,32 +557,29 @@ class _Batch:
         """Whether words tell the mask."""
         return self._requests[0].mask_words is not None
 
-    @property
-    def _seeds(self) -> list[int]:
-        return [request.seed for request in self._requests]
-
     def _read(self, prompts: Sequence[str], guidance_scale: float = 1.0) -> Text:
         return self._translator.model.text(
             prompts, self._size, chunks=self._chunks, guidance_scale=guidance_scale
         )
 
-    def _encode(self) -> tuple[Tensor, dict[Posterior, Tensor]]:
-        """Noise, and the latents x0 by how they are taken from the posterior."""
+    def _take_up(self, seed: int) -> None:
+        """Draw by `seed`, the job's, and let go what was found by another."""
+        if seed != self._drawn.of:
+            with self._translator.clock.span("encode"):
+                self._drawn = self._draw(seed)
+            self._found = {key: f for key, f in self._found.items() if f.of in (None, seed)}
+
+    def _draw(self, seed: int) -> _Drawn:
         model = self._translator.model
-        posterior_noise, noise = model.noise(self._seeds, self._size)
+        seeds = [request.seed_by(seed) for request in self._requests]
+        posterior_noise, noise = model.noise(seeds, self._size)
         draws: dict[Posterior, Tensor] = {
             "sample": posterior_noise,
             "mean": torch.zeros_like(posterior_noise),
         }
-        asked = {method.recipe.posterior for method in self._translator.methods.values()}
-        if self._listens:
-            asked.add("mean")
-        images = [request.image for request in self._requests]
-        return noise, {
-            posterior: model.encode(images, draw)
-            for posterior, draw in draws.items()
-            if posterior in asked
-        }
+        return _Drawn(
+            seed, seeds, noise, {kind: model.latents(self._posterior, of) for kind, of in draws.items()}
+        )
 
     def _source_of(self, method: Method) -> _Found:
         key = method.inversion
@@ -528,13 +593,19 @@ class _Batch:
                 source = invert(
                     model.pipe.unet,
                     solvers[0][0] if by_maps else ddim,
-                    self._x0[method.recipe.posterior],
+                    self._drawn.x0[method.recipe.posterior],
                     self._null,
-                    replace(method.plan, injections=tuple(i for m in alike for i in m.plan.injections)),
+                    replace(method.plan, injections=_injections(alike)),
                     solvers[0][1] if by_maps else torch.unique(torch.cat([s[1] for s in solvers])),
                     prompt=self._told(method.recipe.inversion_prompt),
                     keep=partial(SpilledTrajectory, spill) if spill else dict,
                     generators=self._generators() if by_maps else (),
                 )
-            self._found[key] = _Found(source, model.evaluations - before, inverting)
+            rows = model.evaluations - before
+            self._found[key] = _Found(source, rows, inverting, method.source_seed)
         return self._found[key]
+
+
+def _injections(methods: Sequence[Method]) -> tuple[Injection, ...]:
+    """What any of `methods` puts back, each once."""
+    return tuple(dict.fromkeys(i for method in methods for i in method.plan.injections))

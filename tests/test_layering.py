@@ -13,6 +13,7 @@ LAYERS = [
     {"errors", "libraries", "pages", "paths", "reading"},
     {"core", "plainyaml"},
     {"recipes", "settings"},
+    {"sweep"},
     {"config", "models", "origins"},
     {"masking"},
     {"inputs", "reference", "translate"},

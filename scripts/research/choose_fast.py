@@ -126,7 +126,7 @@ def distances(jobs: list[Job], arguments: argparse.Namespace) -> dict[str, list[
         if name != BASE:
             of_metrics = (
                 distance(
-                    jobs[0].strength,
+                    jobs[0].strengths[0],
                     metric,
                     means[metric].mean,
                     against,

@@ -34,10 +34,9 @@ class Result:
 class Attempts:
     """A translator that survives what single batches and pictures run into."""
 
-    def __init__(self, translator: Translator, *, batch_size: int, job_seed: int) -> None:
+    def __init__(self, translator: Translator, *, batch_size: int) -> None:
         self.translator = translator
         self.batch_size = batch_size  #: halved whenever memory does not suffice
-        self.job_seed = job_seed
         self._counted = 0  # evaluations of the U-Net before the variant in hand
         self._share = 1.0  # of a batch's rows, those that are not its filling
 
@@ -105,7 +104,7 @@ class Attempts:
         item = picture.item
         return Request(
             picture.image,
-            seed_of(item, picture.sha256, self.job_seed),
+            {seed: seed_of(item, picture.sha256, seed) for seed in self.translator.seeds},
             item.prompt,
             item.negative_prompt,
             item.source_prompt,

@@ -17,7 +17,7 @@ from sdcorrect.models import Model
 from sdcorrect.output.files import locked
 from sdcorrect.output.folder import OutputFolder
 from sdcorrect.output.ledger import Ledger, refuse_other_job, write_job
-from sdcorrect.output.records import BatchSize, Fingerprint, JobFile, ModelInfo, Summary
+from sdcorrect.output.records import BatchSize, Fingerprint, JobFile, ModelInfo, OfSweep, Summary
 from sdcorrect.output.shards import Shard
 from sdcorrect.output.survey import add_seconds, job_lock, standings, totals
 from sdcorrect.settings import ALPHA, WORDS
@@ -38,6 +38,9 @@ DECISIVE = {
 }
 
 
+#: What stands for a list that is swept over: it may grow, as the variants may.
+SWEPT = "swept"
+
 #: The same, of settings that came later: folders of versions that knew nothing of them go on.
 LATER = {"steps_offset", "mask", "mask_words", "mask_threshold", "mask_feather", "invert_mask"}
 
@@ -52,12 +55,18 @@ def fingerprint_of(job: Job, model: Model, size: int) -> Fingerprint:
             "size": size,
             **job.output.model_dump(exclude={"path", "png_compression"}),
             **job.model_dump(include=DECISIVE),
+            **{key: SWEPT for key in ("strength", "seed") if isinstance(getattr(job, key), tuple)},
             **_later(job),
         },
         # without the defaults, so that a later version with more settings goes on where this one ended
         variants={
-            r.name: r.model_dump(mode="json", exclude={"summary"}, exclude_defaults=True)
-            for r in job.recipes
+            v.name: v.recipe.model_dump(mode="json", exclude={"summary"}, exclude_defaults=True)
+            for v in job.expanded
+        },
+        sweep={
+            v.name: OfSweep(recipe=v.recipe.name, strength=v.strength, seed=v.seed)
+            for v in job.expanded
+            if v.is_swept
         },
     )
 
@@ -102,8 +111,7 @@ class JobEntry:
             if before and not overwrite:
                 refuse_other_job(out, before.fingerprint, fingerprint)
             if before and before.fingerprint.settings == fingerprint.settings:
-                variants = {**before.fingerprint.variants, **fingerprint.variants}
-                fingerprint = fingerprint.model_copy(update={"variants": variants})
+                fingerprint = before.fingerprint.grown(fingerprint)
             content = self._content(fingerprint, before, anew=overwrite and self.shard.count == 1)
             told = {"job", "fingerprint", "num_shards", "batch_size", "pictures"}
             if self.shard.count == 1:

@@ -66,7 +66,7 @@ class Recorder:
         record = Refused(
             status="filtered" if isinstance(error, FilteredOut) else "failed",
             error=str(error),
-            seed=seed_of(item, error.sha256, self.job.seed) if error.sha256 else None,
+            seed=self._seed(item, error.sha256, variant) if error.sha256 else None,
             **self._asked(item, error.sha256, variant),
         )
         known = self.ledger.known(item.key, variant)
@@ -98,7 +98,7 @@ class Recorder:
         """
         item = picture.item
         asked = self._asked(item, picture.sha256, variant, picture.companions) | {
-            "seed": seed_of(item, picture.sha256, self.job.seed),
+            "seed": self._seed(item, picture.sha256, variant),
             "size": picture.image.size,
             "unet_evaluations": result.evaluations,
             "seconds": round(result.seconds, 4),
@@ -144,15 +144,18 @@ class Recorder:
                 "Steps": method.steps,
                 "Sampler": SAMPLERS[method.recipe.scheduler or self.job.scheduler],
                 "CFG scale": method.guidance_scale,
-                "Seed": seed_of(item, picture.sha256, self.job.seed),
+                "Seed": self._seed(item, picture.sha256, variant),
                 "Size": f"{width}x{height}",
                 "Model hash": model.identity[:10],
                 "Model": Path(model.name).name,
                 "Denoising strength": method.strength,
-                "Method": variant,
+                "Method": method.recipe.name,
                 "Version": f"sdcorrect {__version__}",
             },
         )
+
+    def _seed(self, item: Item, sha256: str, variant: str) -> int:
+        return seed_of(item, sha256, self.translator.methods[variant].seed)
 
     def _asked(
         self, item: Item, sha256: str | None, variant: str, companions: tuple[str, ...] | None = None

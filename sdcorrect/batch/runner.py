@@ -87,14 +87,14 @@ class ShardRun:
         for item in self.items:
             if item.problem is None:
                 self.translator.check_prompts(item.prompt, item.source_prompt, item.mask_words)
-        self.tally = {recipe.name: Tally() for recipe in job.recipes}
+        self.tally = {name: Tally() for name in self.translator.methods}
         self.fingerprint = fingerprint_of(job, model, self.sizing.size)
         self.ledger = Ledger(job.output.path, shard)
         self.entry = JobEntry(job, shard, self.translator, self.fingerprint, self.ledger, everything)
         #: pictures at a time; with `auto` one, until there is a first picture that tells
         self.batch_size = 1 if job.batch_size == "auto" else job.batch_size
         self.found_batch_size: BatchSize | None = None  #: for `auto`
-        self.attempts = Attempts(self.translator, batch_size=self.batch_size, job_seed=job.seed)
+        self.attempts = Attempts(self.translator, batch_size=self.batch_size)
         self.recorder = Recorder(job, self.translator, self.fingerprint, self.ledger, everything.outputs)
         self.work = Workload(len(self.items) * len(self.tally), cache(self.translator.evaluations))
 

@@ -113,7 +113,7 @@ class DevicesRun:
             idle = len(devices) - len(self.devices)
             notice(f"{len(devices)} devices for {len(self.items)} pictures: {idle} of them idle")
         self.model = Described(job.model, " and ".join(self.devices), "", 0)
-        self.work = Work(len(self.items) * len(job.recipes))
+        self.work = Work(len(self.items) * len(job.expanded))
         parts = self._parts()
         self.work.waiting = {part: sum(map(part.has, self.items)) for part in parts}
         self._left = deque(part for part in parts if self.work.waiting[part])
@@ -130,7 +130,7 @@ class DevicesRun:
     def tally(self) -> "dict[str, Tally]":
         from sdcorrect.batch.runner import Tally
 
-        return {recipe.name: Tally() for recipe in self.job.recipes}
+        return {variant.name: Tally() for variant in self.job.expanded}
 
     @property
     def wrote(self) -> bool:
@@ -289,8 +289,8 @@ def _serve_parts(
 
     quiet_libraries()
     model, found = load(job), find(job)
-    names = tuple(recipe.name for recipe in job.recipes)
-    cost = Translator.of_job(job, model, job.recipes).evaluations(names)
+    translator = Translator.of_job(job, model, job.recipes)
+    cost = translator.evaluations(tuple(translator.methods))
     dtype = str(model.dtype).removeprefix("torch.")
     connection.send(Described(model.name, str(model.device), dtype, cost))
     while True:

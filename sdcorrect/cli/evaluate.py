@@ -44,7 +44,11 @@ def evaluate(
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option("--base", help="Others are compared with this variant.", show_default="the first"),
+        typer.Option(
+            "--base",
+            help="Others are compared with this variant, or recipe of a sweep.",
+            show_default="the first",
+        ),
     ] = None,
     clip: Annotated[
         str | None,
@@ -115,8 +119,9 @@ def evaluate(
         bool,
         typer.Option(
             "--frontier",
-            help="Of several folders of one job, each of its own strength: curves of what is kept over "
-            "style, and the areas under them, as frontier.json and frontier.png beside the folders.",
+            help="Of a folder that sweeps over strengths, or of several of one job, each of its own: "
+            "curves of what is kept over style, and the areas under them, as frontier.json and .png "
+            "there, or beside the folders.",
         ),
     ] = False,
     batch_size: Annotated[
@@ -173,14 +178,26 @@ def evaluate(
 
 def _check_folders(folders: Sequence[Path], *, frontier: bool, one_file: bool) -> None:
     """Raises UsageError where there are as many as cannot be."""
-    if frontier and len({folder.resolve() for folder in folders}) < 2:
-        raise UsageError("--frontier: give two output folders or more, each of its own strength")
+    several = len({folder.resolve() for folder in folders}) > 1
+    if frontier and not several and not _is_curve(folders[0]):
+        raise UsageError(
+            "--frontier: give two output folders or more, each of its own strength, or one whose job "
+            "sweeps, such as strength: [0.5, 0.8]"
+        )
     if not frontier and len(folders) > 1:
         raise UsageError(
             f"{len(folders)} output folders: give one, or --frontier for curves over their strengths"
         )
     if frontier and one_file:
         raise UsageError("--csv and --json are of one folder; with --frontier each has its own")
+
+
+def _is_curve(folder: Path) -> bool:
+    """Whether an output folder has several strengths."""
+    from sdcorrect.output.folder import OutputFolder
+
+    sweep = OutputFolder(folder).job().fingerprint.sweep.values()
+    return len({of.strength for of in sweep if of.strength is not None}) > 1
 
 
 def _measure(
@@ -210,7 +227,7 @@ def _follow(run: "Evaluator") -> "list[Measured]":
 
 
 def _show(evaluation: "Evaluation") -> None:
-    from sdcorrect.evaluate.table import plain
+    from sdcorrect.evaluate.table import plain, told_base
 
     # 80 columns, as a pipe has, hold all but the longest names, which fold
     heads = ("n", "mean", "95 % interval", "diff.", "better", "p")
@@ -218,27 +235,28 @@ def _show(evaluation: "Evaluation") -> None:
     table = Table(
         Column("", overflow="fold"), *numbers, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
     )
+    of_sweep = {v: result.sweep for v, result in evaluation.variants.items()}
+    names = {variant: of.label if of else variant for variant, of in of_sweep.items()}
     for name, info in evaluation.metrics.items():
         table.add_row(Text(f"{name} {'↑' if info.better == 'higher' else '↓'}", "bold"))
         for variant, result in evaluation.variants.items():
             against = result.against_base.get(name)
-            table.add_row(
-                variant, *_cells(result.metrics[name]), *_compared(against, result.metrics[name])
-            )
+            mean = result.metrics[name]
+            table.add_row(names[variant], *_cells(mean), *_compared(against, mean))
         table.add_section()
     table.add_row(Text("seconds a picture ↓", "bold"))
     for variant, result in evaluation.variants.items():
-        table.add_row(variant, *_cells(result.seconds))
+        table.add_row(names[variant], *_cells(result.seconds))
     table.add_section()
     table.add_row(Text("U-Net evaluations a picture ↓", "bold"))
     for variant, result in evaluation.variants.items():
         evaluations = result.unet_evaluations
-        table.add_row(variant, str(evaluations.n), plain(evaluations))
+        table.add_row(names[variant], str(evaluations.n), plain(evaluations))
     out.print(table, soft_wrap=False)
     out.print(
-        f"profile {evaluation.profile}. ↑ higher is better, ↓ lower. diff.: to {evaluation.base} on the "
-        "pictures of both; better: in how many of them; p: Wilcoxon's signed-rank test, two-sided, of 6 "
-        "pictures or more."
+        f"profile {evaluation.profile}. ↑ higher is better, ↓ lower. diff.: to {told_base(evaluation)} "
+        "on the pictures of both; better: in how many of them; p: Wilcoxon's signed-rank test, "
+        "two-sided, of 6 pictures or more."
     )
     for variant, result in evaluation.variants.items():
         left = {"failed": result.failed, "left out": result.filtered, "to do": result.remaining}

@@ -53,7 +53,7 @@ def _show(found: "Survey", rows: "Mapping[str, Progress]") -> None:
         counts = (progress.done, progress.failed, progress.filtered, progress.remaining)
         table.add_row(name, *map(str, counts))
     out.print(table, soft_wrap=False)
-    variants = ", ".join(recipe.name for recipe in found.job.job.recipes)
+    variants = ", ".join(variant.name for variant in found.job.job.expanded)
     out.print(f"a picture counts once for each variant ({variants})")
 
 

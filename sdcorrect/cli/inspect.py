@@ -28,9 +28,11 @@ def validate(
     """Check a job without running it."""
     with errors_for_people(debug):
         job = load_job(config, parse_set(set_ or []))
-        recipes = ", ".join(recipe.name for recipe in job.recipes)
+        variants = ", ".join(variant.name for variant in job.expanded)
+        most = "up to " if len(job.strengths) > 1 else ""
         out.print(
-            f"{printable(config)}: a valid job ({recipes}; {job.effective_steps} of {job.steps} steps)"
+            f"{printable(config)}: a valid job ({variants}; {most}{job.effective_steps} of {job.steps} "
+            "steps)"
         )
 
 

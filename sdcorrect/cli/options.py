@@ -48,6 +48,19 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
 
+def swept(text: str) -> Any:
+    """A number, or numbers with commas between; what is none, the job tells of."""
+    numbers = [_number(part.strip()) for part in text.split(",")]
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
 #: The panels of help.
 PICTURES, TRANSLATION, MODEL, RUN = "Pictures", "Translation", "Model", "Run"
 
@@ -99,12 +112,14 @@ Variants = Annotated[
     _option(TRANSLATION, "--variants", help="Several recipes on the same pictures: sdedit,correct."),
 ]
 Strength = Annotated[
-    float | None,
+    Any,
     _option(
         TRANSLATION,
         "--strength",
         key="strength",
-        help="How far to go from the source: over 0, which would keep it, to 1.",
+        parser=swept,
+        metavar="NUMBER[,...]",
+        help="How far to go from the source: over 0, which would keep it, to 1. Several sweep.",
     ),
 ]
 Steps = Annotated[
@@ -116,7 +131,17 @@ GuidanceScale = Annotated[
         TRANSLATION, "--guidance-scale", key="guidance_scale", help="How closely to follow the prompt."
     ),
 ]
-Seed = Annotated[int | None, _option(TRANSLATION, "--seed", key="seed", help="Random seed.")]
+Seed = Annotated[
+    Any,
+    _option(
+        TRANSLATION,
+        "--seed",
+        key="seed",
+        parser=swept,
+        metavar="NUMBER[,...]",
+        help="Random seed. Several sweep.",
+    ),
+]
 Model = Annotated[
     str | None,
     _option(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.table import Column, Table
 
 from sdcorrect.cli import options
@@ -215,7 +216,7 @@ def _show_plan(job: Job, num_shards: int | None, shard_index: int | None) -> Non
     tell_left_out(found)
     pictures = sum(map(shard.has, found.keys))
     out.print(json.dumps(job.model_dump(mode="json"), indent=2))
-    names = ", ".join(recipe.name for recipe in job.recipes)
+    names = ", ".join(variant.name for variant in job.expanded)
     part = f" (shard {shard})" if shard.count > 1 else ""
     folder = printable(job.output.path)
     out.print(f"would translate {pictures} pictures{part} by {names} into {folder}")
@@ -278,13 +279,15 @@ def _summarize(run: "ShardRun | DevicesRun", failures: list["Record"]) -> None:
     print_failures(failures, MOST_ALIKE)
     if verbosity.quiet:
         return
+    heads = ("translated", "done\nbefore", "failed", "left\nout", "U-Net eval-\nuations a\npicture")
+    numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
+    # 80 columns, as a pipe has, hold all but the longest names, which fold
     table = Table(
         Column("variant", overflow="fold"),
-        "translated",
-        "done before",
-        "failed",
-        "left out",
-        "U-Net evaluations a picture",
+        *numbers,
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
     )
     for variant, tally in run.tally.items():
         counts = (tally.done, tally.before, tally.failed, tally.filtered, tally.evaluations or "-")

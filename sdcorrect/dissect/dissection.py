@@ -86,7 +86,8 @@ def dissect(
     chunks = model.count_chunks(asked.prompt, negative)
     null, uncond = (model.text([text], size, chunks=chunks) for text in ("", negative))
     cond = model.text([asked.prompt], size, chunks=chunks, guidance_scale=method.guidance_scale)
-    posterior, noise = model.noise([asked.seed], size)
+    seeds = [asked.seed_by(method.seed)]
+    posterior, noise = model.noise(seeds, size)
     x0 = model.encode([asked.image], posterior * (method.recipe.posterior == "sample"))
     control = model.control([asked.hints] if asked.hints else [])
 
@@ -128,7 +129,7 @@ def dissect(
                 source=source,
                 plan=plan if corrected else replace(plan, injections=()),
                 control=control,
-                generators=model.generators_after_noise([asked.seed], size),
+                generators=model.generators_after_noise(seeds, size),
             )
         (result,) = model.decode(latents)
         if result is None:

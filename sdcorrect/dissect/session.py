@@ -21,7 +21,8 @@ class Session:
     the job's pictures, where they are found already.
 
     Raises:
-        UsageError: no pictures, a mask, or the recipe, its blocks or `blocks` do not fit the model.
+        UsageError: no pictures, a mask, a sweep, or the recipe, its blocks or `blocks` do not fit the
+            model.
     """
 
     def __init__(
@@ -32,6 +33,11 @@ class Session:
         if job.mask is not None:
             raise UsageError(
                 "mask: dissect looks at whole pictures; leave it out, such as by --set mask=null"
+            )
+        if job.sweeps:
+            raise UsageError(
+                "strength, seed: dissect takes one of each, and no list; give them, such as by "
+                "--strength 0.8 --seed 0"
             )
         check_hints(job.controlnets)
         self.sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
@@ -73,7 +79,7 @@ class Session:
         Raises:
             PictureError: it has no hint, or a tensor is not finite.
         """
-        item, seed = picture.item, seed_of(picture.item, picture.sha256, self.job.seed)
+        item, seed = picture.item, seed_of(picture.item, picture.sha256, self.job.seeds[0])
         asked = Request(
             picture.image,
             seed,

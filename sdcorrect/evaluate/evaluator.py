@@ -1,7 +1,7 @@
 """From an output folder to figures: check all that is asked for, then measure picture by picture."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -35,6 +35,7 @@ from sdcorrect.evaluate.structure import Structure
 from sdcorrect.evaluate.translated import find_translated, in_brackets
 from sdcorrect.models.machine import choose_device, tf32
 from sdcorrect.models.sources import Finder
+from sdcorrect.output.records import Fingerprint
 
 #: Where neither the profile nor the user names a network; a job on mini has the embedded CLIP for both.
 CLIP, STRUCTURE = "openai/clip-vit-large-patch14", "facebook/dino-vitb8"
@@ -49,7 +50,7 @@ class Request:
     out: Path
     profile: str = "default"
     metrics: Sequence[str] | None = None  #: None for those of the profile
-    base: str | None = None  #: the variant that others are compared with; None for the first
+    base: str | None = None  #: the variant or recipe that others are compared with; None for the first
     reference: Path | None = None  #: a folder of true pictures
     masks: Path | None = None  #: a folder of edit masks, or PIE-Bench's mapping file
     captions: str | None = None  #: a COCO file, or "blip"; None for the job's own
@@ -127,9 +128,7 @@ class Evaluator:
             profile=self.profile.name,
             metrics=self.outline.metrics,
             base=self.base,
-            variants={
-                name: self._result(name, own, by_variant[self.base]) for name, own in by_variant.items()
-            },
+            variants={name: self._result(name, by_variant) for name in by_variant},
             reference=str(self.request.reference) if self.request.reference else None,
             networks=self._networks(),
             style=self.request.style if self.profile.captions else None,
@@ -137,10 +136,11 @@ class Evaluator:
             notices=tuple(self._notices(rows)),
         )
 
-    def _result(self, name: str, own: Sequence[Measured], base: Sequence[Measured]) -> VariantResult:
+    def _result(self, name: str, rows: Mapping[str, Sequence[Measured]]) -> VariantResult:
         progress = self.translated.progress[name]
-        metrics = self.metrics
+        metrics, own, base = self.metrics, rows[name], self._compared_with(name)
         return VariantResult(
+            sweep=self._fingerprint.sweep.get(name),
             pictures=len(own),
             failed=progress.failed,
             filtered=progress.filtered,
@@ -149,11 +149,11 @@ class Evaluator:
             seconds=self._cost(e.seconds.get(name) for e in self.translated.entries),
             unet_evaluations=self._cost(e.unet_evaluations.get(name) for e in self.translated.entries),
             against_base={}
-            if name == self.base
+            if base is None
             else {
                 m.name: compare(
                     {row.path: row.values[m.name] for row in own},
-                    {row.path: row.values[m.name] for row in base},
+                    {row.path: row.values[m.name] for row in rows[base]},
                     higher_is_better=m.higher_is_better,
                 )
                 for m in metrics
@@ -166,10 +166,25 @@ class Evaluator:
 
     def _base(self) -> str:
         variants = list(self.translated.progress)
-        base = self.request.base or variants[0]
-        if base not in variants:
-            raise UsageError(f"--base {base}: is none of the variants there: {', '.join(variants)}")
+        recipes = [self._fingerprint.of_sweep(variant).recipe for variant in variants]
+        base, known = self.request.base or recipes[0], dict.fromkeys([*recipes, *variants])
+        if base not in known:
+            raise UsageError(f"--base {base}: is none of the variants there: {', '.join(known)}")
         return base
+
+    def _compared_with(self, name: str) -> str | None:
+        """The base: of a sweep, the variant of that recipe at the strength and seed of `name`."""
+        own = self._fingerprint.of_sweep(name)
+        for variant in self.translated.progress:
+            other = self._fingerprint.of_sweep(variant)
+            alike = other.strength in (None, own.strength) and other.seed in (None, own.seed)
+            if variant == self.base or (other.recipe == self.base and alike):
+                return None if variant == name else variant
+        return None
+
+    @property
+    def _fingerprint(self) -> Fingerprint:
+        return self.translated.job_file.fingerprint
 
     def _check_texts(self) -> None:
         """Refuse metrics whose text is not there."""

@@ -1,5 +1,6 @@
 """What each variant keeps at each style: curves over strengths, and the areas under them."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -37,14 +38,15 @@ def check_alike(outlines: Sequence[Outline]) -> None:
     """
     first, *others = outlines
     planes(first)
-    seen: dict[tuple[float, str], Path] = {}
+    seen: dict[tuple[float | None, str], Path] = {}
     for outline in outlines:
         for variant in outline.variants:
-            same = seen.setdefault((outline.strength, variant), outline.path)
-            if same != outline.path:
+            recipe, strength = outline.recipe_of(variant), outline.strength_of(variant)
+            same = seen.setdefault((strength, recipe), outline.path)
+            if same != outline.path and strength is not None:
                 raise UsageError(
-                    f"{printable(same)} and {printable(outline.path)} both have {variant} at "
-                    f"strength {outline.strength:g}; give each strength once"
+                    f"{printable(same)} and {printable(outline.path)} both have {recipe} at "
+                    f"strength {strength:g}; give each strength once"
                 )
     for other in others:
         for difference in _differences(first, other):
@@ -106,19 +108,18 @@ def frontier(folders: Sequence[MeasuredFolder]) -> Frontier:
         raise UsageError("no picture is done in every variant of every folder: there is no curve")
     curves: dict[str, list[Point]] = {}
     values: dict[str, dict[str, list[Values]]] = {}
-    for folder in sorted(folders, key=lambda folder: folder.outline.strength):
+    for strength, recipe, folder, variants in _spots(folders):
         measured = {(row.variant, row.path): row.values for row in folder.rows}
-        for variant in folder.outline.variants:
-            of_metrics = {
-                name: np.array([measured[variant, path][name] for path in pictures])
-                for pair in planes(first)
-                for name in pair
-            }
-            means = {name: float(of_pictures.mean()) for name, of_pictures in of_metrics.items()}
-            point = Point(folder=str(folder.outline.path), strength=folder.outline.strength, means=means)
-            curves.setdefault(variant, []).append(point)
-            for name, of_pictures in of_metrics.items():
-                values.setdefault(name, {}).setdefault(variant, []).append(of_pictures)
+        of_metrics = {
+            name: np.mean([[measured[v, path][name] for path in pictures] for v in variants], axis=0)
+            for pair in planes(first)
+            for name in pair
+        }
+        means = {name: float(of_pictures.mean()) for name, of_pictures in of_metrics.items()}
+        point = Point(folder=str(folder.outline.path), strength=strength, means=means)
+        curves.setdefault(recipe, []).append(point)
+        for name, of_pictures in of_metrics.items():
+            values.setdefault(name, {}).setdefault(recipe, []).append(of_pictures)
     return Frontier(
         sdcorrect=__version__,
         written=datetime.now(timezone.utc),
@@ -131,6 +132,23 @@ def frontier(folders: Sequence[MeasuredFolder]) -> Frontier:
             for style, kept in planes(first)
         ],
     )
+
+
+def _spots(
+    folders: Sequence[MeasuredFolder],
+) -> list[tuple[float | None, str, MeasuredFolder, list[str]]]:
+    """Strength, recipe, folder and variants of each point: those that differ in their seed alone.
+
+    From the least strength up; what is at none comes last.
+    """
+    spots: list[tuple[float | None, str, MeasuredFolder, list[str]]] = []
+    for folder in folders:
+        of_folder: dict[tuple[float | None, str], list[str]] = {}
+        for variant in folder.outline.variants:
+            place = folder.outline.strength_of(variant), folder.outline.recipe_of(variant)
+            of_folder.setdefault(place, []).append(variant)
+        spots += [(*place, folder, variants) for place, variants in of_folder.items()]
+    return sorted(spots, key=lambda spot: math.inf if spot[0] is None else spot[0])
 
 
 def _plane(

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from sdcorrect.evaluate.profiles import Against, Region
 from sdcorrect.output.files import write_atomically
-from sdcorrect.output.records import JobFile, Written
+from sdcorrect.output.records import JobFile, OfSweep, Written
 
 CSV_NAME, JSON_NAME = "evaluation.csv", "evaluation.json"
 
@@ -44,8 +44,19 @@ class Outline:
     metrics: Mapping[str, MetricInfo]
 
     @property
-    def strength(self) -> float:
-        return self.job_file.job.strength
+    def strength(self) -> float | None:
+        """None where it sweeps over several."""
+        strength = self.job_file.job.strength
+        return None if isinstance(strength, tuple) else strength
+
+    def recipe_of(self, variant: str) -> str:
+        """Whose curve a variant is on: of a sweep, its recipe's."""
+        return self.job_file.fingerprint.of_sweep(variant).recipe
+
+    def strength_of(self, variant: str) -> float | None:
+        """None of a variant that is at none of the strengths of a sweep."""
+        own = self.job_file.fingerprint.of_sweep(variant).strength
+        return self.strength if own is None else own
 
 
 class Mean(Written):
@@ -73,6 +84,7 @@ class Comparison(Written):
 
 
 class VariantResult(Written):
+    sweep: OfSweep | None = Field(None, description="null where it is of none")
     pictures: int = Field(description="that are done and were measured")
     failed: int
     filtered: int = Field(description="left out by the job's own filters")
@@ -95,7 +107,10 @@ class Evaluation(Written):
     written: datetime
     profile: str
     metrics: dict[str, MetricInfo] = Field(description="by column of evaluation.csv")
-    base: str = Field(description="the variant that the others are compared with")
+    base: str = Field(
+        description="the variant that the others are compared with; of a sweep the recipe, at the same "
+        "strength and seed"
+    )
     variants: dict[str, VariantResult]
     reference: str | None = Field(description="the folder of true pictures")
     networks: dict[str, Network] = Field(description="clip, structure, blip: those that measured")
@@ -105,10 +120,10 @@ class Evaluation(Written):
 
 
 class Point(Written):
-    """A variant at one strength."""
+    """A variant at one strength, over all seeds of a sweep."""
 
     folder: str
-    strength: float
+    strength: float | None = Field(description="null of a variant that heeds none in a sweep")
     means: dict[str, float] = Field(description="by metric")
 
 
@@ -143,7 +158,9 @@ class Frontier(Written):
     pictures: int = Field(description="that every variant of every folder has")
     left_out: int = Field(description="pictures that only some have")
     base: str
-    curves: dict[str, list[Point]] = Field(description="by variant, from the least strength up")
+    curves: dict[str, list[Point]] = Field(
+        description="by variant, of a sweep by recipe, from the least strength up"
+    )
     planes: list[Plane]
 
 

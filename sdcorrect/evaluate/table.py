@@ -8,6 +8,7 @@ from sdcorrect.errors import UsageError, printable
 from sdcorrect.evaluate.results import Comparison, Evaluation, Mean
 from sdcorrect.evaluate.statistics import LEAST_PAIRS
 from sdcorrect.output.files import write_atomically
+from sdcorrect.output.records import OfSweep
 
 SUFFIXES = (".md", ".tex")
 #: What metrics are called in print.
@@ -41,11 +42,12 @@ def check_table(file: Path) -> None:
         )
 
 
-def write_table(evaluations: Sequence[tuple[float, Evaluation]], file: Path) -> None:
-    """A row for each variant, of each strength where there are several folders.
+def write_table(evaluations: Sequence[tuple[float | None, Evaluation]], file: Path) -> None:
+    """A row for each variant: recipe, and where these differ, strength and seed.
 
     Args:
-        evaluations: strength and evaluation of each folder, all of one job and by the same metrics.
+        evaluations: strength, if it is one, and evaluation of each folder, all of one job and by the
+            same metrics.
 
     Raises:
         SdcorrectError: the file cannot be written.
@@ -53,11 +55,16 @@ def write_table(evaluations: Sequence[tuple[float, Evaluation]], file: Path) -> 
     form = _markdown if file.suffix.lower() == ".md" else _latex
     (_, first), *others = evaluations
     head = ["recipe", "n", *(_head(first, name) for name in first.metrics), "seconds ↓", "evaluations ↓"]
-    rows = [row for _, found in evaluations for row in _rows(found)]
-    if others:
-        head.insert(0, "strength")
-        by_strength = sorted(evaluations, key=lambda pair: pair[0])
-        rows = [[f"{strength:g}", *row] for strength, found in by_strength for row in _rows(found)]
+    placed = sorted(
+        ((*place, row) for one, found in evaluations for place, row in _rows(found, one)),
+        key=lambda of: [math.inf if value is None else value for value in of[:2]],
+    )
+    by_strength = bool(others) or any(strength != placed[0][0] for strength, _, _ in placed)
+    by_seed = any(seed is not None for _, seed, _ in placed)
+    head = ["strength"] * by_strength + ["seed"] * by_seed + head
+    rows = [
+        [_told(strength)] * by_strength + [_told(seed)] * by_seed + row for strength, seed, row in placed
+    ]
     text = form(head, rows, _note(first))
     write_atomically(file, text.encode(), temporary=file.with_name(f".{file.name}.tmp"))
 
@@ -88,10 +95,22 @@ def _head(evaluation: Evaluation, name: str) -> str:
     return f"{called} {'↑' if evaluation.metrics[name].better == 'higher' else '↓'}"
 
 
-def _rows(evaluation: Evaluation) -> Iterator[list[str]]:
+def _told(value: float | None) -> str:
+    return "-" if value is None else f"{value:.12g}"
+
+
+def _rows(
+    evaluation: Evaluation, strength: float | None
+) -> Iterator[tuple[tuple[float | None, int | None], list[str]]]:
+    """For each variant its strength and seed, and its cells.
+
+    Args:
+        strength: of those that are at none of a sweep.
+    """
     top = next(iter(evaluation.variants.values()))  # a column has the decimals of its first number
     for variant, result in evaluation.variants.items():
-        cells = [variant, str(result.pictures)]
+        of = result.sweep or OfSweep(recipe=variant)
+        cells = [of.recipe, str(result.pictures)]
         for name, mean in result.metrics.items():
             p, notes = p_value(result.against_base.get(name)), []
             if mean.n != result.pictures:
@@ -101,14 +120,20 @@ def _rows(evaluation: Evaluation) -> Iterator[list[str]]:
             in_brackets = f" ({', '.join(notes)})" if notes else ""
             cells.append(number(mean.mean, top.metrics[name]) + in_brackets)
         cells += [number(result.seconds.mean, top.seconds), plain(result.unet_evaluations)]
-        yield cells
+        yield (strength if of.strength is None else of.strength, of.seed), cells
+
+
+def told_base(evaluation: Evaluation) -> str:
+    """What variants are compared with, in words."""
+    of_sweep = evaluation.base not in evaluation.variants
+    return f"{evaluation.base}{' at the same strength and seed' if of_sweep else ''}"
 
 
 def _note(evaluation: Evaluation) -> str:
     return (
         f"Means over n pictures, profile {evaluation.profile}. p: Wilcoxon's signed-rank test, "
-        f"two-sided, to {evaluation.base} on the pictures of both, given from n = {LEAST_PAIRS} on. "
-        "Seconds and U-Net evaluations are those of one picture."
+        f"two-sided, to {told_base(evaluation)} on the pictures of both, given from n = "
+        f"{LEAST_PAIRS} on. Seconds and U-Net evaluations are those of one picture."
     )
 
 

@@ -52,7 +52,7 @@ def find_translated(out: Path) -> Translated:
             f"{printable(out)}: there are no records of its pictures (records/*.jsonl), "
             "which tell what each was made of; run sdcorrect translate into it again"
         )
-    variants = tuple(job_file.fingerprint.variants)
+    variants = job_file.fingerprint.in_order(job_file.fingerprint.variants)
     _refuse_unrecorded(out, variants, records.values())
     found = Translated(job_file, job_file.job, {variant: Progress() for variant in variants})
     items = {item.key: item for item in find_items(job_file.job)}

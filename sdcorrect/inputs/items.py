@@ -118,11 +118,22 @@ def find(job: Job) -> Found:
     left_out = LeftOut()
     folder, rows = _rows(job, left_out)
     given = {key: _as_format(row.output, job) for key, row in rows.items() if row.output}
+    _check_seeds(job, rows)
     outputs = output_names(rows, job.output.format, given)
     _check_places(
         job, outputs.values(), (os.path.join(folder, row.path or key) for key, row in rows.items())
     )
     return Found(job, folder, rows, outputs, left_out.told())
+
+
+def _check_seeds(job: Job, rows: Mapping[str, ListRow]) -> None:
+    """Refuse a picture that has a seed of its own in a sweep over seeds, which it would not follow."""
+    own = next((key for key, row in rows.items() if row.seed is not None), None)
+    if own is not None and isinstance(job.seed, tuple):
+        raise UsageError(
+            f"input {printable(job.input.path)}: gives {printable(own)} the seed {rows[own].seed}, and "
+            "the job sweeps over seeds; take the seeds out of the list, or give the job one seed"
+        )
 
 
 def _as_format(output: str, job: Job) -> str:
@@ -203,7 +214,7 @@ def _by_key(file: Path, parent: Path, rows: list[ListRow]) -> dict[str, ListRow]
 def _check_places(job: Job, outputs: Iterable[str], sources: Iterable[str]) -> None:
     """Refuse outputs that a link would take out of the output folder, and inputs among them."""
     out = os.path.realpath(job.output.path)
-    variants = [os.path.join(out, recipe.name) for recipe in job.recipes]
+    variants = [os.path.join(out, variant.name) for variant in job.expanded]
     subfolders = {os.path.dirname(output) for output in outputs}
     for folder in (os.path.join(variant, sub) for variant in variants for sub in subfolders):
         if not is_within(os.path.realpath(folder), out):

@@ -202,12 +202,22 @@ class Model:
 
         Where the VAE's configuration has latents_mean and latents_std, these are taken out.
         """
+        return self.latents(self.posterior(pictures), noise)
+
+    def posterior(self, pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the VAE's posterior, each (pictures, 4, height / f, width / f)
+        in float32."""
         vae = self.pipe.vae
         pixels = self._pixels(pictures) / 255 * 2 - 1
         posterior = vae.encode(pixels.to(vae.dtype)).latent_dist
-        latents = posterior.mean.float() + posterior.std.float() * send(noise, self.device)
+        return posterior.mean.float(), posterior.std.float()
+
+    def latents(self, posterior: tuple[Tensor, Tensor], noise: Tensor) -> Tensor:
+        """x0 of `encode`, drawn from what `posterior` gives."""
+        drawn = posterior[0] + posterior[1] * send(noise, self.device)
         mean, std = self._latents_statistics
-        return vae.config.scaling_factor * ((latents - mean) / std)
+        scaling_factor: float = self.pipe.vae.config.scaling_factor
+        return scaling_factor * ((drawn - mean) / std)
 
     def decode(self, latents: Tensor) -> list[Image.Image | None]:
         """The pictures of (batch, 4, height, width); None where the result is not finite."""

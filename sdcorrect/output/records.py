@@ -6,7 +6,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import cached_property
 from math import ceil
@@ -194,6 +194,20 @@ def _check_depth(value: Any, left: int) -> None:
             _check_depth(inner, left - 1)
 
 
+class OfSweep(Written):
+    """What of a sweep a variant is: its recipe, and what it has of the lists that are swept over."""
+
+    recipe: RecipeName
+    strength: float | None = Field(None, description="null where all have one")
+    seed: Count | None = Field(None, description="null where all have one")
+
+    @property
+    def label(self) -> str:
+        """As short as tells it from the others: `correct 0.5 seed 1`."""
+        strength = "" if self.strength is None else f" {self.strength:.12g}"
+        return f"{self.recipe}{strength}{'' if self.seed is None else f' seed {self.seed}'}"
+
+
 class Fingerprint(Written):
     """All settings that decide what pictures become: an output folder has pictures of one such set."""
 
@@ -201,13 +215,37 @@ class Fingerprint(Written):
     variants: Annotated[dict[RecipeName, dict[str, Any]], BeforeValidator(_as_written)] = Field(
         description="the recipes by name, written out"
     )
+    sweep: dict[RecipeName, OfSweep] = Field({}, description="of the variants that are of a sweep")
 
     @cached_property
     def _of_variants(self) -> dict[str, str]:
         return {
-            name: _digest({"settings": self.settings, "recipe": recipe})
+            name: _digest({"settings": self.settings, "recipe": recipe, **self._swept(name)})
             for name, recipe in self.variants.items()
         }
+
+    def _swept(self, variant: str) -> dict[str, Any]:
+        return {"sweep": self.sweep[variant].model_dump()} if variant in self.sweep else {}
+
+    def of_sweep(self, variant: str) -> OfSweep:
+        """Which recipe a variant is of, and at what of a sweep, if it is of one."""
+        return self.sweep.get(variant, OfSweep(recipe=variant))
+
+    def in_order(self, variants: Iterable[str]) -> list[str]:
+        """`variants` by their recipes, and those of a sweep by strength and seed."""
+        of = {variant: self.of_sweep(variant) for variant in variants}
+        recipes = {
+            name: place for place, name in enumerate(dict.fromkeys(o.recipe for o in of.values()))
+        }
+        return sorted(of, key=lambda v: (recipes[of[v].recipe], of[v].strength or 0, of[v].seed or 0))
+
+    def grown(self, other: "Fingerprint") -> "Fingerprint":
+        """This one with the variants of `other`, which has the same settings, too."""
+        return Fingerprint(
+            settings=self.settings,
+            variants={**self.variants, **other.variants},
+            sweep={**self.sweep, **other.sweep},
+        )
 
     def mark(self, item: Item, variant: str) -> str:
         """The fingerprint of a record: these settings and what is asked of the one picture."""

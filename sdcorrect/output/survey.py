@@ -59,7 +59,7 @@ def survey(out: Path) -> Survey:
     job_file = folder.job()
     shards = [str(Shard(index, job_file.num_shards)) for index in range(job_file.num_shards)]
     items = find_items(job_file.job)
-    stand = standings(folder, items, [recipe.name for recipe in job_file.job.recipes])
+    stand = standings(folder, items, [variant.name for variant in job_file.job.expanded])
     found = Survey(
         job_file,
         {shard: Progress() for shard in shards},

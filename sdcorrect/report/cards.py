@@ -43,7 +43,7 @@ class Card:
 
     name: str
     prompt: str
-    seed: int | None
+    seeds: tuple[int, ...]
     size: tuple[int, int] | None
     source: Shown
     sides: tuple[Side, ...]  #: in the order of the gallery's variants
@@ -86,7 +86,7 @@ class Cards:
         return Card(
             name=printable(entry.key),
             prompt=record.prompt if record else "",
-            seed=record.seed if record else None,
+            seeds=entry.seeds,
             size=record.size if record else None,
             source=self._source(entry),
             sides=tuple(map(self._side, entry.outputs.values())),

@@ -48,6 +48,12 @@ class GalleryPicture:
         return max(records, key=lambda record: record.size is not None, default=None)
 
     @property
+    def seeds(self) -> tuple[int, ...]:
+        """Those of its variants: one, but in a sweep over seeds."""
+        records = [output.record for output in self.outputs.values() if output.record]
+        return tuple(dict.fromkeys(r.seed for r in records if r.seed is not None))
+
+    @property
     def sized(self) -> Done | Failed | None:
         """That record, if it knows the picture's size."""
         return self.record if isinstance(self.record, Done | Failed) else None
@@ -66,6 +72,11 @@ class Gallery:
     shards: tuple[Summary, ...]
     warnings: tuple[str, ...]
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the variants are called where there is little room."""
+        return tuple(self.job_file.fingerprint.of_sweep(variant).label for variant in self.variants)
+
 
 def read_gallery(out: Path, limit: int | None = None) -> Gallery:
     """Read what the output folder has, of all shards; of its pictures the first `limit`.
@@ -81,8 +92,8 @@ def read_gallery(out: Path, limit: int | None = None) -> Gallery:
     scores = read_scores(out / "evaluation.csv")
     items, gone = _items(job_file.job)
     keys = list(dict.fromkeys([*items, *sorted(key for key, _ in records)]))
-    names = [*(r.name for r in job_file.job.recipes), *sorted(variant for _, variant in records)]
-    variants = tuple(dict.fromkeys(names))
+    names = [*(v.name for v in job_file.job.expanded), *sorted(variant for _, variant in records)]
+    variants = tuple(job_file.fingerprint.in_order(names))
     if len(keys[:limit]) * len(variants) > MAX_SIDES:
         raise UsageError(
             f"{printable(out)}: {len(keys)} pictures in {len(variants)} variants are more than a page "

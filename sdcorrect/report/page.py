@@ -52,10 +52,10 @@ def render(gallery: Gallery, cards: Sequence[Card]) -> str:
         shards=gallery.shards,
         cards=cards,
         left_out=gallery.left_out,
-        problems=list(problems(cards, gallery.variants)),
+        problems=list(problems(cards, gallery.labels)),
         settings=_settings(gallery),
         data={
-            "variants": gallery.variants,
+            "variants": gallery.labels,
             "metrics": gallery.metrics,
             "states": STATES,
             "pictures": [asdict(card) for card in cards],
@@ -70,7 +70,7 @@ def _summary(gallery: Gallery, cards: Sequence[Card], index: int) -> dict[str, A
     columns = zip(*(side.scores for side in sides if side.scores), strict=True)
     means = [_mean(column) for column in columns]
     return {
-        "name": name,
+        "name": gallery.labels[index],
         "counts": counts(cards, index),
         "seconds": _mean([side.seconds for side in sides]),
         "evaluations": gallery.evaluations.get(name),

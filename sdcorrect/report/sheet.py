@@ -53,7 +53,7 @@ def draw_sheet(gallery: Gallery, columns: int | None = None) -> Image.Image:
     pen = _Pen(sheet)
     copies = Copies(gallery.out, gallery.job_file.job)
     for column in range(columns):
-        for tile, label in enumerate(("source", *gallery.variants)):
+        for tile, label in enumerate(("source", *gallery.labels)):
             left = MARGIN + column * width + tile * (TILE + GAP)
             pen.write((left, MARGIN), label, MUTED)
     for index, entry in enumerate(gallery.entries):

@@ -214,7 +214,7 @@ function show(index) {
   byId("viewer-place").textContent = `${index + 1} of ${matches.length}`;
   byId("previous").disabled = index === 0;
   byId("next").disabled = index === matches.length - 1;
-  const facts = [picture.prompt, picture.seed === null ? "" : `seed ${picture.seed}`, picture.size?.join(" × ") ?? ""];
+  const facts = [picture.prompt, picture.seeds.length ? `seed ${picture.seeds.join(", ")}` : "", picture.size?.join(" × ") ?? ""];
   byId("viewer-facts").textContent = facts.filter(Boolean).join(" · ");
   byId("viewer-table").replaceChildren(...tableOf(picture));
   showSides();
