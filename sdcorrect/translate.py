@@ -170,7 +170,7 @@ class Translator:
             for variant in variants_of(recipes, strength, seed)
         }
         if isinstance(strength, tuple):
-            _tell_alike(self.methods, model)
+            _tell_alike(self.methods, model, self.seeds[0])
 
     @classmethod
     def of_job(cls, job: Job, model: Model, recipes: Sequence[Recipe]) -> "Translator":
@@ -315,12 +315,14 @@ def _tell_in_vain(recipes: Sequence[Recipe], job: Mapping[str, Any], seed: objec
                 logger.warning("%s: no %s changes its pictures: made once", recipe.name, key)
 
 
-def _tell_alike(methods: Mapping[str, Method], model: Model) -> None:
-    """Warn of strengths that lie so near each other that they take the same steps."""
+def _tell_alike(methods: Mapping[str, Method], model: Model, seed: int) -> None:
+    """Warn of strengths, by one seed, that lie so near each other that they take the same steps."""
     seen: dict[Hashable, str] = {}
     for name, method in methods.items():
+        if method.seed != seed:
+            continue
         _, timesteps = method.solver(model.scheduler)
-        key = method.recipe.name, method.seed, tuple(timesteps.tolist())
+        key = method.recipe.name, tuple(timesteps.tolist())
         if name != (first := seen.setdefault(key, name)):
             logger.warning("%s takes the same steps as %s: their pictures are the same", name, first)
 

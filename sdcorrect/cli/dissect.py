@@ -106,6 +106,11 @@ def dissect(
         paths = {"input.path": input_, "output.path": str(default) if output is None else output}
         given = {key: value for key, value in flags.items() if value is not None}
         job = load_job(config, {**parse_set(set_ or []), **given, **paths})
+        if job.sweeps:
+            raise UsageError(
+                "strength, seed: dissect takes one of each, and no list; give them, such as by "
+                "--strength 0.8 --seed 0"
+            )
         drawn_timesteps = _numbers(timesteps)
         picture, folder = job.input.path, job.output.path
         one = picture.is_file() and picture.suffix.lower() not in LIST_SUFFIXES

@@ -21,8 +21,7 @@ class Session:
     the job's pictures, where they are found already.
 
     Raises:
-        UsageError: no pictures, a mask, a sweep, or the recipe, its blocks or `blocks` do not fit the
-            model.
+        UsageError: no pictures, a mask, or the recipe, its blocks or `blocks` do not fit the model.
     """
 
     def __init__(
@@ -33,11 +32,6 @@ class Session:
         if job.mask is not None:
             raise UsageError(
                 "mask: dissect looks at whole pictures; leave it out, such as by --set mask=null"
-            )
-        if job.sweeps:
-            raise UsageError(
-                "strength, seed: dissect takes one of each, and no list; give them, such as by "
-                "--strength 0.8 --seed 0"
             )
         check_hints(job.controlnets)
         self.sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
