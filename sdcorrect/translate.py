@@ -300,9 +300,10 @@ def _own(recipe: Recipe, job: Mapping[str, Any]) -> dict[str, Any]:
 def _tell_in_vain(recipes: Sequence[Recipe], job: Mapping[str, Any], seed: object) -> None:
     """Warn of what the job says and a recipe does not follow."""
     for recipe in recipes:
+        own = _own(recipe, job)
         differing = [
             f"{key} {value!r} (the job's: {job[key]!r})"
-            for key, value in _own(recipe, job).items()
+            for key, value in own.items()
             if job[key] != value
         ]
         if recipe.negative_prompt is not None:
@@ -311,7 +312,7 @@ def _tell_in_vain(recipes: Sequence[Recipe], job: Mapping[str, Any], seed: objec
             logger.warning("%s keeps its own %s", recipe.name, ", ".join(differing))
         swept = {"strength": (job["strength"], recipe.heeds_strength), "seed": (seed, recipe.heeds_seed)}
         for key, (values, heeds) in swept.items():
-            if isinstance(values, tuple) and not heeds:
+            if isinstance(values, tuple) and not heeds and key not in own:
                 logger.warning("%s: no %s changes its pictures: made once", recipe.name, key)
 
 
@@ -328,7 +329,7 @@ def _tell_alike(methods: Mapping[str, Method], model: Model, seed: int) -> None:
 
 
 def _resolve(variant: Variant, model: Model, job: Mapping[str, Any], seed: int) -> Method:
-    """`variant` on `model`, its recipe's own settings over those of the job, of a sweep over `seed`.
+    """`variant` on `model`, its recipe's own settings over those of the job; `seed` is the job's first.
 
     Raises:
         UsageError: a block that the U-Net lacks, a window that covers no step, or an inversion that

@@ -33,7 +33,8 @@ def draw(frontier: Frontier) -> Figure:
     for plane in frontier.planes:
         _draw(panels[kept.index(plane.kept)][styles.index(plane.style)], plane, frontier)
     handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    # a panel is as wide as two names of recipes
+    figure.legend(handles, labels, loc="outside lower center", ncols=2 * len(styles), frameon=False)
     return figure
 
 
