@@ -192,7 +192,8 @@ class Translator:
     def brief(self) -> "Translator":
         """The same in the fewest steps that its recipes' windows allow: it takes the same memory.
 
-        Of a sweep, each recipe once. But for the latents of full inversions, which are few beside what a U-Net computes with.
+        But for the latents of full inversions, which are few beside what a U-Net computes with. Of a
+        sweep each recipe is there once.
         """
         brief = copy(self)
         brief.clock = Clock(self.model.device)
