@@ -394,7 +394,7 @@ def _joined(errors: Sequence[ErrorDetails], settings: Any) -> Iterator[ErrorDeta
 
 def _place(location: tuple[int | str, ...], settings: Any) -> tuple[int | str, ...]:
     """Where in `settings` an error is: below one value there are but the kinds that it may be of."""
-    value = settings
+    value, location = settings, tuple(part for part in location if part not in (ONE, SEVERAL))
     for depth, part in enumerate(location):
         if not isinstance(value, dict | list | tuple):
             return location[:depth]
@@ -408,7 +408,7 @@ def _place(location: tuple[int | str, ...], settings: Any) -> tuple[int | str, .
 def _explain(
     error: ErrorDetails, file: Path | None, tree: Node | None, overrides: Mapping[str, Any]
 ) -> str:
-    location = tuple(part for part in error["loc"] if part not in (ONE, SEVERAL))
+    location = error["loc"]
     key = ".".join(map(str, location))
     overridden = any(key == name or key.startswith(f"{name}.") for name in overrides)
     line, node = _find(None if overridden else tree, location)
