@@ -119,7 +119,8 @@ Strength = Annotated[
         key="strength",
         parser=swept,
         metavar="NUMBER[,...]",
-        help="How far to go from the source: over 0, which would keep it, to 1. Several sweep.",
+        help="How far to go from the source: over 0, which would keep it, to 1. `translate` takes "
+        "several, a sweep: 0.5,0.8.",
     ),
 ]
 Steps = Annotated[
@@ -139,7 +140,7 @@ Seed = Annotated[
         key="seed",
         parser=swept,
         metavar="NUMBER[,...]",
-        help="Random seed. Several sweep.",
+        help="Random seed. `translate` takes several, a sweep: 0,1,2.",
     ),
 ]
 Model = Annotated[
