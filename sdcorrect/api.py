@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from sdcorrect import models
 from sdcorrect.batch.attempts import Attempts, Result
 from sdcorrect.batch.size import find_batch_size
-from sdcorrect.config import Job, load_job
+from sdcorrect.config import Job, load_job, placeholders
 from sdcorrect.core.schedule import ddim_scheduler
 from sdcorrect.errors import SdcorrectError, UsageError
 from sdcorrect.inputs.beside import Beside
@@ -37,6 +37,9 @@ Method = str | Mapping[str, Any]
 PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
 #: Settings of a job that are no matter of a call.
 NOT_ASKED = {*ModelSettings.model_fields, "input", "output", "limit", "prompt", "method", "variants"}
+
+#: Settings in which the command line fills in what stands in braces.
+TEMPLATES = ("prompt", "negative_prompt", "source_prompt", "mask_words")
 
 #: What a job has to say, and nothing is read from or written to here.
 NO_FOLDERS = {"input.path": ".", "output.path": "."}
@@ -206,9 +209,16 @@ def _job(
         place = "sdcorrect.load" if key in ModelSettings.model_fields else "the command line"
         raise UsageError(f"{key}: is no setting of translate, but one of {place}")
     told = {k: v.tolist() if isinstance(v, np.ndarray | np.generic) else v for k, v in settings.items()}
-    return load_job(
+    job = load_job(
         None, {**NO_FOLDERS, "prompt": prompt, "method": method, "variants": list(variants), **told}
     )
+    texts = {key: text for key in TEMPLATES if (text := getattr(job, key))}
+    for key, text in texts.items():
+        for name in sorted(placeholders(text)):
+            raise UsageError(
+                f"{key}: {{{name}}} is filled in by the command line alone; give the words themselves"
+            )
+    return job.model_copy(update={key: text.format() for key, text in texts.items()})
 
 
 def _read(place: int, source: Source, job: Job, sizing: Sizing) -> Picture:

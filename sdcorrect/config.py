@@ -53,7 +53,7 @@ from sdcorrect.sweep import ONE, SEVERAL, Swept, Variant, several, variants_of
 #: Settings that are paths: in a YAML file they are relative to that file.
 PATHS = (("input", "path"), ("input", "captions"), ("input", "classes"), ("output", "path"))
 #: What may stand in braces in a prompt.
-PLACEHOLDERS = ("caption", "class", "stem")
+PLACEHOLDERS = ("caption", "class", "stem", "parameters")
 #: PIE-Bench's mapping file, and the lists of Wild-TI2I and ImageNet-R-TI2I.
 BENCHMARK_SUFFIXES = {".json", ".yaml", ".yml"}
 LIST_SUFFIXES = {".txt", ".csv", ".jsonl", *BENCHMARK_SUFFIXES}
@@ -136,9 +136,9 @@ class Job(ModelSettings):
     output: Output
     """where they go; see the keys of `output`"""
     prompt: Template = Field("", validate_default=True)
-    """what the pictures are to become; {caption}, {class} and {stem} may stand in it"""
+    """what the pictures are to become; {caption}, {class}, {stem} and {parameters} may stand in it"""
     negative_prompt: Template = ""
-    """what the pictures are not to become"""
+    """what the pictures are not to become; the same may stand in it"""
     source_prompt: Template | None = None
     """what the pictures show, for recipes that need it, such as p2p"""
     equalizer: dict[str, Annotated[StrictFloat, Field(ge=0)]] = Field(default_factory=dict)

@@ -4,6 +4,7 @@ import codecs
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
 
 #: The longer marks first: that of UTF-32 begins as that of UTF-16 does.
@@ -16,6 +17,22 @@ MARKS = {
 }
 
 
+def open_file(file: Path) -> BufferedReader:
+    """A file, open for reading. A FIFO or a device is not waited for.
+
+    Raises:
+        OSError: it cannot be read, or is no file; `strerror` says so.
+    """
+    # O_NONBLOCK: the opening of a FIFO that nobody writes to would wait
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        what = "a folder" if stat.S_ISDIR(mode) else "a FIFO, a socket or a device"
+        raise OSError(errno.EINVAL, f"it is no file, but {what}")
+    return open(descriptor, "rb")
+
+
 def read_bytes(file: Path, most: int | None = None) -> bytes:
     """The content of a file. A FIFO or a device is not waited for.
 
@@ -25,15 +42,10 @@ def read_bytes(file: Path, most: int | None = None) -> bytes:
     Raises:
         OSError: it cannot be read, is no file or has more than `most` bytes; `strerror` says so.
     """
-    # O_NONBLOCK: the opening of a FIFO that nobody writes to would wait
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    with open(descriptor, "rb") as stream:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            what = "a folder" if stat.S_ISDIR(about.st_mode) else "a FIFO, a socket or a device"
-            raise OSError(errno.EINVAL, f"it is no file, but {what}")
-        if most is not None and about.st_size > most:
-            raise OSError(errno.EFBIG, f"it has {about.st_size:,} bytes, more than {most:,}")
+    with open_file(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if most is not None and size > most:
+            raise OSError(errno.EFBIG, f"it has {size:,} bytes, more than {most:,}")
         return stream.read()
 
 

@@ -111,6 +111,7 @@ def test_the_manual_and_its_notebook_run(tmp_path: Path, monkeypatch: pytest.Mon
         ({"limit": 3}, "limit: is no setting of translate, but one of the command line"),
         ({"strength": 2.0}, "strength: "),
         ({"method": "corect"}, "did you mean correct?"),
+        ({"negative_prompt": "{parameters}"}, "negative_prompt: {parameters} is filled in by the"),
     ],
 )
 def test_bad_settings_are_told_in_a_line(

@@ -142,7 +142,7 @@ class Recorder:
             method.negative_prompt_for(item.negative_prompt),
             {
                 "Steps": method.steps,
-                "Sampler": SAMPLERS[method.recipe.scheduler or self.job.scheduler],
+                "Sampler": SAMPLERS[method.scheduler],
                 "CFG scale": method.guidance_scale,
                 "Seed": self._seed(item, picture.sha256, variant),
                 "Size": f"{width}x{height}",

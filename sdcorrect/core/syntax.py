@@ -5,7 +5,7 @@ backslash before a bracket means the bracket. After BREAK the text encoder reads
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 EMPHASIS = 1.1
 _CLOSING = {")": ("(", EMPHASIS), "]": ("[", 1 / EMPHASIS)}
@@ -38,6 +38,18 @@ def check_networks(prompt: str) -> None:
             f"{match[0]} stands in the prompt; LoRAs are named in the job: "
             f"`loras: [{{path: {name}.safetensors, weight: {weight}}}]`"
         )
+
+
+def without_networks(prompt: str, used: Collection[str]) -> str:
+    """`prompt` without the web UIs' way to name those LoRAs that are `used` anyhow, as they take it out.
+
+    >>> without_networks("a cat <lora:ink:0.8>, <lora:oil:1>", {"ink"})
+    'a cat , <lora:oil:1>'
+    """
+    return _NETWORK.sub(
+        lambda tag: "" if tag["kind"].lower() != "hypernet" and tag["name"].strip() in used else tag[0],
+        prompt,
+    )
 
 
 def unread(prompt: str, *, weighted: bool) -> Iterator[tuple[str, str]]:

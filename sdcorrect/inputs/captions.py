@@ -1,19 +1,23 @@
-"""What stands in a prompt for {caption}, {class} and {stem}."""
+"""What stands in a prompt for {caption}, {class}, {stem} and {parameters}."""
 
 import csv
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from sdcorrect.config import Input, placeholders
+from sdcorrect.core.syntax import check_networks, without_networks
 from sdcorrect.errors import PictureError, UsageError, listed, one_line, printable
+from sdcorrect.inputs.parameters import prompts_in
 from sdcorrect.inputs.tables import csv_rows, read_json
 from sdcorrect.plainyaml import MOST_BYTES, NotPlain, read_yaml
 from sdcorrect.reading import decode, read_bytes
+from sdcorrect.settings import Lora
 
 MOST_CAPTION_BYTES = 1 << 16
 
@@ -21,11 +25,14 @@ MOST_CAPTION_BYTES = 1 << 16
 class PromptFiller:
     """Fills prompt templates for one picture after the other.
 
+    Args:
+        loras: those of the job, which the web UIs' text of a picture may name.
+
     Raises:
         UsageError: the captions or class names that the job points to cannot be read.
     """
 
-    def __init__(self, settings: Input) -> None:
+    def __init__(self, settings: Input, loras: Sequence[Lora] = ()) -> None:
         self._captions_file = settings.captions
         self._classes_file = settings.classes
         self._captions = read_coco(settings.captions) if settings.captions else Captions({})
@@ -34,15 +41,24 @@ class PromptFiller:
             "caption": self._caption,
             "class": self._class,
             "stem": lambda source, _: source.stem,
+            "parameters": lambda source, _: self._prompt_within(source),
         }
+        self._loras = {Path(lora.path).stem for lora in loras}
+        self._prompts_in = lru_cache(1)(prompts_in)  # asked for each of a picture's prompts
 
-    def fill(self, template: str, source: Path, key: str) -> str:
+    def fill(self, template: str, source: Path, key: str, *, negative: bool = False) -> str:
         """`template` for the picture `source`, which the job knows as `key`.
+
+        Args:
+            negative: whether it is that of a negative prompt, for which {parameters} is another.
 
         Raises:
             PictureError: what the template asks for is not there, or is no text.
         """
-        words = {name: self._finders[name](source, key) for name in placeholders(template)}
+        finders = dict(self._finders)
+        if negative:
+            finders["parameters"] = lambda source, _: self._negative_prompt_within(source)
+        words = {name: finders[name](source, key) for name in placeholders(template)}
         prompt = template.format(**words)
         if any("\ud800" <= character <= "\udfff" for character in prompt):
             raise PictureError(f"its prompt {printable(prompt)} holds bytes that are not UTF-8 text")
@@ -68,6 +84,24 @@ class PromptFiller:
             file = printable(self._classes_file)
             raise PictureError(f"its folder {printable(folder)} has no name for {{class}} in {file}")
         return name
+
+    def _prompt_within(self, source: Path) -> str:
+        prompt = self._of_known_loras(self._prompts_in(source).prompt)
+        if not prompt:
+            raise PictureError("the prompt needs {parameters}, and those within it have no prompt")
+        return prompt
+
+    def _negative_prompt_within(self, source: Path) -> str:
+        return self._of_known_loras(self._prompts_in(source).negative_prompt)
+
+    def _of_known_loras(self, prompt: str) -> str:
+        """`prompt` without the names of LoRAs that the job has; of others the words tell nobody."""
+        prompt = without_networks(prompt, self._loras).strip()
+        try:
+            check_networks(prompt)
+        except ValueError as error:
+            raise PictureError(f"of its {{parameters}}, {error}") from None
+        return prompt
 
 
 def _caption_beside(source: Path) -> str | None:

@@ -66,7 +66,7 @@ class Found:
         self._folder = folder
         self._rows = rows
         self._outputs = outputs
-        self._filler = PromptFiller(job.input)
+        self._filler = PromptFiller(job.input, job.loras)
         self.notices = notices
         self.keys = list(rows)[: job.limit]
 
@@ -94,7 +94,7 @@ class Found:
             problem = "the list gives it no mask_words, nor does the job"
         try:
             prompt = self._filler.fill(prompt, source, key)
-            negative_prompt = self._filler.fill(negative_prompt, source, key)
+            negative_prompt = self._filler.fill(negative_prompt, source, key, negative=True)
             source_prompt = source_prompt and self._filler.fill(source_prompt, source, key)
             mask_words = mask_words and self._filler.fill(mask_words, source, key)
         except PictureError as error:

@@ -1,7 +1,9 @@
 """What Pillow does not do with a PNG: long texts, colours told by numbers, samples of 16 bits."""
 
+import io
+import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import imagecodecs
 import numpy as np
@@ -37,7 +39,7 @@ def lean_png(data: bytes) -> bytes:
     before: list[bytes] = []
     rest: list[bytes] = []
     end, seen_pixels = SIGNATURE, False
-    for kind, start, end in _chunks(data):
+    for kind, start, end in _chunks(io.BytesIO(data)):
         seen_pixels = seen_pixels or kind == b"IDAT"
         if kind in TEXTS and not data.startswith(ORIENTING, start + 8):
             continue
@@ -46,14 +48,37 @@ def lean_png(data: bytes) -> bytes:
     return b"".join((data[:SIGNATURE], *before, *rest, data[end:]))
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def without_pixels(stream: BinaryIO, keyword: bytes) -> bytes:
+    """A PNG of the header, the EXIF and the texts of `keyword` alone, wherever in `stream` they stand.
+
+    Raises:
+        PictureError: they are larger, or it is in more pieces, than any program makes.
+    """
+    kept: list[bytes] = []
+    for kind, start, end in _chunks(stream):
+        wanted = kind in (b"IHDR", b"eXIf", b"IEND")
+        if kind in TEXTS:
+            stream.seek(start + 8)
+            begins = stream.read(max(map(len, (keyword, *ORIENTING))) + 1)
+            wanted = begins.startswith((keyword + b"\0", *ORIENTING))
+        if wanted and end - start > METADATA_BYTES:
+            raise PictureError(f"has metadata of more than {METADATA_BYTES:,} bytes")
+        if wanted:
+            stream.seek(start)
+            kept.append(stream.read(end - start))
+    stream.seek(0)
+    return b"".join((stream.read(SIGNATURE), *kept))
+
+
+def _chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """The kind of each chunk that is whole, where it starts and where it ends."""
-    start = SIGNATURE
+    size, start = stream.seek(0, os.SEEK_END), SIGNATURE
     for _ in range(MOST_CHUNKS):
-        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
-        if end > len(data):
+        stream.seek(start)
+        length, kind = stream.read(4), stream.read(4)
+        end = start + 12 + int.from_bytes(length, "big")
+        if end > size:
             return
-        kind = data[start + 4 : start + 8]
         yield kind, start, end
         if kind == b"IEND":
             return
@@ -103,7 +128,7 @@ def profile_of_png(
 
 
 def _cicp(data: bytes) -> tuple[int, int] | None:
-    for kind, start, _ in _chunks(data):
+    for kind, start, _ in _chunks(io.BytesIO(data)):
         if kind == b"IDAT":
             break
         if kind == b"cICP":

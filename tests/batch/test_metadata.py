@@ -1,7 +1,10 @@
 import io
+from collections.abc import Callable
+from pathlib import Path
 
 import piexif
 import pytest
+from click.testing import Result
 from piexif.helper import UserComment
 from PIL import Image
 
@@ -38,3 +41,13 @@ def test_a_jpeg_or_webp_has_them_in_the_exif_user_comment(icon: Image.Image, suf
 def test_a_text_too_long_for_the_format_is_told(icon: Image.Image) -> None:
     with pytest.raises(PictureError, match=r"cannot be written as jpg: .*; choose output.format: png"):
         encode(icon, "jpg", "word " * 7000, 6)
+
+
+def test_settings_are_those_of_the_recipe(
+    translate: Callable[..., Result], pictures: Path, tmp_path: Path
+) -> None:
+    own = "{name: own, scheduler: unipc, steps: 3, guidance_scale: 2}"
+    result = translate(pictures / "bicycle.png", "-o", tmp_path, "--set", f"method={own}")
+    assert result.exit_code == 0, result.stderr
+    text = Image.open(tmp_path / "own" / "bicycle.png").info["parameters"]
+    assert "Steps: 3, Sampler: UniPC, CFG scale: 2" in text
