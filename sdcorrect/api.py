@@ -23,7 +23,7 @@ from sdcorrect.errors import SdcorrectError, UsageError
 from sdcorrect.inputs.beside import Beside
 from sdcorrect.inputs.decode import decode
 from sdcorrect.inputs.items import Item, seed_of
-from sdcorrect.inputs.pictures import Picture, Sizing, read_picture, sized
+from sdcorrect.inputs.pictures import Picture, Sizing, on_background, read_picture, sized
 from sdcorrect.settings import ModelSettings
 from sdcorrect.translate import Translator
 
@@ -129,7 +129,8 @@ class StableDiffusion:
         A file's picture is the same as the command line's, byte for byte.
 
         Args:
-            pictures: files, Pillow images or arrays; what is transparent is laid on white.
+            pictures: files, Pillow images or arrays; what is transparent is laid on white,
+                unless `background` is transparent.
             method: a recipe's name, or a recipe as a job has it.
             variants: several recipes instead, which share encoding and inversion.
             progress: whether to show a bar of U-Net evaluations.
@@ -163,7 +164,7 @@ class StableDiffusion:
                 for part in attempts(alike, names):
                     for picture, name, result in part:
                         seed = translator.methods[name].seed
-                        made[picture.item.key, name] = _translated(picture, name, result, seed)
+                        made[picture.item.key, name] = _translated(picture, name, result, seed, job)
                     shown.refresh()
         return {name: [made[picture.item.key, name] for picture in read] for name in names}
 
@@ -262,11 +263,12 @@ def _of_one_size(pictures: Iterator[Picture]) -> list[list[Picture]]:
     return list(alike.values())
 
 
-def _translated(picture: Picture, name: str, result: Result, job_seed: int) -> Translated:
+def _translated(picture: Picture, name: str, result: Result, job_seed: int, job: Job) -> Translated:
     if result.image is None or result.problem:
         raise SdcorrectError(f"{picture.item.key} ({name}): {result.problem}")
     seed = seed_of(picture.item, picture.sha256, job_seed)
-    return Translated(result.image, seed, result.evaluations or 0, result.seconds)
+    image = on_background(result.image, picture, job.background)
+    return Translated(image, seed, result.evaluations or 0, result.seconds)
 
 
 @contextmanager

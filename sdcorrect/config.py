@@ -89,6 +89,10 @@ def _one_text(words: Any) -> Any:
     return " ".join(words) if is_list else words
 
 
+#: What a picture can have of its source's file.
+Keep = Literal["exif", "profile"]
+#: The formats that carry transparency.
+WITH_ALPHA = ("png", "webp")
 Template = Annotated[str, AfterValidator(_check_template)]
 FilePath = Annotated[Path, FilledIn]
 
@@ -126,6 +130,8 @@ class Output(Settings):
     """of the same pixels: zlib's level, 0 to 9, or fast: half of the time of 6, and hardly larger"""
     embed_metadata: StrictBool = True
     """write the web UIs' `parameters` into each picture"""
+    keep: tuple[Keep, ...] = ()
+    """what each output takes from its source: exif, and profile, to which its colours are converted"""
 
 
 class Job(ModelSettings):
@@ -173,6 +179,10 @@ class Job(ModelSettings):
     """the longer side, px; by default what the model was trained on"""
     resize: Literal["fit", "crop", "none"] = "fit"
     """fit: the whole picture, its longer side `size`; crop: its middle; none: at its own size"""
+    background: Literal["white", "transparent"] = "white"
+    """behind transparent sources: white, or their own alpha channel in the output too"""
+    match_colors: Literal["source"] | None = None
+    """source: give each picture the colours of its source, by matching the histogram of each channel"""
     batch_size: Literal["auto"] | Annotated[StrictInt, Field(ge=1)] = 1
     """pictures that go through the U-Net at a time; auto: as many as memory takes, found once a job"""
     limit: Annotated[StrictInt, Field(ge=1)] | None = None
@@ -216,6 +226,11 @@ class Job(ModelSettings):
             if recipe.words == "reweight" and not self.equalizer:
                 raise ValueError(f"recipe {recipe.name} needs equalizer, such as {{snowy: 2}}")
         self._check_mask(listed)
+        if self.background == "transparent" and self.output.format not in WITH_ALPHA:
+            raise ValueError(
+                f"background: transparent takes a format that carries it, and {self.output.format} does "
+                f"not; set output.format: {' or '.join(WITH_ALPHA)}"
+            )
         if self.equalizer and not any(recipe.words for recipe in self.recipes):
             raise ValueError(
                 "equalizer: weighs the words of cross-attention, which no recipe of this job puts back; "

@@ -24,6 +24,7 @@ from sdcorrect.core.text import Text
 from sdcorrect.core.trajectory import SpilledTrajectory
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.masking import Masking, PictureMasks, masks_of_words, tokens_of_words
+from sdcorrect.matching import check_matching, matched
 from sdcorrect.models import Model
 from sdcorrect.models.clock import Clock, Span
 from sdcorrect.recipes import Posterior, Recipe
@@ -128,7 +129,8 @@ class Translator:
 
     A setting that a recipe holds itself is the recipe's, not the job's; where they differ, a warning
     says so. Several strengths or seeds are a sweep: `methods` are by the names of `sdcorrect.sweep`.
-    `spill` is a folder for the latents of full inversions, which otherwise stay in memory.
+    `match_colors` gives each picture its source's colours. `spill` is a folder for the latents of full
+    inversions, which otherwise stay in memory.
 
     Raises:
         UsageError: a recipe names blocks that the model's U-Net lacks, or windows that cover no step.
@@ -147,9 +149,13 @@ class Translator:
         steps_offset: int = 1,
         equalizer: Mapping[str, float] | None = None,
         masking: Masking = Masking(),  # noqa: B008 - frozen
+        match_colors: bool = False,
         spill: Path | None = None,
     ) -> None:
+        if match_colors:
+            check_matching()
         self.model = model
+        self.match_colors = match_colors
         self.spill = spill
         self.equalizer = equalizer or {}
         self.masking = masking
@@ -186,6 +192,7 @@ class Translator:
             steps_offset=job.steps_offset,
             equalizer=job.equalizer,
             masking=Masking(job.mask_threshold, job.mask_feather, job.invert_mask, job.mask == WORDS),
+            match_colors=job.match_colors is not None,
             spill=job.spill,
         )
 
@@ -483,7 +490,7 @@ class _Batch:
             latents = self._denoise(method, source, cond, uncond, alignment)
         rows = found.rows + self._mask.rows + model.evaluations - before
         with span("decode") as decoding:
-            made = model.decode(latents)
+            made = self._matched(model.decode(latents))
             pictures = self._mask.applied(made, [r.image for r in self._requests])
         own = (self._finding_mask, reading, found.inverting, denoising, decoding)
         return Translation(
@@ -493,6 +500,14 @@ class _Batch:
             sum(part.seconds for part in own),
             self._mask.shares(len(pictures)),
         )
+
+    def _matched(self, made: list[Image.Image | None]) -> list[Image.Image | None]:
+        """`made` in the colours of the sources, where that is asked for: before masks, outside of which
+        nothing is to change."""
+        if not self._translator.match_colors:
+            return made
+        pairs = zip(made, self._requests, strict=True)
+        return [picture and matched(picture, request.image) for picture, request in pairs]
 
     def _uncond(self, method: Method) -> Text:
         if method.recipe.unconditional == "source":

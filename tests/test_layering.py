@@ -15,7 +15,7 @@ LAYERS = [
     {"recipes", "settings"},
     {"sweep"},
     {"config", "models", "origins"},
-    {"masking"},
+    {"masking", "matching"},
     {"inputs", "reference", "translate"},
     {"output", "costs", "doctor", "tasks"},
     {"batch", "dissect", "report"},

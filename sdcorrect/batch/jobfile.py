@@ -42,7 +42,16 @@ DECISIVE = {
 SWEPT = "swept"
 
 #: The same, of settings that came later: folders of versions that knew nothing of them go on.
-LATER = {"steps_offset", "mask", "mask_words", "mask_threshold", "mask_feather", "invert_mask"}
+LATER = {
+    "steps_offset",
+    "mask",
+    "mask_words",
+    "mask_threshold",
+    "mask_feather",
+    "invert_mask",
+    "background",
+    "match_colors",
+}
 
 
 def fingerprint_of(job: Job, model: Model, size: int) -> Fingerprint:
@@ -53,7 +62,7 @@ def fingerprint_of(job: Job, model: Model, size: int) -> Fingerprint:
             **model.decisive,
             "dtype": str(model.dtype).removeprefix("torch."),
             "size": size,
-            **job.output.model_dump(exclude={"path", "png_compression"}),
+            **job.output.model_dump(exclude={"path", "png_compression", "keep"}),
             **job.model_dump(include=DECISIVE),
             **{key: SWEPT for key in ("strength", "seed") if isinstance(getattr(job, key), tuple)},
             **_later(job),
@@ -76,6 +85,8 @@ def _later(job: Job) -> dict[str, Any]:
     later = job.model_dump(include=LATER, exclude_defaults=True)
     if job.mask not in (None, ALPHA, WORDS):
         later["mask"] = str(Path(later["mask"]).resolve())
+    if job.output.keep:
+        later["keep"] = sorted(set(job.output.keep))
     return later
 
 

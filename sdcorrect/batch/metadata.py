@@ -4,10 +4,14 @@ import io
 import json
 from typing import Any, Literal
 
-from PIL import ExifTags, Image
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from sdcorrect.config import Job
 from sdcorrect.errors import PictureError, one_line
+from sdcorrect.inputs.exif import with_comment
+from sdcorrect.inputs.pictures import Picture, on_background
+from sdcorrect.inputs.samples import in_profile
 
 #: Once PNG's filters have left little but noise, runs are nearly all that zlib finds (Z_RLE).
 FAST = {"compress_level": 1, "compress_type": 3}
@@ -28,11 +32,33 @@ def _quoted(value: object) -> str:
     return json.dumps(text, ensure_ascii=False) if any(c in text for c in ',:\n"') else text
 
 
+def as_file(image: Image.Image, picture: Picture, job: Job, text: str | None) -> bytes:
+    """The file of `image`, which was made of `picture`: with what of it the job keeps, and `text`.
+
+    Raises:
+        PictureError: its format cannot hold it.
+    """
+    if picture.profile:
+        image = in_profile(image, picture.profile)
+    image = on_background(image, picture, job.background)
+    kept = picture.exif, picture.profile
+    return encode(image, job.output.format, text, job.output.png_compression, *kept)
+
+
 def encode(
-    image: Image.Image, suffix: str, text: str | None, png_compression: int | Literal["fast"]
+    image: Image.Image,
+    suffix: str,
+    text: str | None,
+    png_compression: int | Literal["fast"],
+    exif: bytes | None = None,
+    profile: bytes | None = None,
 ) -> bytes:
     """`image` in the format of `suffix`, with `text` inside: in a PNG as the text `parameters`, in a
     JPEG or WebP as EXIF UserComment.
+
+    Args:
+        exif: of its source, whose UserComment `text` replaces.
+        profile: ICC, of the colours of `image`; without one they are sRGB's.
 
     Raises:
         PictureError: the format cannot hold it: the text or a side is too long.
@@ -42,21 +68,17 @@ def encode(
     if text is not None and suffix == "png":
         more["pnginfo"] = PngInfo()
         more["pnginfo"].add_text("parameters", text)
+        exif = exif and with_comment(exif, None)  # which web UIs would read instead
     elif text is not None:
-        more["exif"] = _user_comment(text)
+        # EXIF 2.3, 4.6.5: eight bytes name the encoding; these UIs read big-endian UTF-16 under this one
+        exif = with_comment(exif, b"UNICODE\0" + text.encode("utf-16-be"))
+    more |= {key: value for key, value in (("exif", exif), ("icc_profile", profile)) if value}
     stream = io.BytesIO()
     try:
         image.save(stream, PIL_FORMATS[suffix], **more)
     except (OSError, ValueError) as error:
         advice = "choose output.format: png, or a shorter prompt, or --no-embed-metadata"
+        if exif and text is None:
+            advice = "leave exif out of output.keep"
         raise PictureError(f"cannot be written as {suffix}: {one_line(error)}; {advice}") from None
     return stream.getvalue()
-
-
-def _user_comment(text: str) -> bytes:
-    exif = Image.Exif()
-    # EXIF 2.3, 4.6.5: eight bytes name the encoding; these UIs read big-endian UTF-16 under this one
-    comment = b"UNICODE\0" + text.encode("utf-16-be")
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
-    # Pillow gives the tag, 0x9286, the type of bytes (1); it is undefined (7), and read as that alone
-    return exif.tobytes().replace(b"\x92\x86\x00\x01", b"\x92\x86\x00\x07", 1)

@@ -10,7 +10,7 @@ from typing import Any
 
 from sdcorrect import __version__
 from sdcorrect.batch.attempts import Result
-from sdcorrect.batch.metadata import encode, parameters
+from sdcorrect.batch.metadata import as_file, parameters
 from sdcorrect.config import Job
 from sdcorrect.errors import FilteredOut, PictureError, SdcorrectError, printable
 from sdcorrect.inputs.items import Item, seed_of
@@ -84,9 +84,8 @@ class Recorder:
         """
         if result.image is None or result.problem:
             return None
-        output = self.job.output
-        text = self._parameters(picture, variant) if output.embed_metadata else None
-        return encode(result.image, output.format, text, output.png_compression)
+        text = self._parameters(picture, variant) if self.job.output.embed_metadata else None
+        return as_file(result.image, picture, self.job, text)
 
     def save(
         self, picture: Picture, variant: str, result: Result, encoded: Callable[[], bytes | None]
@@ -108,7 +107,8 @@ class Recorder:
             if content is None:
                 return self._append(Failed(error=str(result.problem), **asked), item)
             output = OutputFile(path=(Path(variant) / item.output).as_posix())
-            record = Done(output=output, edited=result.edited, **asked)
+            matched = self.job.match_colors
+            record = Done(output=output, edited=result.edited, matched_colors=matched, **asked)
             self._write(record, content)
         except PictureError as error:
             return self._append(Failed(error=str(error), **asked), item)

@@ -216,7 +216,8 @@ class ShardRun:
         if len(settled) == len(self.tally):
             return _Prepared(item, settled)
         try:
-            picture = self.beside.add_to(read_picture(item, self.sizing, self.job.input))
+            read = read_picture(item, self.sizing, self.job.input, self.job.output.keep)
+            picture = self.beside.add_to(read)
             return _Prepared(item, settled, picture)
         except PictureError as error:
             return _Prepared(item, settled, error=error)

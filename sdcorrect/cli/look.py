@@ -18,9 +18,12 @@ def look(job: Job) -> "Found":
     from sdcorrect.inputs.hints import check_hints
     from sdcorrect.inputs.items import find
     from sdcorrect.inputs.masks import check_mask
+    from sdcorrect.matching import check_matching
 
     check_hints(job.controlnets)
     check_mask(job.mask)
+    if job.match_colors:
+        check_matching()
     return find(job)
 
 

@@ -2,20 +2,21 @@
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
-from sdcorrect.config import Input
+from sdcorrect.config import Input, Keep
 from sdcorrect.errors import FilteredOut, PictureError, one_line
+from sdcorrect.inputs.exif import of_the_result
 from sdcorrect.inputs.formats import FIRST_BYTES, format_of
 from sdcorrect.inputs.jpeg import checked_jpeg
 from sdcorrect.inputs.jpeg2000 import decode_deep_jpeg2000, outline_of
 from sdcorrect.inputs.png import decode_deep, lean_png, profile_of_png
-from sdcorrect.inputs.samples import Decoded, Samples, on_white, to_eight_bits
+from sdcorrect.inputs.samples import Decoded, Samples, on_white, to_eight_bits, unfit_for_results
 from sdcorrect.inputs.tiff import decode_tiff, is_read_by_pillow
 
 PNG_DEPTH = 24  #: where a PNG tells the bits of a sample
@@ -44,13 +45,19 @@ class Shown(NamedTuple):
     notices: list[str]
     whole: tuple[int, int]  #: width and height, px: the image's own, unless it was decoded smaller
     alpha: Image.Image | None = None  #: L, white where the picture is opaque; None where it has none
+    #: what is asked for and there: EXIF for what is made of the picture, and its ICC profile, of RGB
+    exif: bytes | None = None
+    profile: bytes | None = None
 
 
-def decode(data: bytes, limits: Input, least: Least | None = None) -> Shown:
+def decode(data: bytes, limits: Input, least: Least | None = None, keep: Collection[Keep] = ()) -> Shown:
     """The picture in `data`; of several, the first.
 
     A JPEG may be decoded smaller, by a half, quarter or eighth and from its low frequencies alone
     (libjpeg's scaled inverse DCT), where that is not below `least`.
+
+    Args:
+        keep: what of the file is asked for beside the picture.
 
     Raises:
         FilteredOut: it is smaller or more elongated than `limits` let in.
@@ -62,12 +69,17 @@ def decode(data: bytes, limits: Input, least: Least | None = None) -> Shown:
         image, reason = on_white(decoded)
         if reason:
             notices.append(f"{reason}: ignored")
+        profile = decoded.profile if "profile" in keep and not reason else None
+        if profile and (unfit := unfit_for_results(profile)):
+            notices.append(f"{unfit}: written in sRGB")
+            profile = None
         width, height = decoded.whole or image.size
         turn, alpha = UPRIGHT.get(decoded.orientation), decoded.alpha
         if turn is not None:
             image, alpha = image.transpose(turn), alpha and alpha.transpose(turn)
         whole = (height, width) if turn in QUARTERS else (width, height)
-        return Shown(image, notices, whole, alpha)
+        exif = _kept_exif(data, notices.append) if "exif" in keep else None
+        return Shown(image, notices, whole, alpha, exif, profile)
     except PictureError:
         raise
     except Image.DecompressionBombError:
@@ -181,6 +193,25 @@ def _parted(image: Image.Image) -> tuple[Image.Image | Samples, Image.Image | No
         image = image.convert("LA" if grey else "RGBA")
         return image.convert("L" if grey else "RGB"), image.getchannel("A")
     return image if image.mode in {"L", "CMYK"} else image.convert("RGB"), None
+
+
+def _kept_exif(data: bytes, notice: Callable[[str], None]) -> bytes | None:
+    """The EXIF for what is made of the picture; None where there is none."""
+    format = format_of(data[:FIRST_BYTES])
+    try:
+        if format == "TIFF":
+            of_tiff = Image.Exif()  # whose tags are its EXIF
+            of_tiff.load(data)
+            return of_the_result(of_tiff)
+        with _open(lean_png(data) if format == "PNG" else data, format) as image:
+            exif = Image.Image.getexif(image)
+            if image.info.get("exif") and not exif:  # of JPEGs Pillow is content with nothing
+                raise ValueError
+            return of_the_result(exif)
+    # damaged EXIF raises whatever the reading of nonsense leads to
+    except Exception:
+        notice("its EXIF is damaged: not kept")
+        return None
 
 
 def _orientation(image: Image.Image, notice: Callable[[str], None]) -> int:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Literal
 
 from PIL import Image, ImageOps
 
-from sdcorrect.config import Input
+from sdcorrect.config import Input, Keep
 from sdcorrect.errors import PictureError, printable
 from sdcorrect.inputs.decode import Least, Shown, decode
 from sdcorrect.inputs.items import Item
@@ -38,6 +39,9 @@ class Picture:
     mask: Image.Image | None = None  #: L, of the same size, 255 where it is to be edited, else 0
     #: of the files of its mask and its ready-made hints, SHA-256
     companions: tuple[str, ...] = ()
+    #: what its outputs are to have of its file: EXIF, and the ICC profile of their colours
+    exif: bytes | None = None
+    profile: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -155,10 +159,13 @@ def fitted_alike(
     return fitted(image, resize, size)
 
 
-def read_picture(item: Item, sizing: Sizing, limits: Input) -> Picture:
+def read_picture(item: Item, sizing: Sizing, limits: Input, keep: Collection[Keep] = ()) -> Picture:
     """Read, decode and size one picture; of a file with several, the first.
 
     Orientation, colour profile and transparency are resolved: upright, sRGB, on white.
+
+    Args:
+        keep: what of its file its outputs are to have.
 
     Raises:
         FilteredOut: it is smaller or more elongated than `limits` let in.
@@ -167,7 +174,7 @@ def read_picture(item: Item, sizing: Sizing, limits: Input) -> Picture:
     """
     if item.problem:
         raise PictureError(item.problem, sha256_of(item.source, limits))
-    return sized(item, *read_shown(item.source, limits, sizing.least), sizing)
+    return sized(item, *read_shown(item.source, limits, sizing.least, keep), sizing)
 
 
 def sized(item: Item, shown: Shown, sha256: str, sizing: Sizing) -> Picture:
@@ -178,10 +185,22 @@ def sized(item: Item, shown: Shown, sha256: str, sizing: Sizing) -> Picture:
     """
     try:
         alpha = None if shown.alpha is None else sizing.apply(shown.alpha, shown.whole)
-        return Picture(item, sha256, sizing.apply(shown.image, shown.whole), shown.whole, alpha)
+        image = sizing.apply(shown.image, shown.whole)
+        return Picture(item, sha256, image, shown.whole, alpha, exif=shown.exif, profile=shown.profile)
     except PictureError as error:
         error.sha256 = sha256
         raise
+
+
+def on_background(
+    image: Image.Image, picture: Picture, background: Literal["white", "transparent"]
+) -> Image.Image:
+    """What was made of `picture`: as transparent as its source, or as it is, which lay on white."""
+    if background == "white" or picture.alpha is None:
+        return image
+    laid = image.copy()
+    laid.putalpha(picture.alpha)
+    return laid
 
 
 def read_image(file: Path, limits: Input) -> tuple[Image.Image, str]:
@@ -194,7 +213,9 @@ def read_image(file: Path, limits: Input) -> tuple[Image.Image, str]:
     return shown.image, sha256
 
 
-def read_shown(file: Path, limits: Input, least: Least | None = None) -> tuple[Shown, str]:
+def read_shown(
+    file: Path, limits: Input, least: Least | None = None, keep: Collection[Keep] = ()
+) -> tuple[Shown, str]:
     """The picture of a file, upright and in sRGB, with its alpha, and the file's SHA-256.
 
     Where `least` lets it, it is decoded smaller (`sdcorrect.inputs.decode.decode`).
@@ -207,7 +228,7 @@ def read_shown(file: Path, limits: Input, least: Least | None = None) -> tuple[S
     data = read_encoded(file, limits)
     sha256 = hashlib.sha256(data).hexdigest()
     try:
-        shown = decode(data, limits, least)
+        shown = decode(data, limits, least, keep)
     except PictureError as error:
         error.sha256 = sha256
         raise

@@ -17,7 +17,7 @@ SPACES = {"L": b"GRAY", "RGB": b"RGB ", "CMYK": b"CMYK"}
 TRANSFORMED = {"L": "gray", "RGB": "rgb", "CMYK": "cmyk"}
 PROFILE_HEADER = 128  #: bytes
 PROFILE_TAGS = 2048  #: bytes, within which a profile lists what it holds
-TABLE = b"A2B"
+TABLES = (b"A2B", b"B2A")
 #: littlecms's cmsFLAGS_NOOPTIMIZE: of what else it computes in advance, darks are 10 levels off.
 EXACT = 0x100
 
@@ -60,6 +60,24 @@ def on_white(decoded: Decoded) -> tuple[Image.Image, str | None]:
     return opaque, reason
 
 
+def unfit_for_results(profile: bytes) -> str | None:
+    """Why no result, which is in RGB, can be in the colours of a source's profile."""
+    space = profile[16:20].decode("latin-1").strip()
+    if space != "RGB":
+        return f"its colour profile is for {space} pictures, and what is made of it is RGB"
+    try:
+        in_profile(Image.new("RGB", (1, 1)), profile)
+    except imagecodecs.CmsError:
+        return "its colour profile leads to other colours, and from none back"
+    return None
+
+
+def in_profile(picture: Image.Image, profile: bytes) -> Image.Image:
+    """An sRGB picture in the colours of an RGB profile, in which it looks the same."""
+    srgb = imagecodecs.cms_profile("srgb")
+    return Image.fromarray(_converted(np.asarray(picture), "RGB", srgb, profile))
+
+
 def _misfit(profile: bytes, mode: str) -> str | None:
     if len(profile) < PROFILE_HEADER or profile[36:40] != b"acsp":
         return "its colour profile is damaged"
@@ -79,13 +97,18 @@ def _transformed(colours: Image.Image | Samples, mode: str, profile: bytes) -> I
 
 
 def _to_srgb(samples: Samples, mode: str, profile: bytes) -> NDArray[np.uint8]:
-    # of 8 bits and a profile without tables, littlecms has a way that is fast and exact
-    is_fast = samples.dtype == np.uint8 and mode == "RGB" and TABLE not in profile[:PROFILE_TAGS]
+    return _converted(samples, mode, profile, imagecodecs.cms_profile("srgb"))
+
+
+def _converted(samples: Samples, mode: str, profile: bytes, to: bytes) -> NDArray[np.uint8]:
+    # of 8 bits and profiles without tables, littlecms has a way that is fast and exact
+    has_tables = any(table in of[:PROFILE_TAGS] for table in TABLES for of in (profile, to))
+    is_fast = samples.dtype == np.uint8 and mode == "RGB" and not has_tables
     return np.asarray(
         imagecodecs.cms_transform(
             samples,
             profile,
-            imagecodecs.cms_profile("srgb"),
+            to,
             colorspace=TRANSFORMED[mode],
             outcolorspace="rgb",
             outdtype="uint8",

@@ -123,6 +123,9 @@ class Done(_Record):
     edited: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None, description="share of the picture within the mask; null without one"
     )
+    matched_colors: Literal["source"] | None = Field(
+        None, description="whose colours it was given; null for its own"
+    )
     unet_evaluations: PictureCount
     seconds: Seconds = Field(
         description="this variant's own, the inversion included, the encoding not: its share of a batch"

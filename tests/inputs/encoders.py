@@ -100,17 +100,21 @@ def ppm(samples: Samples, most: int, magic: int) -> bytes:
     return head.encode() + packed(samples, 1 if magic == 4 else 8 if most < 256 else 16)
 
 
-def lut_profile() -> bytes:
-    """An ICC profile of a printer: CMYK to Lab by a table of two points a channel (ICC.1, 10.10)."""
-    points = np.stack(np.meshgrid(*[(0, 1)] * 4, indexing="ij"), -1).reshape(-1, 4)
-    light = (1 - points[:, :3].mean(1)) * (1 - points[:, 3])
+def lut_profile(space: str = "CMYK") -> bytes:
+    """An ICC profile of a printer or, of RGB, a scanner: to Lab by a table, and no way back.
+
+    The table has two points a channel (ICC.1, 10.10).
+    """
+    channels = len(space)
+    points = np.stack(np.meshgrid(*[(0, 1)] * channels, indexing="ij"), -1).reshape(-1, channels)
+    light = (1 - points[:, :3].mean(1)) * (1 - points[:, 3]) if channels == 4 else points.mean(1)
     lab = np.stack(
         [255 * light, 128 + 40 * (points[:, 1] - points[:, 0]), 128 + 60 * (points[:, 2] - 0.5)]
     )
     ramp = bytes(range(256))
     identity = struct.pack(">9i", *(65536 * n for n in (1, 0, 0, 0, 1, 0, 0, 0, 1)))
-    table = b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + identity
-    table += ramp * 4 + np.round(lab.T).clip(0, 255).astype(np.uint8).tobytes() + ramp * 3
+    table = b"mft1\0\0\0\0" + bytes((channels, 3, 2, 0)) + identity
+    table += ramp * channels + np.round(lab.T).clip(0, 255).astype(np.uint8).tobytes() + ramp * 3
     white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
     tags = {b"A2B0": table, b"wtpt": white, b"cprt": b"text\0\0\0\0none\0", b"desc": TITLE}
     index, body, start = b"", b"", 132 + 12 * len(tags)
@@ -118,7 +122,9 @@ def lut_profile() -> bytes:
         content += bytes(-len(content) % 4)
         index += name + struct.pack(">II", start + len(body), len(content))
         body += content
-    head = struct.pack(">I4sI4s4s4s", start + len(body), b"lcms", 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    kind = b"prtr" if channels == 4 else b"scnr"
+    spaces = space.ljust(4).encode() + b"Lab "
+    head = struct.pack(">I4sI4s8s", start + len(body), b"lcms", 0x02400000, kind, spaces)
     head += bytes(12) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
     return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + index + body
 
