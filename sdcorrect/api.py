@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from sdcorrect.core.schedule import ddim_scheduler
 from sdcorrect.errors import SdcorrectError, UsageError
 from sdcorrect.inputs.beside import Beside
 from sdcorrect.inputs.decode import decode
+from sdcorrect.inputs.icons import doubt_of
 from sdcorrect.inputs.items import Item, seed_of
 from sdcorrect.inputs.pictures import Picture, Sizing, on_background, read_picture, sized
 from sdcorrect.settings import ModelSettings
@@ -46,6 +48,9 @@ NO_FOLDERS = {"input.path": ".", "output.path": "."}
 
 #: What a pipeline has to have.
 PARTS = {"unet", "vae", "text_encoder", "tokenizer", "scheduler"}
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,8 @@ class StableDiffusion:
         translator.check_prompts(job.prompt, job.source_prompt, job.mask_words)
         sizing = Sizing(job.resize, job.size or self.model.native_size, self.model.multiple)
         beside, read = Beside(job, sizing), [_read(i, one, job, sizing) for i, one in enumerate(sources)]
+        if doubt := doubt_of(self.model, read):
+            logger.warning(doubt)
         names = tuple(translator.methods)
         made: dict[tuple[str, str], Translated] = {}
         with _bar(translator, names, len(sources), progress) as shown:

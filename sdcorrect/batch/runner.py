@@ -1,5 +1,6 @@
 """The loop: read ahead, batch by size, translate, save and record behind, survive."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -15,6 +16,7 @@ from sdcorrect.batch.workload import Workload
 from sdcorrect.config import Job
 from sdcorrect.errors import PictureError, SdcorrectError, printable
 from sdcorrect.inputs.beside import Beside
+from sdcorrect.inputs.icons import doubt_of
 from sdcorrect.inputs.items import Found, Item, find
 from sdcorrect.inputs.pictures import Picture, Sizing, read_picture, sha256_of
 from sdcorrect.models import Model
@@ -27,6 +29,8 @@ from sdcorrect.translate import Translator
 
 #: How many batches of pictures wait for others of their size before an unfilled one is translated.
 WAITING_BATCHES = 8
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -53,7 +57,8 @@ class _Prepared:
 class ShardRun:
     """One shard of a job on one model. `items` are what it covers, `records()` works through them.
 
-    `check` is called between U-Net evaluations and may raise, to stop the run in good order. `items`
+    `check` is called between U-Net evaluations and may raise, to stop the run in good order. `warn` is
+    called once at most, where the embedded model gets pictures that it was not trained for. `items`
     are all of the job's pictures, where they are found already.
 
     Raises:
@@ -70,6 +75,7 @@ class ShardRun:
         retry_failed: bool = False,
         fail_fast: bool = False,
         check: Callable[[], None] = lambda: None,
+        warn: Callable[[str], None] = logger.warning,
         found: Found | None = None,
     ) -> None:
         self.job = job
@@ -78,6 +84,7 @@ class ShardRun:
         self.retry_failed = retry_failed
         self.fail_fast = fail_fast
         self.check = check
+        self._warn, self._has_warned = warn, False
         self.threads = count_threads()  #: that read pictures, and as many that encode them
         everything = found or find(job)
         self.items = everything.part(shard.has)
@@ -172,6 +179,7 @@ class ShardRun:
                     waits = self.batch_size * len(self.tally)
                     yield from map(self._counted, behind.results(leave=waits))
                 elif prepared.picture:
+                    self._warn_of(prepared.picture)
                     self._settle_batch_size(prepared.picture)
                     key = (prepared.picture.image.size, self._chunks(prepared.item), missing)
                     waiting.setdefault(key, []).append(prepared.picture)
@@ -198,6 +206,11 @@ class ShardRun:
         )
         self.found_batch_size, self.batch_size = found, found.size
         self.attempts.batch_size = found.size
+
+    def _warn_of(self, picture: Picture) -> None:
+        if not self._has_warned and (doubt := doubt_of(self.model, [picture])):
+            self._has_warned = True
+            self._warn(doubt)
 
     def _chunks(self, item: Item) -> int:
         return self.translator.count_chunks(item.prompt, item.negative_prompt, item.source_prompt)

@@ -58,6 +58,13 @@ class _Sent:
     record: "Record | None" = None
 
 
+@dataclass(frozen=True)
+class _Warned:
+    """What a process warns of, once for all of them."""
+
+    line: str
+
+
 class Work:
     """How far all parts are, as `sdcorrect.batch.workload.Workload` tells it of one."""
 
@@ -114,6 +121,7 @@ class DevicesRun:
             notice(f"{len(devices)} devices for {len(self.items)} pictures: {idle} of them idle")
         self.model = Described(job.model, " and ".join(self.devices), "", 0)
         self.work = Work(len(self.items) * len(job.expanded))
+        self._has_warned = False
         parts = self._parts()
         self.work.waiting = {part: sum(map(part.has, self.items)) for part in parts}
         self._left = deque(part for part in parts if self.work.waiting[part])
@@ -211,6 +219,9 @@ class DevicesRun:
                 self.model = Described(name, self.model.device, dtype, heard.cost)
                 self.work.cost, worker.ready = heard.cost, True
                 self._give(worker, workers)
+            case _Warned() if not self._has_warned:
+                self._has_warned = True
+                tell("warning", heard.line)
             case _Sent() if worker.part:
                 self.work.began = self.work.began or time.monotonic()
                 self.work.parts[worker.part] = heard
@@ -293,13 +304,17 @@ def _serve_parts(
     cost = translator.evaluations(tuple(translator.methods))
     dtype = str(model.dtype).removeprefix("torch.")
     connection.send(Described(model.name, str(model.device), dtype, cost))
+
+    def warn(line: str) -> None:
+        connection.send(_Warned(line))
+
     while True:
         while not connection.poll(PATIENCE):
             check()
         part = connection.recv()
         if part is None:
             return
-        run = ShardRun(job, model, part, check=check, found=found, **options)
+        run = ShardRun(job, model, part, check=check, warn=warn, found=found, **options)
         for record in run.records():
             connection.send(_sent(run, record))
         connection.send(_sent(run, None, is_last=True))
