@@ -1,7 +1,8 @@
 """`sdcorrect evaluate`: measure what a job made."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,10 +11,11 @@ from rich import box
 from rich.table import Column, Table
 from rich.text import Text
 
-from sdcorrect.cli.console import Debug, app, errors_for_people, out, tell, working
+from sdcorrect.cli.console import Debug, app, errors_for_people, tell, working
 from sdcorrect.cli.frontier import check_installed, show_frontier
 from sdcorrect.cli.options import Device, Offline, path, source
 from sdcorrect.cli.progress import following
+from sdcorrect.cli.talk import Events, Json, LogLevel, Quiet, Verbose, facts_of, talking
 from sdcorrect.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -102,9 +104,15 @@ def evaluate(
             "--csv", parser=path, help="Each picture's values.", show_default="OUT/evaluation.csv"
         ),
     ] = None,
-    json: Annotated[
+    results: Annotated[
         Path | None,
-        typer.Option("--json", parser=path, help="Means and tests.", show_default="OUT/evaluation.json"),
+        typer.Option(
+            "--results",
+            metavar="FILE",
+            parser=path,
+            help="Means and tests, as JSON.",
+            show_default="OUT/evaluation.json",
+        ),
     ] = None,
     table: Annotated[
         Path | None,
@@ -129,15 +137,19 @@ def evaluate(
     ] = 16,
     device: Device = None,
     offline: Offline = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_level: LogLevel = None,
+    json_: Json = False,
     debug: Debug = False,
 ) -> None:
     """Measure what a job made, against its sources, its prompts and the truth."""
-    with errors_for_people(debug):
+    with errors_for_people(debug), talking(quiet, verbose, log_level, json_) as events:
         extras = {"evaluate": ["scipy", "skimage", "torchmetrics"], "view": ["matplotlib"] * frontier}
         check_installed("evaluate", extras)
         from sdcorrect.evaluate.table import check_table, write_table
 
-        _check_folders(folders, frontier=frontier, one_file=bool(csv or json))
+        _check_folders(folders, frontier=frontier, one_file=bool(csv or results))
         if table:
             check_table(table)
         from sdcorrect.evaluate.evaluator import Evaluator, Request
@@ -166,14 +178,16 @@ def evaluate(
             outlines = [run.outline for run in runs.values()]
             if frontier:
                 check_alike(outlines)
-        measured = [_measure(folder, run, csv, json) for folder, run in runs.items()]
+        _tell_start(runs, events)
+        measured = [_measure(folder, run, csv, results, events) for folder, run in runs.items()]
         if table:
             strengths = [outline.strength for outline in outlines]
             write_table(list(zip(strengths, (found for found, _ in measured), strict=True)), table)
-            out.print(f"table: {printable(table)}")
+            events.show(f"table: {printable(table)}")
         if frontier:
             rows = (rows for _, rows in measured)
-            show_frontier([MeasuredFolder(*pair) for pair in zip(outlines, rows, strict=True)])
+            folders_ = [MeasuredFolder(*pair) for pair in zip(outlines, rows, strict=True)]
+            show_frontier(folders_, show=events.show)
 
 
 def _check_folders(folders: Sequence[Path], *, frontier: bool, one_file: bool) -> None:
@@ -189,7 +203,18 @@ def _check_folders(folders: Sequence[Path], *, frontier: bool, one_file: bool) -
             f"{len(folders)} output folders: give one, or --frontier for curves over their strengths"
         )
     if frontier and one_file:
-        raise UsageError("--csv and --json are of one folder; with --frontier each has its own")
+        raise UsageError("--csv and --results are of one folder; with --frontier each has its own")
+
+
+def _tell_start(runs: "Mapping[Path, Evaluator]", events: Events) -> None:
+    for folder, run in runs.items():
+        events.tell(
+            "started",
+            folder=str(folder),
+            pictures=run.pictures,
+            variants=list(run.translated.progress),
+            metrics=[metric.name for metric in run.metrics],
+        )
 
 
 def _is_curve(folder: Path) -> bool:
@@ -201,32 +226,39 @@ def _is_curve(folder: Path) -> bool:
 
 
 def _measure(
-    folder: Path, run: "Evaluator", csv: Path | None, json: Path | None
+    folder: Path, run: "Evaluator", csv: Path | None, results: Path | None, events: Events
 ) -> "tuple[Evaluation, Sequence[Measured]]":
     """Measure one output folder; write and show what comes of it."""
     from sdcorrect.evaluate.results import CSV_NAME, JSON_NAME, write_csv, write_json
 
-    rows = _follow(run)
+    rows = _follow(run, folder, events)
     with working("reckoning up"):
         evaluation = run.evaluation(rows)
-    csv_file, json_file = csv or folder / CSV_NAME, json or folder / JSON_NAME
+    csv_file, json_file = csv or folder / CSV_NAME, results or folder / JSON_NAME
     write_csv(rows, list(evaluation.metrics), csv_file)
     write_json(evaluation, json_file)
-    _show(evaluation)
-    out.print(f"each picture: {printable(csv_file)}  means and tests: {printable(json_file)}")
+    _show(evaluation, events)
+    events.show(f"each picture: {printable(csv_file)}  means and tests: {printable(json_file)}")
+    events.end.setdefault("results", []).append(str(json_file))
     return evaluation, rows
 
 
-def _follow(run: "Evaluator") -> "list[Measured]":
+def _follow(run: "Evaluator", folder: Path, events: Events) -> "list[Measured]":
     rows: list[Measured] = []
     with following("measuring", run.pictures) as shown:
         for batch in run.rows():
             rows += batch
             shown.update(len({row.path for row in batch}))
+            for row in batch:
+                values = {name: value if isfinite(value) else None for name, value in row.values.items()}
+                told = {"input": {"path": row.path}, "variant": row.variant, "metrics": values}
+                events.tell("done", folder=str(folder), **told)
+    for record in run.translated.failures:
+        events.tell("failed", folder=str(folder), **facts_of(record))
     return rows
 
 
-def _show(evaluation: "Evaluation") -> None:
+def _show(evaluation: "Evaluation", events: Events) -> None:
     from sdcorrect.evaluate.table import plain, told_base
 
     # 80 columns, as a pipe has, hold all but the longest names, which fold
@@ -252,8 +284,8 @@ def _show(evaluation: "Evaluation") -> None:
     for variant, result in evaluation.variants.items():
         evaluations = result.unet_evaluations
         table.add_row(names[variant], str(evaluations.n), plain(evaluations))
-    out.print(table, soft_wrap=False)
-    out.print(
+    events.show(table, soft_wrap=False)
+    events.show(
         f"profile {evaluation.profile}. ↑ higher is better, ↓ lower. diff.: to {told_base(evaluation)} "
         "on the pictures of both; better: in how many of them; p: Wilcoxon's signed-rank test, "
         "two-sided, of 6 pictures or more."

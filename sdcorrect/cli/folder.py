@@ -19,7 +19,7 @@ from sdcorrect.cli.console import (
     print_gone,
 )
 from sdcorrect.cli.options import path
-from sdcorrect.cli.talk import Events, Json, events_for_programs, facts_of
+from sdcorrect.cli.talk import Events, Json, LogLevel, Quiet, Verbose, facts_of, talking
 from sdcorrect.errors import printable
 
 if TYPE_CHECKING:
@@ -29,56 +29,74 @@ Out = Annotated[Path, typer.Argument(metavar="OUT", parser=path, help="An output
 
 
 @app.command()
-def status(folder: Out, json_: Json = False, debug: Debug = False) -> None:
+def status(
+    folder: Out,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_level: LogLevel = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
     """Show what of a job is done, failed and remaining, by shard and in all."""
     from sdcorrect.output.survey import Progress, survey
 
-    with errors_for_people(debug), events_for_programs(json_) as events:
+    with errors_for_people(debug), talking(quiet, verbose, log_level, json_) as events:
         found = survey(folder)
         several = found.shards if len(found.shards) > 1 else {}
         # there may be more shards than pictures
         rows = {name: progress for name, progress in several.items() if progress != Progress()}
-        for name, progress in rows.items():
-            events.tell("shard", shard=name, **vars(progress))
-        _tell_of(found, events)
+        _tell_of(found, folder, events, rows)
+        _show(found, {**rows, "in all": found.total()}, events)
         if not events.shown:
-            _show(found, {**rows, "in all": found.total()})
             print_failures(found.failures)
         print_gone(found.gone)
 
 
-def _show(found: "Survey", rows: "Mapping[str, Progress]") -> None:
+def _show(found: "Survey", rows: "Mapping[str, Progress]", events: Events) -> None:
     table = Table("shard", "done", "failed", "left out", "remaining")
     for name, progress in rows.items():
         counts = (progress.done, progress.failed, progress.filtered, progress.remaining)
         table.add_row(name, *map(str, counts))
-    out.print(table, soft_wrap=False)
+    events.show(table, soft_wrap=False)
     variants = ", ".join(variant.name for variant in found.job.job.expanded)
-    out.print(f"a picture counts once for each variant ({variants})")
+    events.show(f"a picture counts once for each variant ({variants})")
 
 
 @app.command()
-def merge(folder: Out, json_: Json = False, debug: Debug = False) -> None:
+def merge(
+    folder: Out,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_level: LogLevel = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
     """Join the records of all shards into job.json; fail if any picture is missing."""
     from sdcorrect.output.survey import merge
 
-    with errors_for_people(debug), events_for_programs(json_) as events:
+    with errors_for_people(debug), talking(quiet, verbose, log_level, json_) as events:
         found = merge(folder)
         total = found.total()
-        _tell_of(found, events)
+        _tell_of(found, folder, events)
+        events.show(
+            f"{printable(folder / 'job.json')}: {total.done} done, {total.failed} failed, "
+            f"{total.filtered} left out, of {len(found.shards)} shards"
+        )
         if not events.shown:
-            out.print(
-                f"{printable(folder / 'job.json')}: {total.done} done, {total.failed} failed, "
-                f"{total.filtered} left out, of {len(found.shards)} shards"
-            )
             print_failures(found.failures)
         print_gone(found.gone)
         if found.failures:
             raise typer.Exit(SOME_FAILED)
 
 
-def _tell_of(found: "Survey", events: Events) -> None:
-    for record in found.failures:
+def _tell_of(
+    found: "Survey", folder: Path, events: Events, shards: "Mapping[str, Progress] | None" = None
+) -> None:
+    variants = [variant.name for variant in found.job.job.expanded]
+    events.tell("started", folder=str(folder), pictures=found.job.pictures, variants=variants)
+    for name, progress in (shards or {}).items():
+        events.tell("shard", shard=name, **vars(progress))
+    for record in (*found.done, *found.failures):
         events.tell(record.status, **facts_of(record))
     events.end |= vars(found.total())
 

@@ -1,7 +1,7 @@
 """`sdcorrect plot`, and what it and `sdcorrect evaluate --frontier` write and show."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -70,12 +70,17 @@ def check_installed(command: str, extras: Mapping[str, Sequence[str]]) -> None:
             )
 
 
-def show_frontier(folders: "Sequence[MeasuredFolder]", plot: Path | None = None) -> None:
+def show_frontier(
+    folders: "Sequence[MeasuredFolder]",
+    plot: Path | None = None,
+    show: Callable[..., None] = out.print,
+) -> None:
     """Draw the curves of measured folders, and tell the areas under them.
 
     Args:
         plot: the figure, beside which the areas are written as JSON; None for frontier.png beside the
             folders, or in the one there is.
+        show: prints it.
 
     Raises:
         SdcorrectError: the folders have no picture in common, or the files cannot be written.
@@ -91,15 +96,15 @@ def show_frontier(folders: "Sequence[MeasuredFolder]", plot: Path | None = None)
         found = frontier(folders)
         write_json(found, file)
         write_plot(found, plot)
-    out.print(_table(found), soft_wrap=False)
+    show(_table(found), soft_wrap=False)
     many = f"{len(folders)} folders" if len(folders) > 1 else "one folder"
-    out.print(
+    show(
         f"{found.pictures} pictures, {many}. area: what a variant's curve over its "
         "strengths dominates of the square between the worst and the best mean of all curves, 0 to 1."
     )
     if found.left_out:
         tell("note", f"left out, for not all variants have them: {found.left_out} pictures")
-    out.print(f"figures: {printable(file)}  curves: {printable(plot)}")
+    show(f"figures: {printable(file)}  curves: {printable(plot)}")
 
 
 def _table(found: "Frontier") -> Table:

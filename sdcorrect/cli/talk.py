@@ -77,8 +77,25 @@ class Events:
         if self.shown:
             out.print(json.dumps({"event": event, **facts}))
 
+    def show(self, *objects: Any, **options: Any) -> None:
+        """Print for people, where neither programs are told nor quiet is asked for."""
+        if not self.shown and not console.verbosity.quiet:
+            out.print(*objects, **options)
+
     def ended(self, exit_code: int, **facts: Any) -> None:
         self.tell("ended", exit_code=exit_code, **self.end, **facts)
+
+
+@contextmanager
+def talking(quiet: bool, verbose: bool, log_level: str | None, for_programs: bool) -> Iterator[Events]:
+    """Print as much, and in the form, that the options of all commands with these ask for.
+
+    Raises:
+        UsageError: as `set_verbosity`.
+    """
+    with events_for_programs(for_programs) as events:
+        set_verbosity(quiet=quiet, verbose=verbose, log_level=log_level)
+        yield events
 
 
 @contextmanager

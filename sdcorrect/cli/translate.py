@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,8 +34,7 @@ from sdcorrect.cli.talk import (
     LogLevel,
     Quiet,
     Verbose,
-    events_for_programs,
-    set_verbosity,
+    talking,
 )
 from sdcorrect.config import Job, load_job, parse_set
 from sdcorrect.errors import UsageError, printable
@@ -161,8 +161,7 @@ def translate(
         "offline": offline or None,
         "batch_size": int(batch_size) if batch_size and batch_size.isdecimal() else batch_size,
     }
-    with errors_for_people(debug), events_for_programs(json_) as events:
-        set_verbosity(quiet=quiet, verbose=verbose, log_level=log_level)
+    with errors_for_people(debug), talking(quiet, verbose, log_level, json_) as events:
         flags |= options.recipes(method, variants)
         overrides = parse_set(set_ or []) | {k: v for k, v in flags.items() if v is not None}
         job = load_job(config, overrides)
@@ -253,7 +252,8 @@ def _translate(
             job = job.model_copy(update={"device": device_of(place.local_rank)})
         with working(f"loading {job.model}"):
             model = load(job)
-        run = ShardRun(job, model, shard, check=stop.check, found=found, **options)
+        warn = partial(tell, "warning")
+        run = ShardRun(job, model, shard, check=stop.check, warn=warn, found=found, **options)
     stop.heeded = True
     failures = _follow(run, events)
     if not events.shown:

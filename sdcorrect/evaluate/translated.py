@@ -35,6 +35,7 @@ class Translated:
     job: Job
     progress: dict[str, Progress]  #: by variant
     entries: list[TranslatedPicture] = field(default_factory=list)
+    failures: list[Record] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)  #: recorded, and no longer among the inputs
 
 
@@ -67,6 +68,8 @@ def find_translated(out: Path) -> Translated:
                 done[variant] = standing.record
             elif isinstance(standing.record, Done) and standing.state == "missing":
                 missing.append(standing.record.output.path)
+            elif standing.record and standing.state == "failed":
+                found.failures.append(standing.record)
         if done:
             found.entries.append(_entry(folder, item, done))
     if missing:

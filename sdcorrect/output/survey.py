@@ -37,6 +37,7 @@ class Survey:
     job: JobFile
     shards: dict[str, Progress]
     totals: dict[str, Any]  #: the parts of `job.json` that say what came of the job
+    done: list[Record] = field(default_factory=list)
     failures: list[Record] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  #: as `variant/path`
     gone: list[str] = field(default_factory=list)  #: outputs of pictures that the job does not cover
@@ -72,6 +73,8 @@ def survey(out: Path) -> Survey:
             found.missing.append(f"{variant}/{item.key}")
         elif standing.record and standing.state == "failed":
             found.failures.append(standing.record)
+        elif standing.record and standing.state == "done":
+            found.done.append(standing.record)
     return found
 
 

@@ -80,11 +80,17 @@ def test_programs_are_told_of_each_translation(
     assert sorted(event["event"] for event in others) == ["done", "done", "done", "failed"]
     assert (last["event"], last["exit_code"]) == ("ended", 3)
     for command, code in (("status", 0), ("merge", 3)):
-        of_folder = [*map(json.loads, sdcorrect(command, tmp_path, "--json").stdout.splitlines())]
-        assert [event["event"] for event in of_folder] == ["failed", "ended"]
-        assert of_folder[0]["input"]["path"] == "broken.png"
+        shown = sdcorrect(command, tmp_path, "--json")
+        first, *others, last = map(json.loads, shown.stdout.splitlines())
+        assert first["event"] == "started" and first["variants"] == ["sdedit"] and first["pictures"] == 4
+        assert [event["event"] for event in others] == ["done", "done", "done", "failed"]
+        assert others[-1]["input"]["path"] == "broken.png" and others[0]["seconds"] > 0
         totals = {"done": 3, "failed": 1, "filtered": 0, "remaining": 0}
-        assert of_folder[1] == {"event": "ended", "exit_code": code, **totals}
+        assert last == {"event": "ended", "exit_code": code, **totals}
+        quiet = sdcorrect(command, tmp_path, "-q")
+        assert quiet.stdout == "" and [*map(str.split, quiet.stderr.splitlines())][0][0] == "failed:"
+        wrong = sdcorrect(command, tmp_path, "--log-level", "loud")
+        assert (wrong.exit_code, len(wrong.stderr.splitlines())) == (2, 1)
     refused = translate(pictures, "-o", tmp_path, "--json", "--strength", "2")
     (only,) = map(json.loads, refused.stdout.splitlines())
     assert (only["event"], only["exit_code"]) == ("ended", 2)

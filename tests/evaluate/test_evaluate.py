@@ -161,9 +161,42 @@ def test_what_is_not_done_is_counted_and_told(evaluate: Evaluate, folders: Any) 
 
 def test_results_go_where_they_are_asked_to(evaluate: Evaluate, folders: Any, tmp_path: Path) -> None:
     files = tmp_path / "a.csv", tmp_path / "a.json"
-    assert evaluate("--metrics", "ssim", "--csv", files[0], "--json", files[1]).exit_code == 0
+    assert evaluate("--metrics", "ssim", "--csv", files[0], "--results", files[1]).exit_code == 0
     assert all(file.is_file() for file in files)
     assert not (folders.out / "evaluation.csv").exists()
+
+
+def test_programs_are_told_of_each_picture_that_is_measured(evaluate: Evaluate, folders: Any) -> None:
+    result = evaluate("--metrics", "ssim", "--json")
+    first, *others, last = map(json.loads, result.stdout.splitlines())
+    assert (first["event"], first["pictures"], first["metrics"]) == ("started", 3, ["ssim"])
+    assert {(event["event"], event["variant"]) for event in others} == {
+        ("done", "sdedit"),
+        ("done", "correct"),
+    }
+    rows = table(folders.out)
+    assert len(others) == len(rows)
+    for event in others:
+        told = rows[event["variant"], event["input"]["path"]]
+        assert event["metrics"] == pytest.approx(told, rel=1e-4)
+    assert last == {"event": "ended", "exit_code": 0, "results": [str(folders.out / "evaluation.json")]}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["-q", "-v"], "--quiet and --verbose: give one of them"),
+        (["--log-level", "loud"], "there is no such level"),
+        (["--json", "--results"], "requires an argument"),
+    ],
+)
+def test_as_much_is_printed_as_is_asked_for(
+    evaluate: Evaluate, folders: Any, flags: list[str], message: str
+) -> None:
+    quiet = evaluate("--metrics", "ssim", "-q")
+    assert (quiet.exit_code, quiet.stdout) == (0, "")
+    refused = evaluate("--metrics", "ssim", *flags)
+    assert refused.exit_code == 2 and message in refused.stderr
 
 
 def test_the_papers_profile_puts_the_style_before_the_captions(
