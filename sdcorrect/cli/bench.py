@@ -49,8 +49,9 @@ def bench(
     ] = None,
     recipes: Annotated[
         str,
-        typer.Option("--recipes", "--methods", help="Which, with commas between, or all that fit."),
+        typer.Option("--variants", help="Recipes to compare: sdedit,correct,pnp; or all that fit."),
     ] = "sdedit,correct,pnp",
+    also_called: Annotated[str | None, typer.Option("--recipes", "--methods", hidden=True)] = None,
     evaluate: Annotated[
         bool,
         typer.Option(
@@ -83,9 +84,15 @@ def bench(
             show_default="OUTPUT/leaderboard.md",
         ),
     ] = None,
-    json_: Annotated[
+    results: Annotated[
         Path | None,
-        typer.Option("--json", parser=options.path, help="Write the figures to this file."),
+        typer.Option(
+            "--results",
+            "--json",
+            metavar="FILE",
+            parser=options.path,
+            help="Write the figures to this file, as JSON.",
+        ),
     ] = None,
     base: Annotated[
         str | None, typer.Option("--base", help="Ratios are to this recipe.", show_default="the first")
@@ -97,46 +104,100 @@ def bench(
     limit: Annotated[
         int | None,
         typer.Option(
-            "--limit", min=1, help="Only the first so many.", show_default="1; with --evaluate, 24"
-        ),
-    ] = None,
-    model: Annotated[
-        str, typer.Option("--model", help="mini, a diffusers folder or a hub id.")
-    ] = "mini",
-    steps: Annotated[int, typer.Option("--steps", help="Sampling steps at strength 1.")] = 20,
-    strength: Annotated[
-        float | None,
-        typer.Option(
-            "--strength", help="How far to go, 0 to 1.", show_default="0.95; with --evaluate, 0.8"
+            "--limit",
+            min=1,
+            help="Process only the first N pictures.",
+            show_default="1; with --evaluate, 24",
+            rich_help_panel=options.PICTURES,
         ),
     ] = None,
     size: options.Size = None,
-    prompt: Annotated[str, typer.Option("--prompt", "-p")] = "in 3d render style",
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="png, jpg or webp, with --evaluate.",
+            show_default="png",
+            rich_help_panel=options.PICTURES,
+        ),
+    ] = None,
+    prompt: Annotated[
+        str,
+        typer.Option(
+            "--prompt",
+            "-p",
+            help="What the pictures should become.",
+            rich_help_panel=options.TRANSLATION,
+        ),
+    ] = "in 3d render style",
+    negative_prompt: options.NegativePrompt = None,
     source_prompt: Annotated[
-        str, typer.Option("--source-prompt", help="For p2p.")
+        str,
+        typer.Option(
+            "--source-prompt",
+            help="What the pictures show, for recipes such as p2p.",
+            rich_help_panel=options.TRANSLATION,
+        ),
     ] = "in flat design style",
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            "--strength",
+            help="How far to go from the source: over 0, which would keep it, to 1.",
+            show_default="0.95; with --evaluate, 0.8",
+            rich_help_panel=options.TRANSLATION,
+        ),
+    ] = None,
+    steps: options.Steps = None,
+    guidance_scale: Annotated[
+        float | None,
+        typer.Option(
+            "--guidance-scale",
+            help="How closely to follow the prompt.",
+            show_default="7.5; with --evaluate, 5",
+            rich_help_panel=options.TRANSLATION,
+        ),
+    ] = None,
+    seed: options.Seed = None,
+    model: options.Model = None,
+    lora: options.Loras = None,
+    vae: options.Vae = None,
+    controlnet: options.Controlnets = None,
     device: options.Device = None,
+    dtype: options.Dtype = None,
+    offline: options.Offline = False,
     debug: Debug = False,
 ) -> None:
-    """Measure what recipes cost on the same pictures."""
+    """Measure seconds, evaluations and quality of recipes."""
     with errors_for_people(debug):
-        names = options.names(recipes)
+        names = options.names(also_called or recipes)
         if base is not None and names != [EVERY]:
             _check_base(base, names)
         given = {
             "input.path": input_,
             "limit": limit,
-            "model": model,
-            "steps": steps,
-            "strength": strength,
             "size": size,
+            "output.format": format_,
             "prompt": prompt,
+            "negative_prompt": negative_prompt,
             "source_prompt": source_prompt,
-            "device": device or "auto",
+            "strength": strength,
+            "steps": steps,
+            "guidance_scale": guidance_scale,
+            "seed": seed,
+            "model": model,
+            "loras": lora,
+            "vae": vae,
+            "controlnets": controlnet,
+            "device": device,
+            "dtype": dtype,
+            "offline": offline or None,
             "output.path": str(output),  # where nothing is written but with --evaluate
         }
         settings = JUDGED if evaluate else TIMED
         settings = settings | {key: value for key, value in given.items() if value is not None}
+        if format_ is not None and not evaluate:
+            raise UsageError("--format: is that of the pictures which --evaluate writes; give both")
         if evaluate:
             check_installed("bench --evaluate", {"evaluate": ("scipy", "skimage", "torchmetrics")})
             fitting, names, found = _fitting(settings, names)
@@ -150,7 +211,7 @@ def bench(
                 shlex.join(["sdcorrect", *sys.argv[1:]]),
             )
         else:
-            _measure(settings, names, repeats, base, json_)
+            _measure(settings, names, repeats, base, results)
 
 
 def _check_base(base: str, names: list[str]) -> None:
@@ -197,7 +258,7 @@ def _measure(
             file.write_text(json.dumps(report(costs, job, model, base), indent=2) + "\n")
         except OSError as error:
             raise SdcorrectError(
-                f"--json {printable(file)}: cannot be written: {error.strerror}"
+                f"--results {printable(file)}: cannot be written: {error.strerror}"
             ) from None
 
 

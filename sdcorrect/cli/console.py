@@ -35,7 +35,26 @@ MOST_ALIKE = 100
 CLOSED_PIPE = 141
 
 
+#: The commands as help lists them, by what they are for.
+PANELS = {
+    "Translate": ("translate", "init", "validate", "status", "merge", "slurm"),
+    "Look and measure": ("report", "evaluate", "plot", "bench", "dissect"),
+    "Information and set-up": ("recipes", "doctor", "prefetch", "schema"),
+}
+
+
 class _Commands(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        listed = [name for names in PANELS.values() for name in names]
+        return sorted(super().list_commands(ctx), key=listed.index)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            panel = next(panel for panel, names in PANELS.items() if command.name in names)
+            command.rich_help_panel = panel  # type: ignore[attr-defined]
+        return command
+
     def main(self, *arguments: Any, **options: Any) -> Any:
         try:
             return super().main(*arguments, **options)

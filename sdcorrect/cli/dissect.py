@@ -37,19 +37,30 @@ def dissect(
             "--output", "-o", metavar="FOLDER", help="The folder.", show_default="out/dissect/<stem>"
         ),
     ] = None,
+    limit: options.Limit = None,
+    size: options.Size = None,
     prompt: options.Prompt = None,
-    model: options.Model = None,
+    negative_prompt: options.NegativePrompt = None,
     method: Annotated[
         str | None,
         typer.Option(
-            "--method", help="A recipe with a one-step inversion.", show_default="the job's, or correct"
+            "--method",
+            help="A recipe with a one-step inversion.",
+            show_default="the job's, or correct",
+            rich_help_panel=options.TRANSLATION,
         ),
     ] = None,
     strength: options.Strength = None,
     steps: options.Steps = None,
     guidance_scale: options.GuidanceScale = None,
     seed: options.Seed = None,
-    size: options.Size = None,
+    model: options.Model = None,
+    lora: options.Loras = None,
+    vae: options.Vae = None,
+    controlnet: options.Controlnets = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    offline: options.Offline = False,
     blocks: Annotated[
         str | None,
         typer.Option(
@@ -75,20 +86,23 @@ def dissect(
             show_default="the middle",
         ),
     ] = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    limit: options.Limit = None,
     config: options.Config = None,
     set_: options.Set = None,
     debug: Debug = False,
 ) -> None:
-    """Compare attention and features of SDEdit and of the correction with the clean picture's.
+    """Compare SDEdit and the correction with the clean picture.
 
-    Of a picture: a figure, a page and all scores. Of a folder: a table of the mean scores by block.
+    What is compared are the attention and the features of the decoder. One picture gives a figure, a
+    page and all scores; a folder gives a table of the mean scores by block.
     """
     flags = {
         "prompt": prompt,
+        "negative_prompt": negative_prompt,
         "model": model,
+        "loras": lora,
+        "vae": vae,
+        "controlnets": controlnet,
+        "offline": offline or None,
         "method": method,
         "variants": None if method is None else (),
         "strength": strength,

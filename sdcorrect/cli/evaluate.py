@@ -143,7 +143,7 @@ def evaluate(
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure what a job made, against its sources, its prompts and the truth."""
+    """Measure outputs against sources, prompts and true pictures."""
     with errors_for_people(debug), talking(quiet, verbose, log_level, json_) as events:
         extras = {"evaluate": ["scipy", "skimage", "torchmetrics"], "view": ["matplotlib"] * frontier}
         check_installed("evaluate", extras)

@@ -37,7 +37,7 @@ def status(
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show what of a job is done, failed and remaining, by shard and in all."""
+    """Show what is done, failed and remaining of a job, by shard."""
     from sdcorrect.output.survey import Progress, survey
 
     with errors_for_people(debug), talking(quiet, verbose, log_level, json_) as events:
@@ -71,7 +71,10 @@ def merge(
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Join the records of all shards into job.json; fail if any picture is missing."""
+    """Join the records of all shards into job.json.
+
+    It fails, naming them, if pictures are missing.
+    """
     from sdcorrect.output.survey import merge
 
     with errors_for_people(debug), talking(quiet, verbose, log_level, json_) as events:
@@ -118,7 +121,7 @@ def schema(
         ),
     ] = Schema.job,
 ) -> None:
-    """Print the JSON Schema of job.json, a line of records/*.jsonl, evaluation.json or frontier.json."""
+    """Print the JSON Schema of a file that sdcorrect writes."""
     from pydantic import TypeAdapter
 
     from sdcorrect.evaluate.results import Evaluation, Frontier

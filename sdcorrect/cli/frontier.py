@@ -45,7 +45,7 @@ def plot(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Draw what each variant keeps over the style it reaches, a curve over the strengths of a job."""
+    """Draw structure over style, a curve over strengths per variant."""
     with errors_for_people(debug):
         if output and output.suffix.lower() not in FIGURES:
             raise UsageError(

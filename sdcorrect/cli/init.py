@@ -27,7 +27,7 @@ def init(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Write a job for a task, with a comment on every key: a start for one of your own."""
+    """Write a job to start from, with a comment on every key."""
     with errors_for_people(debug):
         content = starting_job(task)
         file = output or Path(f"{task}.yaml")

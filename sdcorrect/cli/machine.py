@@ -31,7 +31,10 @@ def doctor(
     offline: Offline = False,
     debug: Debug = False,
 ) -> None:
-    """Tell device, precision, memory, versions and what would run; load no weights."""
+    """Show device, memory, versions and what would run.
+
+    No weights are loaded.
+    """
     with lean_imports():
         from sdcorrect.doctor import look_at_job, look_at_machine
         from sdcorrect.models import quiet_libraries
@@ -66,7 +69,7 @@ def prefetch(
     set_: Set = None,
     debug: Debug = False,
 ) -> None:
-    """Download all that a job names, once, so that tasks can run with --offline."""
+    """Download what a job names, so that it can run --offline."""
     with lean_imports():
         from sdcorrect.models import find, quiet_libraries
 

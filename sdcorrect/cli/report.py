@@ -32,7 +32,10 @@ def report(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Show a job's pictures beside their sources, on one HTML page that needs no network."""
+    """Show outputs beside their sources, on one HTML page.
+
+    The page needs no network.
+    """
     with errors_for_people(debug):
         page = _named(output or folder / "report.html", "--output", ".html")
         sheet = grid and _named(grid, "--grid", ".png")

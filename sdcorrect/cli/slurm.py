@@ -43,7 +43,10 @@ def slurm(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Write a script that runs a job as a SLURM array: sdcorrect slurm ... > job.sbatch."""
+    """Write a script that runs a job as a SLURM array.
+
+    It is printed: sdcorrect slurm ... > job.sbatch
+    """
     with errors_for_people(debug):
         load_job(config, {})
         given = {"time": time, "gres": gres, "partition": partition, "account": account}
