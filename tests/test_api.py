@@ -103,6 +103,16 @@ def test_the_manual_and_its_notebook_run(tmp_path: Path, monkeypatch: pytest.Mon
             exec(piece, names)
 
 
+def test_a_transparent_background_is_that_of_the_source(
+    loaded: sdcorrect.StableDiffusion, icon: Image.Image
+) -> None:
+    alpha = icon.convert("L").point([0] * 128 + [255] * 128)
+    source = icon.copy()
+    source.putalpha(alpha)
+    made = loaded.translate(source, PROMPT, **QUICK | {"size": 64}, background="transparent")
+    assert made.image.getchannel("A").tobytes() == alpha.tobytes()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -64,7 +64,7 @@ def encode(
         PictureError: the format cannot hold it: the text or a side is too long.
     """
     more: dict[str, Any] = FAST if png_compression == "fast" else {"compress_level": png_compression}
-    more = more | {"quality": 95}
+    more, keeps_exif = more | {"quality": 95}, exif is not None
     if text is not None and suffix == "png":
         more["pnginfo"] = PngInfo()
         more["pnginfo"].add_text("parameters", text)
@@ -77,8 +77,10 @@ def encode(
     try:
         image.save(stream, PIL_FORMATS[suffix], **more)
     except (OSError, ValueError) as error:
-        advice = "choose output.format: png, or a shorter prompt, or --no-embed-metadata"
-        if exif and text is None:
-            advice = "leave exif out of output.keep"
-        raise PictureError(f"cannot be written as {suffix}: {one_line(error)}; {advice}") from None
+        ways = ["choose output.format: png"]
+        ways += ["a shorter prompt", "--no-embed-metadata"] if text is not None else []
+        ways += ["leave exif out of output.keep"] if keeps_exif else []
+        raise PictureError(
+            f"cannot be written as {suffix}: {one_line(error)}; {', or '.join(ways)}"
+        ) from None
     return stream.getvalue()

@@ -53,11 +53,13 @@ def test_what_is_plainly_no_icon_is_known() -> None:
     assert looks_like_icon(Image.linear_gradient("L").resize((64, 64)).convert("RGB"))
 
 
-def test_it_is_told_once_a_run(translate: Run, tmp_path: Path, pictures: Path) -> None:
+def test_it_is_told_once_a_run(translate: Run, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
     for name in ("a photo.png", "another.png"):
-        noise(64).save(pictures / name)
+        noise(64).save(tmp_path / "in" / name)
+    quick = ("-o", tmp_path / "out", "--method", "sdedit", "--steps", 1)
     for told in (1, 0):  # what is done is not looked at again
-        result = translate(pictures, "-o", tmp_path / "out", "--method", "sdedit")
+        result = translate(tmp_path / "in", *quick)
         assert result.exit_code == 0
         lines = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
         assert len(lines) == told
@@ -75,6 +77,7 @@ def test_a_size_far_from_its_own_is_told(model: Model, icon: Image.Image) -> Non
         assert f"trained at 64 px, and a.png has {size[0]}x{size[1]} px" in str(doubt(*size))
 
 
+@pytest.mark.slow
 def test_from_python_it_is_told_too(
     model: Model, icon: Image.Image, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -147,8 +147,9 @@ def test_what_has_no_exif_or_a_damaged_one_has_none(
 
 def test_exif_that_a_format_cannot_hold_fails_its_picture(made: Made, church: Image.Image) -> None:
     content = saved(church, "PNG", exif=piexif.dump({"0th": {piexif.ImageIFD.Artist: b"a" * 70_000}}))
-    with pytest.raises(PictureError, match=r"leave exif out of output\.keep"):
-        made(content, None, output__keep=["exif"], output__format="jpg")
+    for text in (None, TEXT):
+        with pytest.raises(PictureError, match=r"leave exif out of output\.keep"):
+            made(content, text, output__keep=["exif"], output__format="jpg")
 
 
 def test_a_comment_is_laid_into_exif_of_either_order() -> None:
