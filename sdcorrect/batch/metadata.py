@@ -80,7 +80,6 @@ def encode(
         ways = ["choose output.format: png"]
         ways += ["a shorter prompt", "--no-embed-metadata"] if text is not None else []
         ways += ["leave exif out of output.keep"] if keeps_exif else []
-        raise PictureError(
-            f"cannot be written as {suffix}: {one_line(error)}; {', or '.join(ways)}"
-        ) from None
+        advice = ", or ".join(ways)
+        raise PictureError(f"cannot be written as {suffix}: {one_line(error)}; {advice}") from None
     return stream.getvalue()

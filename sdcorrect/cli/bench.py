@@ -14,7 +14,7 @@ from sdcorrect.cli.console import Debug, app, errors_for_people, out, tell, work
 from sdcorrect.cli.frontier import check_installed
 from sdcorrect.cli.judge import judge
 from sdcorrect.cli.look import look, tell_left_out
-from sdcorrect.config import load_job
+from sdcorrect.config import Job, load_job, placeholders
 from sdcorrect.errors import SdcorrectError, UsageError, printable
 from sdcorrect.libraries import lean_imports
 
@@ -211,7 +211,15 @@ def bench(
                 shlex.join(["sdcorrect", *sys.argv[1:]]),
             )
         else:
+            _refuse_placeholders(load_job(None, settings | {"variants": ["sdedit"]}))
             _measure(settings, names, repeats, base, results)
+
+
+def _refuse_placeholders(job: Job) -> None:
+    """Raises UsageError where prompts differ from picture to picture."""
+    for text in (job.prompt, job.negative_prompt, job.source_prompt or ""):
+        for name in sorted(placeholders(text)):
+            raise UsageError(f"{{{name}}}: bench times all pictures by the same words; write them out")
 
 
 def _check_base(base: str, names: list[str]) -> None:

@@ -52,6 +52,7 @@ def test_help_lists_translate_first_and_each_command_on_a_line(sdcorrect: Run) -
         (["bench", "--format", "png"], "--format: is that of the pictures which --evaluate writes"),
         (["bench", "--evaluate", "--format", "gif"], "output.format: should be 'png', 'jpg' or 'webp'"),
         (["bench", "--lora", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["bench", "--negative-prompt", "{stem}"], "{stem}: bench times all pictures by the same words"),
         (["bench", "--vae", ""], "a path on the command line is empty"),
         (["bench", "--negative-prompt", "<lora:ink:1>"], "LoRAs are named in the job"),
         (["dissect", PICTURE, "-p", "a", "--controlnet", "nowhere.safetensors"], "nowhere.safetensors"),
