@@ -158,7 +158,12 @@ def bench(
             rich_help_panel=options.TRANSLATION,
         ),
     ] = None,
-    seed: options.Seed = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", help="Random seed.", show_default="0", rich_help_panel=options.TRANSLATION
+        ),
+    ] = None,
     model: options.Model = None,
     lora: options.Loras = None,
     vae: options.Vae = None,
