@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -69,15 +70,15 @@ def reads(folder: Path, threads: int) -> dict[str, Callable[[], None]]:
 def writes(folder: Path, images: list[Image.Image], threads: int) -> dict[str, Callable[[], None]]:
     """The ways to write `images` as PNGs into `folder`."""
 
-    def run(level: int | str, by: int) -> None:
+    def save(file: Path, encoded: Callable[[], bytes]) -> None:
+        replace(file, encoded(), temporary=file.with_suffix(".tmp"))
+
+    def run(level: int | Literal["fast"], by: int) -> None:
         with Behind[None](by) as behind:
             for place, image in enumerate(images):
-                file = folder / f"{place}.png"
                 behind.submit_in_parts(
                     partial(encode, image, "png", "a prompt", level),
-                    lambda encoded, file=file: replace(
-                        file, encoded(), temporary=file.with_suffix(".tmp")
-                    ),
+                    partial(save, folder / f"{place}.png"),
                 )
             for _ in behind.results():
                 pass
