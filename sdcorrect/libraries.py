@@ -111,7 +111,7 @@ def _mark(marked: Any = None, *_: Any, **__: Any) -> Any:
 
 
 class _Distributions(Mapping[str, list[str]]):
-    """What `packages_distributions()` tells, for which it reads the names of all files, once it is asked."""
+    """What `packages_distributions()` tells, for which it reads all files' names, once it is asked."""
 
     @cached_property
     def _found(self) -> Mapping[str, list[str]]:

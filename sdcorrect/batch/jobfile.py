@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import cache
 from importlib.metadata import version
 from math import ceil
 from pathlib import Path
@@ -192,5 +193,11 @@ def _machine(device: torch.device) -> dict[str, Any]:
     return {
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "versions": {p: version(p) for p in ("torch", "diffusers", "transformers")},
+        "versions": _versions(),
     }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Each is read from a package's whole description."""
+    return {package: version(package) for package in ("torch", "diffusers", "transformers")}

@@ -222,8 +222,9 @@ class Model:
     def decode(self, latents: Tensor) -> list[Image.Image | None]:
         """The pictures of (batch, 4, height, width); None where the result is not finite."""
         vae = self.pipe.vae
-        mean, std = (value.to(vae.dtype) for value in self._latents_statistics)
-        latents = latents.to(vae.dtype) / vae.config.scaling_factor * std + mean
+        dtype = vae.dtype  # asked once: it walks through all parameters to tell
+        mean, std = (value.to(dtype) for value in self._latents_statistics)
+        latents = latents.to(dtype) / vae.config.scaling_factor * std + mean
         pixels = vae.decode(latents).sample.float()
         finite = pixels.isfinite().flatten(1).all(dim=1)
         samples = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
