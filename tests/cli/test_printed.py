@@ -137,6 +137,6 @@ def test_of_warnings_that_are_alike_no_more_are_shown_than_a_person_reads(
     assert lines[0] == "warning: 0: ignored"
     assert len(lines) == MOST_ALIKE + 2
     assert lines[-2:] == [
-        "warning: and more lines like the last, of which only 100 are shown",
+        "warning: more warnings like the last follow; only the first 100 are shown",
         "warning: another",
     ]

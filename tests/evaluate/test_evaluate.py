@@ -57,7 +57,7 @@ def test_every_picture_is_measured_in_every_variant(evaluate: Evaluate, folders:
         data_range=1.0,
     )
     assert rows["correct", "church.png"]["psnr"] == pytest.approx(float(expected), rel=1e-5)
-    assert "lpips was not asked for" in result.stderr
+    assert "lpips was not measured" in result.stderr
 
 
 def test_clip_compares_the_output_with_source_and_prompt(
