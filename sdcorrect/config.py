@@ -172,9 +172,9 @@ class Job(ModelSettings):
     size: Annotated[StrictInt, Field(ge=8, le=16_384)] | None = None
     """longer side of the resized pictures, in px; by default, the size that the model was trained on"""
     resize: Literal["fit", "crop", "none"] = "fit"
-    """fit: the whole picture, its longer side `size`; crop: its middle; none: at its own size"""
+    """fit: scale the longer side to `size`; crop: take a square from the centre; none: keep the size"""
     batch_size: Literal["auto"] | Annotated[StrictInt, Field(ge=1)] = 1
-    """pictures that go through the U-Net at a time; auto: as many as memory takes, found once a job"""
+    """pictures per batch; auto: as many as fit in memory, found once per job"""
     limit: Annotated[StrictInt, Field(ge=1)] | None = None
     """process only the first N pictures"""
     spill: FilePath | None = None
@@ -382,7 +382,7 @@ def _overlay(settings: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 
 def _joined(errors: Sequence[ErrorDetails], settings: Any) -> Iterator[ErrorDetails]:
-    """`errors`, of which those about one value that may be of several kinds become one."""
+    """Join the `errors` about one value that may be of several kinds."""
     by_place: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
     for error in errors:
         by_place.setdefault(_place(error["loc"], settings), []).append(error)

@@ -15,9 +15,9 @@ from typing import Any
 #: Packages that diffusers and transformers import if installed: for training, for other models, and
 #: for sigmas that no job uses.
 UNNEEDED = ("peft", "scipy")
-#: Of a package of transformers: what is needed, the modules that need it, and the names in each.
+#: The structure of a package in transformers: requirements -> modules that need them -> their names.
 Structure = dict[frozenset[str], dict[str, set[str]]]
-#: torch's compiler, and the functions by which libraries mark others for it.
+#: torch's compiler, and its decorators that libraries apply at import.
 COMPILER, MARKS = "torch._dynamo", {"allow_in_graph", "assume_constant_result", "disable"}
 
 
@@ -111,7 +111,7 @@ def _mark(marked: Any = None, *_: Any, **__: Any) -> Any:
 
 
 class _Distributions(Mapping[str, list[str]]):
-    """What `packages_distributions()` tells, for which it reads the names of all files, once it is asked."""
+    """`packages_distributions()`, called only on first use, because it reads the names of all files."""
 
     @cached_property
     def _found(self) -> Mapping[str, list[str]]:
@@ -128,9 +128,9 @@ class _Distributions(Mapping[str, list[str]]):
 
 
 def _import_transformers() -> None:
-    """As with a torch that has no distributed tensors; the library asks once and remembers.
+    """Import it as if torch had no distributed tensors; the library checks once and remembers.
 
-    Its models' files are searched for their names once, and not a second time for `transformers.models`.
+    The files of its models are searched for names once, and not again for `transformers.models`.
     """
     import torch
     from transformers.utils import import_utils, is_scipy_available, is_torch_distributed_available
@@ -145,7 +145,7 @@ def _import_transformers() -> None:
 
 
 def _structure(define: Callable[..., Structure], path: Any, prefix: str | None = None) -> Structure:
-    """What `define` finds of a package; of all models out of what it has found for `transformers`."""
+    """The result of `define` for a package; for all models, derived from that for `transformers`."""
     import transformers
 
     models = Path(transformers.__path__[0], "models")
@@ -162,7 +162,7 @@ def _structure(define: Callable[..., Structure], path: Any, prefix: str | None =
 
 
 def _import_diffusers() -> None:
-    """Its question whether a model is compiled would import the compiler, to see that none is."""
+    """Import it, and keep its check whether a model is compiled from importing the compiler."""
     with _replaced(metadata, "packages_distributions", _Distributions):
         from diffusers.utils import torch_utils
 

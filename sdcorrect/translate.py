@@ -30,7 +30,7 @@ from sdcorrect.recipes import Posterior, Recipe
 from sdcorrect.settings import WORDS
 from sdcorrect.sweep import Variant, several, variants_of
 
-#: To see what memory a recipe takes.
+#: Steps to try when measuring the memory that recipes need.
 FEW_STEPS = (4, 8, 16, 32)
 
 logger = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ class Translator:
         )
 
     def brief(self) -> "Translator":
-        """The same in the fewest steps that its recipes' windows allow: it takes the same memory.
+        """A copy with the fewest steps that the recipes' windows allow, which needs the same memory.
 
         But for the latents of full inversions, which are few beside what a U-Net computes with. Of a
         sweep each recipe is there once.
@@ -364,10 +364,10 @@ def _resolve(variant: Variant, model: Model, job: Mapping[str, Any], seed: int) 
 
 
 def _in_steps(method: Method, steps: int, model: Model) -> Method:
-    """`method` over all of so many steps.
+    """`method` with this many steps, all of which are run.
 
     Raises:
-        UsageError: they are too few for it.
+        UsageError: the steps are too few for it.
     """
     plan = method.plan
     if plan.inversion_steps is not None:
@@ -378,7 +378,7 @@ def _in_steps(method: Method, steps: int, model: Model) -> Method:
 
 
 def _check(method: Method, model: Model) -> None:
-    """Raises UsageError where no step is taken, or none that a window or an inversion asks for."""
+    """Raises UsageError if no step is run, or a window or the inversion does not match the steps."""
     recipe, plan = method.recipe, method.plan
     if method.effective_steps == 0:
         raise UsageError(

@@ -111,7 +111,7 @@ def test_prompts_that_cannot_be_aligned_are_told_before_a_model_is_loaded(tmp_pa
         ("steps: true", "/job.yaml:4: steps: should be a valid integer; found true"),
         (
             "batch_size: yes",
-            "batch_size: should be 'auto' or a valid integer; found yes, which YAML takes for true",
+            "batch_size: should be 'auto' or a valid integer; found yes, which YAML reads as true",
         ),
         ("seed: ~", "seed: should be a valid integer; found ~, which YAML reads as null"),
         ("seed:", "seed: should be a valid integer; found nothing, which YAML reads as null"),

@@ -113,8 +113,8 @@ def test_onward_stops_where_the_tensor_is_no_more() -> None:
 @pytest.mark.parametrize(
     ("tensor", "block", "message"),
     [
-        ("skip", "9", "recipe mine: skip at block 9: .* 0, 1, 2, 3, 4, 5, 6, 7, 8"),
-        ("self-attention", "2", "self-attention at block 2: .* mid, 3, 4, 5, 6, 7, 8"),
+        ("skip", "9", "recipe mine: block 9 of this U-Net has no skip; .* 0, 1, 2, 3, 4, 5, 6, 7, 8"),
+        ("self-attention", "2", "block 2 of this U-Net has no self-attention; .* mid, 3, 4, 5, 6, 7, 8"),
         ("skip", "first-attention.3", "this level has only 3 blocks"),
     ],
 )
@@ -179,7 +179,7 @@ def test_blocks_that_the_unet_lacks_are_named(tensor: str, block: str, message: 
         ({"inversion_prompt": "source"}, "inversion_prompt needs inversion: full or ddpm"),
         ({"inversion": "ddpm"}, "set start: inverted"),
         ({"inversion": "ddpm", "start": "inverted", "source": "sampled"}, "remove source"),
-        ({"inversion": "ddpm", "start": "inverted", "scheduler": "lcm"}, "of ddim or sde-dpm"),
+        ({"inversion": "ddpm", "start": "inverted", "scheduler": "lcm"}, "ddim or sde-dpm"),
         ({"source": "noised", "inversion": "full"}, "remove inversion and start"),
         ({"source_guidance": 2}, "source_guidance needs source: noised"),
         ({"source": "noised", "noise": "posterior"}, "needs eta above 0: set eta"),
@@ -239,7 +239,7 @@ def test_a_recipe_that_is_not_there_cannot_be_shown(sdcorrect: Callable[..., Res
 @pytest.mark.parametrize("name", ["pnp", "p2p", "masactrl", "correct-attention-5-7"])
 def test_the_methods_of_the_comparison_on_each_family(name: str, layout: UNetLayout) -> None:
     if layout is SDXL and name == "correct-attention-5-7":
-        with pytest.raises(UsageError, match="self-attention at block 6"):
+        with pytest.raises(UsageError, match="block 6 of this U-Net has no self-attention"):
             BUILT_IN[name].plan(layout)
     else:
         assert BUILT_IN[name].plan(layout).injections

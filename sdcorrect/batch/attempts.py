@@ -100,7 +100,7 @@ class Attempts:
                 raise
 
     def request(self, picture: Picture) -> Request:
-        """What the translator is asked for `picture`."""
+        """The translator's request for `picture`."""
         item = picture.item
         return Request(
             picture.image,

@@ -120,16 +120,16 @@ class JobEntry:
                 write_job(out, content, self.ledger.temporary)
 
     def batch_size(self, find: Callable[[int], BatchSize]) -> BatchSize:
-        """That of the job, for shards of this one's size: what `find` gives, unless a run has found it.
+        """The job's batch size for shards of this size: from an earlier run, or else from `find`.
 
-        Other shards wait, and take it.
+        Other shards wait for it and use the same.
         """
         out, pictures = self.job.output.path, ceil(len(self.found.keys) / self.shard.count)
         with locked(job_lock(out).with_stem("batch-size"), wait=True):
             before = self._known_batch_size(pictures)
             found = before or find(pictures)
             with locked(job_lock(out), wait=True):
-                # where a file system has no locks, the first one counts
+                # on a file system without locks, the first one counts
                 found = self._known_batch_size(pictures) or found
                 job_file = OutputFolder(out).find_job()
                 if job_file and job_file.batch_size != found:

@@ -35,7 +35,7 @@ def ahead(
     check: Callable[[], None] = lambda: None,
     threads: int = 1,
 ) -> Generator[R, None, None]:
-    """`function` of each item, computed by `threads` that are at most `depth()` items ahead.
+    """Yield `function` of each item, computed by threads that run at most `depth()` items ahead.
 
     `check` is called while the loop waits and may raise, because a thread may block in a read forever.
     """

@@ -91,7 +91,7 @@ class ShardRun:
         self.fingerprint = fingerprint_of(job, model, self.sizing.size)
         self.ledger = Ledger(job.output.path, shard)
         self.entry = JobEntry(job, shard, self.translator, self.fingerprint, self.ledger, everything)
-        #: pictures at a time; with `auto` one, until there is a first picture that tells
+        #: pictures per batch; with `auto` 1, until the first picture is read
         self.batch_size = 1 if job.batch_size == "auto" else job.batch_size
         self.found_batch_size: BatchSize | None = None  #: for `auto`
         self.attempts = Attempts(self.translator, batch_size=self.batch_size)
@@ -189,7 +189,7 @@ class ShardRun:
         return max(2 * self.batch_size, self.threads)
 
     def _settle_batch_size(self, first: Picture) -> None:
-        """Find what `auto` stands for, by the `first` picture at the largest size that one may have."""
+        """Find the batch size for `auto`, with the `first` picture at the largest possible size."""
         if self.job.batch_size != "auto" or self.found_batch_size:
             return
         largest = self.sizing.largest(first)

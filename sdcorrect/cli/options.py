@@ -213,7 +213,7 @@ BatchSize = Annotated[
         "--batch-size",
         key="batch_size",
         metavar="N|auto",
-        help="Pictures at a time; auto: as many as memory takes.",
+        help="Pictures per batch; auto: as many as fit in memory.",
     ),
 ]
 NumShards = Annotated[

@@ -101,7 +101,7 @@ class Sizing:
         return width, height
 
     def largest(self, picture: Picture) -> Picture:
-        """`picture` stretched to the largest size that `apply` gives any; with `none`, as it is."""
+        """`picture` stretched to the largest size that `apply` can give; with `none`, unchanged."""
         if self.resize == "none":
             return picture
         square = self.sized((1, 1))

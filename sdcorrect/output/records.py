@@ -281,17 +281,17 @@ class Summary(Written):
 
 
 class BatchSize(Written):
-    """What `batch_size: auto` was found to be, for all runs and shards of a job."""
+    """The result of `batch_size: auto`, for all runs and shards of a job."""
 
-    size: PositiveInt = Field(description="pictures at a time: so many as fill all batches alike")
-    takes: PositiveInt = Field(description="the most that a batch may have")
+    size: PositiveInt = Field(description="pictures per batch, so that batches are filled evenly")
+    takes: PositiveInt = Field(description="the largest batch possible")
     bound: Literal["memory", "pictures", "gain"] = Field(
-        description="why no more: memory does not suffice, a shard has no more, or more is no faster"
+        description="what limits it: memory, the pictures of a shard, or that more is no faster"
     )
-    pictures: PositiveInt = Field(description="that a shard had, on the average")
+    pictures: PositiveInt = Field(description="average number of pictures in a shard")
 
     def is_for(self, pictures: int) -> bool:
-        """Whether it holds for a shard of so many: not of more, where it was these that bound it."""
+        """Whether it holds for a shard with this many pictures: not if fewer pictures limited it."""
         return pictures <= self.pictures or self.bound != "pictures"
 
     def __str__(self) -> str:
@@ -338,7 +338,7 @@ class JobFile(Written):
     device_name: str
     versions: dict[str, str]
     num_shards: ShardCount
-    batch_size: BatchSize | None = Field(None, description="found for batch_size: auto")
+    batch_size: BatchSize | None = Field(None, description="result of batch_size: auto")
     pictures: Count
     effective_steps: dict[str, Count] = Field(description="by variant")
     counts: dict[str, dict[Status, Count]] = Field({}, description="pictures by variant and status")

@@ -230,7 +230,7 @@ def test_shards_make_what_one_run_makes_and_merge_joins_them(
 
     early = sdcorrect("merge", parts)
     assert early.exit_code == 1
-    assert "pictures are missing" in early.stderr and "of shards 1-of-2" in early.stderr
+    assert "pictures are missing" in early.stderr and "in shards 1-of-2" in early.stderr
 
     translate(pictures, "-o", parts, "--num-shards", 2, "--shard-index", 1)
     assert files_of(parts) == files_of(whole)

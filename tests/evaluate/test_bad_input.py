@@ -88,7 +88,7 @@ def test_outputs_that_are_not_there(evaluate: Evaluate, folders: Any) -> None:
 
 def test_outputs_of_another_size_than_recorded(evaluate: Evaluate, folders: Any) -> None:
     Image.new("RGB", (48, 32)).save(folders.out / "correct" / "church.png")
-    assert "church.png: is 48x32 px, and 32x32 px by its record" in complaint(evaluate())
+    assert "church.png: is 48x32 px, but 32x32 px by its record" in complaint(evaluate())
 
 
 def test_outputs_that_cannot_be_read(evaluate: Evaluate, folders: Any) -> None:

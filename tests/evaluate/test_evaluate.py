@@ -177,7 +177,7 @@ def test_the_papers_profile_puts_the_style_before_the_captions(
     output = clip.images([Image.open(folders.out / "sdedit" / "church.png")])[0]
     text = clip.texts(["cartoon style of a church on a hill"])[0]
     assert values["clip_text"] == pytest.approx(float(output @ text), rel=1e-4)
-    assert "where profile paper has openai/clip-vit-large-patch14" in result.stderr
+    assert "but profile paper specifies openai/clip-vit-large-patch14" in result.stderr
     assert figures(folders.out)["style"] == "cartoon style of "
 
 

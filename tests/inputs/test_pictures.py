@@ -84,7 +84,7 @@ def test_heic_by_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     pillow_heif.from_pillow(TWO_HALVES).save(tmp_path / "a.heic", quality=95, chroma=444)
     assert_two_halves(read(tmp_path / "a.heic"))
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(PictureError, match=r"install what reads it, sdcorrect\[heif\]"):
+    with pytest.raises(PictureError, match=r"which needs `pip install 'sdcorrect\[heif\]'`"):
         read(tmp_path / "a.heic")
 
 

@@ -344,6 +344,6 @@ def test_the_jobs_word_settles_what_a_file_says_of_itself(
 
 def test_an_sd2_base_by_its_mark_takes_that_models_settings(single: Callable[..., Path]) -> None:
     file = single("sd2", modelspec__architecture="stable-diffusion-v2-512")
-    assert "settings from stabilityai/stable-diffusion-2-1-base;" in complaint(file, offline=True)
+    assert "settings of stabilityai/stable-diffusion-2-1-base, which is" in complaint(file, offline=True)
     file = single("sd2", modelspec__architecture="stable-diffusion-v2-768-v")
-    assert "settings from stabilityai/stable-diffusion-2-1;" in complaint(file, offline=True)
+    assert "settings of stabilityai/stable-diffusion-2-1, which is" in complaint(file, offline=True)

@@ -124,11 +124,11 @@ def test_a_lock_is_had_by_one_and_says_by_whom(tmp_path: Path) -> None:
     file = tmp_path / "records" / "0-of-1.lock"
     with locked(file):
         with (
-            pytest.raises(SdcorrectError, match=r"process \d+ on .* at work on 0-of-1"),
+            pytest.raises(SdcorrectError, match=r"process \d+ on .* working on 0-of-1"),
             locked(file),
         ):
             pass
-        with pytest.raises(SdcorrectError, match="at work"), locked(file):
+        with pytest.raises(SdcorrectError, match="is working"), locked(file):
             pass
     assert not file.exists()
     with locked(file):
