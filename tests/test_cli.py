@@ -121,7 +121,7 @@ def test_a_variant_can_be_added_to_a_finished_job(
 def test_dry_run_touches_nothing(translate: Run, pictures: Path, tmp_path: Path) -> None:
     result = translate(pictures, "-o", tmp_path / "out", "--dry-run")
     assert result.exit_code == 0
-    assert "would translate 3 pictures by correct" in result.stdout.replace("\n", " ")
+    assert "would translate 3 pictures with correct" in result.stdout.replace("\n", " ")
     assert not (tmp_path / "out").exists()
 
 

@@ -151,8 +151,8 @@ def test_what_is_wrong_is_told_with_file_line_key_and_what_was_expected(
 @pytest.mark.parametrize(
     ("assignment", "expected"),
     [
-        ("seed=010", "--set seed: 010 is octal"),
-        ("seed=2001-99-99", "--set seed: 2001-99-99 is a date"),
+        ("seed=010", "--set seed: YAML reads 010 as octal"),
+        ("seed=2001-99-99", "--set seed: YAML reads 2001-99-99 as a date"),
         ("steps=true", "steps: should be a valid integer; found true"),
         ("batch_size=yes", "batch_size: should be 'auto' or a valid integer; found true"),
         ("seed=" + "9" * 5000, "--set seed: 999"),

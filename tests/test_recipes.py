@@ -134,7 +134,7 @@ def test_blocks_that_the_unet_lacks_are_named(tensor: str, block: str, message: 
         ({"inversion": "one-step", "inversion_steps": 9}, "needs inversion: full"),
         (
             {"inversion": "one-step", "inject": [{"tensor": "skip", "blocks": ["middle"]}]},
-            "not 'middle'",
+            "'middle' names no blocks",
         ),
         ({"inversion": "one-step", "inject": [{"tensor": "skip", "blocks": []}]}, "at least 1 item"),
         ({"inversion": "one-step", "inject": [{"tensor": "value", "blocks": [4]}]}, "'self-attention'"),

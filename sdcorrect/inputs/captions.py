@@ -66,7 +66,7 @@ class PromptFiller:
         name = self._classes.get(composed(folder))
         if name is None:
             file = printable(self._classes_file)
-            raise PictureError(f"{file} has no name for {{class}} for its folder {printable(folder)}")
+            raise PictureError(f"its folder {printable(folder)} has no name for {{class}} in {file}")
         return name
 
 

@@ -31,7 +31,7 @@ def test_names_are_printed_as_they_are(
     assert f"pictures: {name}/<variant>/" in result.stdout
     assert f"failed: {Path(name).name}.png (sdedit): " in result.stderr
     dry = translate(pictures, "-o", name, "--dry-run")
-    assert f"by correct into {name}\n" in dry.stdout
+    assert f"with correct into {name}\n" in dry.stdout
 
 
 @pytest.mark.parametrize("name", MARKED)

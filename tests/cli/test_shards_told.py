@@ -47,7 +47,7 @@ def test_the_shard_is_told_first_and_a_dry_run_agrees(
 def test_one_shard_takes_all_pictures(translate: Run, pictures: Path, tmp_path: Path) -> None:
     arguments = (pictures, "-o", tmp_path / "out", "--num-shards", 1, "--dry-run")
     result = translate(*arguments)
-    assert "would translate 3 pictures by correct" in result.stdout
+    assert "would translate 3 pictures with correct" in result.stdout
     assert result.stderr == ""
 
 

@@ -110,7 +110,7 @@ def test_what_the_job_reads_is_not_told(look: Look, tmp_path: Path) -> None:
         (folder / name).write_text(text)
     told = look(folder, prompt="{caption} {class}", input__classes=str(folder / "names.csv")).notices
     assert told == ("left out 1 non-picture file: 1 .txt",)
-    assert "3 files" in look(folder).notices[0]  # this job reads none of them
+    assert "3 non-picture files" in look(folder).notices[0]  # this job reads none of them
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_hints_among_the_pictures_are_no_pictures_to_translate(look: Look, tmp_p
     network = {"path": "a/b", "hint": str(folder / "hints")}
     found = look(folder, controlnets=[network])
     assert keys(found) == ["a.jpg"]
-    assert found.notices == ("left out 1 folder that is the job's hints or masks: hints",)
+    assert found.notices == ("left out 1 folder of the job's hints or masks: hints",)
     # pictures that are their own hints
     assert keys(look(folder, controlnets=[network | {"hint": str(folder)}])) == ["a.jpg", "hints/a.jpg"]
 
@@ -190,7 +190,7 @@ def test_hints_among_the_pictures_are_no_pictures_to_translate(look: Look, tmp_p
 def test_a_folder_without_pictures_tells_what_it_has(look: Look, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     picture(folder / "@eaDir" / "a.jpg")
-    with pytest.raises(UsageError, match="it has no files; .*left out 1 folder .* 1 @eaDir"):
+    with pytest.raises(UsageError, match="it has no files; .*left out 1 hidden or system folder: 1 @eaDir"):
         look(folder)
     (folder / "a.txt").touch()
     with pytest.raises(UsageError, match="none of its 1 files is a picture; .*1 .txt; .*1 @eaDir"):
