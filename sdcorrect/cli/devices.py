@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: More parts than devices, so that a slow device gets fewer; no part smaller than some whole batches.
 PARTS_OF_A_DEVICE, BATCHES_OF_A_PART = 8, 4
 LARGE = 64  #: the largest batch size for `auto`
-PATIENCE = 0.2  #: seconds between two looks for a signal
+PATIENCE = 0.2  #: seconds between two checks for a signal
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Shard:
             raise UsageError(f"{self.count} shards: a job can have at most {MAX_SHARDS}")
         if not 0 <= self.index < self.count:
             raise UsageError(
-                f"shard index {self.index} of {self.count} shards: choose 0 to {self.count - 1}"
+                f"shard index {self.index} of {self.count} shards: choose from 0 to {self.count - 1}"
             )
 
     def __str__(self) -> str:
