@@ -204,7 +204,7 @@ def _job(
 ) -> Job:
     for key in NOT_ASKED & set(settings):
         place = "sdcorrect.load" if key in ModelSettings.model_fields else "the command line"
-        raise UsageError(f"{key}: is no setting of translate, but one of {place}")
+        raise UsageError(f"{key}: is a setting of {place}, not of translate")
     told = {k: v.tolist() if isinstance(v, np.ndarray | np.generic) else v for k, v in settings.items()}
     return load_job(
         None, {**NO_FOLDERS, "prompt": prompt, "method": method, "variants": list(variants), **told}

@@ -156,7 +156,7 @@ class Job(ModelSettings):
     method: RecipeField = Field(default_factory=lambda: built_in("correct"))
     """the name of a recipe, or a recipe of your own"""
     variants: tuple[RecipeField, ...] = ()
-    """several recipes instead of method; they share one encoding and one inversion"""
+    """several recipes to compare, instead of method; they share encoding and inversion"""
     strength: Swept[Annotated[StrictFloat, Field(gt=0, le=1)]] = 0.8
     """how far to go from the source; a list sweeps over its strengths, a folder for each"""
     steps: Annotated[StrictInt, Field(ge=1, le=999)] = 20
@@ -166,7 +166,7 @@ class Job(ModelSettings):
     scheduler: SchedulerName = "ddim"
     """the sampler"""
     steps_offset: Literal[0, 1] = 1
-    """of all timesteps: 1 as in the paper, 0 as PnPInversion runs Prompt-to-Prompt and MasaCtrl"""
+    """added to every timestep: 1 as in the paper, 0 as in PnPInversion's Prompt-to-Prompt, MasaCtrl"""
     seed: Swept[Annotated[StrictInt, Field(ge=0, lt=2**63)]] = 0
     """random seed; each picture's noise is drawn from it and the picture's content; a list sweeps"""
     size: Annotated[StrictInt, Field(ge=8, le=16_384)] | None = None
@@ -200,7 +200,7 @@ class Job(ModelSettings):
         names = [recipe.name for recipe in self.recipes]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"variants: {twice[0]!r} stands there twice; give each its own name")
+            raise ValueError(f"variants: {twice[0]!r} is listed twice; give each variant its own name")
         self._check_names_of_sweep()
         for recipe in self.recipes:
             if recipe.needs_source_prompt and not self.source_prompt and not listed:

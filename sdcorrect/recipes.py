@@ -168,7 +168,7 @@ def _check_name(name: str) -> str:
 
 
 LONGEST_NAME = 200
-#: It names the folder of the recipe's pictures.
+#: It also names the folder of the recipe's pictures.
 RecipeName = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_NAME),

@@ -36,9 +36,9 @@ class Attempts:
 
     def __init__(self, translator: Translator, *, batch_size: int) -> None:
         self.translator = translator
-        self.batch_size = batch_size  #: halved whenever memory does not suffice
-        self._counted = 0  # evaluations of the U-Net before the variant in hand
-        self._share = 1.0  # of a batch's rows, those that are not its filling
+        self.batch_size = batch_size  #: halved whenever memory runs out
+        self._counted = 0  # U-Net evaluations before the current variant
+        self._share = 1.0  # the share of a batch's rows that are not padding
 
     @property
     def evaluations(self) -> float:

@@ -41,7 +41,7 @@ DECISIVE = {
 #: What stands for a list that is swept over: it may grow, as the variants may.
 SWEPT = "swept"
 
-#: The same, of settings that came later: folders of versions that knew nothing of them go on.
+#: The same, but added in later versions: folders from before remain valid.
 LATER = {"steps_offset", "mask", "mask_words", "mask_threshold", "mask_feather", "invert_mask"}
 
 

@@ -176,11 +176,11 @@ def evaluate(
 
 
 def _check_folders(folders: Sequence[Path], *, frontier: bool, one_file: bool) -> None:
-    """Raises UsageError where there are as many as cannot be."""
+    """Raises UsageError if the number of folders does not suit the options."""
     several = len({folder.resolve() for folder in folders}) > 1
     if frontier and not several and not _is_curve(folders[0]):
         raise UsageError(
-            "--frontier: give two output folders or more, each of its own strength, or one whose job "
+            "--frontier: give two or more output folders, each with its own strength, or one whose job "
             "sweeps, such as strength: [0.5, 0.8]"
         )
     if not frontier and len(folders) > 1:

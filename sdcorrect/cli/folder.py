@@ -54,7 +54,7 @@ def _show(found: "Survey", rows: "Mapping[str, Progress]") -> None:
         table.add_row(name, *map(str, counts))
     out.print(table, soft_wrap=False)
     variants = ", ".join(variant.name for variant in found.job.job.expanded)
-    out.print(f"a picture counts once for each variant ({variants})")
+    out.print(f"each picture counts once per variant ({variants})")
 
 
 @app.command()
