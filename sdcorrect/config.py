@@ -194,7 +194,7 @@ class Job(ModelSettings):
         listed = self.input.path.suffix.lower() in LIST_SUFFIXES
         if effective_steps(self.steps, least := min(self.strengths)) == 0:
             raise ValueError(
-                f"strength {least:g} of {self.steps} steps is not one whole step; "
+                f"strength {least:g} of {self.steps} steps is less than one step; "
                 f"raise strength to {math.ceil(1000 / self.steps) / 1000} or more, or raise steps"
             )
         names = [recipe.name for recipe in self.recipes]
