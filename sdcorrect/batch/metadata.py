@@ -1,4 +1,4 @@
-"""Pictures with what made them written inside, where the web UIs look for it."""
+"""Encode pictures with their prompt and settings inside, where web UIs look for them."""
 
 import io
 import json
@@ -9,7 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from sdcorrect.errors import PictureError, one_line
 
-#: Once PNG's filters have left little but noise, runs are nearly all that zlib finds (Z_RLE).
+#: After PNG's filters little but noise is left, and runs are nearly all that zlib can find (Z_RLE).
 FAST = {"compress_level": 1, "compress_type": 3}
 PIL_FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 
@@ -31,11 +31,11 @@ def _quoted(value: object) -> str:
 def encode(
     image: Image.Image, suffix: str, text: str | None, png_compression: int | Literal["fast"]
 ) -> bytes:
-    """`image` in the format of `suffix`, with `text` inside: in a PNG as the text `parameters`, in a
-    JPEG or WebP as EXIF UserComment.
+    """Encode `image` in the format of `suffix`, with `text` as metadata: the text `parameters` in PNG,
+    EXIF UserComment in JPEG and WebP.
 
     Raises:
-        PictureError: the format cannot hold it: the text or a side is too long.
+        PictureError: the format cannot hold the text or a picture of this size.
     """
     more: dict[str, Any] = FAST if png_compression == "fast" else {"compress_level": png_compression}
     more = more | {"quality": 95}
@@ -58,5 +58,5 @@ def _user_comment(text: str) -> bytes:
     # EXIF 2.3, 4.6.5: eight bytes name the encoding; these UIs read big-endian UTF-16 under this one
     comment = b"UNICODE\0" + text.encode("utf-16-be")
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
-    # Pillow gives the tag, 0x9286, the type of bytes (1); it is undefined (7), and read as that alone
+    # Pillow writes the tag 0x9286 with type 1 (bytes); readers accept only type 7 (undefined)
     return exif.tobytes().replace(b"\x92\x86\x00\x01", b"\x92\x86\x00\x07", 1)

@@ -1,4 +1,4 @@
-"""Commands that look at an output folder."""
+"""Commands that read an output folder."""
 
 import json
 from collections.abc import Mapping
@@ -25,24 +25,24 @@ from sdcorrect.errors import printable
 if TYPE_CHECKING:
     from sdcorrect.output.survey import Progress, Survey
 
-Out = Annotated[Path, typer.Argument(metavar="OUT", parser=path, help="An output folder.")]
+Out = Annotated[Path, typer.Argument(metavar="OUT", parser=path, help="Output folder of a job.")]
 
 
 @app.command()
 def status(folder: Out, json_: Json = False, debug: Debug = False) -> None:
-    """Show what of a job is done, failed and remaining, by shard and in all."""
+    """Show how many pictures of a job are done, failed and remaining, by shard."""
     from sdcorrect.output.survey import Progress, survey
 
     with errors_for_people(debug), events_for_programs(json_) as events:
         found = survey(folder)
         several = found.shards if len(found.shards) > 1 else {}
-        # there may be more shards than pictures
+        # with more shards than pictures, some are empty
         rows = {name: progress for name, progress in several.items() if progress != Progress()}
         for name, progress in rows.items():
             events.tell("shard", shard=name, **vars(progress))
         _tell_of(found, events)
         if not events.shown:
-            _show(found, {**rows, "in all": found.total()})
+            _show(found, {**rows, "total": found.total()})
             print_failures(found.failures)
         print_gone(found.gone)
 
@@ -54,7 +54,7 @@ def _show(found: "Survey", rows: "Mapping[str, Progress]") -> None:
         table.add_row(name, *map(str, counts))
     out.print(table, soft_wrap=False)
     variants = ", ".join(variant.name for variant in found.job.job.expanded)
-    out.print(f"a picture counts once for each variant ({variants})")
+    out.print(f"each picture counts once per variant ({variants})")
 
 
 @app.command()
@@ -69,7 +69,7 @@ def merge(folder: Out, json_: Json = False, debug: Debug = False) -> None:
         if not events.shown:
             out.print(
                 f"{printable(folder / 'job.json')}: {total.done} done, {total.failed} failed, "
-                f"{total.filtered} left out, of {len(found.shards)} shards"
+                f"{total.filtered} left out, from {len(found.shards)} shards"
             )
             print_failures(found.failures)
         print_gone(found.gone)
@@ -96,11 +96,11 @@ def schema(
         Schema,
         typer.Argument(
             metavar="[job|record|evaluation|frontier]",
-            help="job.json, a record, evaluation.json, or frontier.json.",
+            help="The file to describe; record is a line of records/*.jsonl.",
         ),
     ] = Schema.job,
 ) -> None:
-    """Print the JSON Schema of job.json, a line of records/*.jsonl, evaluation.json or frontier.json."""
+    """Print the JSON Schema of job.json, a record, evaluation.json or frontier.json."""
     from pydantic import TypeAdapter
 
     from sdcorrect.evaluate.results import Evaluation, Frontier
