@@ -11,7 +11,7 @@ __all__ = ["StableDiffusion", "Translated", "from_pipe", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """What needs torch, imported when it is asked for: the command line does without for long."""
+    """Import the API on first use: it needs torch, which the command line loads late."""
     if name in __all__:
         from sdcorrect import api
 

@@ -1,4 +1,4 @@
-"""Stable Diffusion from Python: pictures in, the same pictures under a new prompt out."""
+"""The Python interface: translate pictures with a loaded Stable Diffusion model."""
 
 import hashlib
 import io
@@ -29,24 +29,24 @@ from sdcorrect.inputs.pictures import Picture, Sizing, on_background, read_pictu
 from sdcorrect.settings import ModelSettings
 from sdcorrect.translate import Translator
 
-#: A picture: a file, a Pillow image, or (height, width, 3) in 8 bits.
+#: A picture: a file, a Pillow image, or an 8-bit array (height, width, 3).
 Source = str | Path | Image.Image | NDArray[np.uint8]
 
-#: A recipe's name, or a recipe as a job has it.
+#: A recipe's name, or a recipe as a mapping, as in a job.
 Method = str | Mapping[str, Any]
 
-#: What PNG can hold as it is; all other modes go through TIFF.
+#: Modes that PNG stores without conversion; all others go through TIFF.
 PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
-#: Settings of a job that are no matter of a call.
+#: Settings of a job that `translate` does not take as keywords.
 NOT_ASKED = {*ModelSettings.model_fields, "input", "output", "limit", "prompt", "method", "variants"}
 
 #: Settings in which the command line fills in what stands in braces.
 TEMPLATES = ("prompt", "negative_prompt", "source_prompt", "mask_words")
 
-#: What a job has to say, and nothing is read from or written to here.
+#: Settings that a job requires, and that this interface never uses.
 NO_FOLDERS = {"input.path": ".", "output.path": "."}
 
-#: What a pipeline has to have.
+#: Components that a pipeline must have.
 PARTS = {"unet", "vae", "text_encoder", "tokenizer", "scheduler"}
 
 
@@ -55,12 +55,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Translated:
-    """What one recipe made of one picture."""
+    """The result of one recipe on one picture."""
 
     image: Image.Image
     seed: int
-    evaluations: int  #: of the U-Net, the inversion included
-    seconds: float  #: this recipe's own, the inversion included; its share of a batch
+    evaluations: int  #: U-Net evaluations, including the inversion
+    seconds: float  #: time of this recipe, including the inversion; in a batch, this picture's share
 
 
 class StableDiffusion:
@@ -131,13 +131,13 @@ class StableDiffusion:
     ) -> Any:
         """Translate one picture or several, of any sizes, as `sdcorrect translate` does.
 
-        A file's picture is the same as the command line's, byte for byte.
+        For a file, the result equals that of the command line, byte for byte.
 
         Args:
-            pictures: files, Pillow images or arrays; what is transparent is laid on white,
+            pictures: files, Pillow images or arrays; transparent parts are laid on white,
                 unless `background` is transparent.
-            method: a recipe's name, or a recipe as a job has it.
-            variants: several recipes instead, which share encoding and inversion.
+            method: a recipe's name, or a recipe as a mapping, as in a job.
+            variants: several recipes instead of `method`; they share encoding and inversion.
             progress: whether to show a bar of U-Net evaluations.
             settings: what else a job may say: strength, steps, seed, guidance_scale, size, batch_size,
                 negative_prompt, source_prompt ... Of strength and seed a list sweeps.
@@ -177,28 +177,28 @@ class StableDiffusion:
 
 
 def load(model: str | Path = "mini", **settings: Any) -> StableDiffusion:
-    """Load a model as a job names it: mini, a folder, a file or a hub id.
+    """Load a model: mini, a folder, a file or a hub id.
 
     Args:
-        settings: what a job may say of its model: device, dtype, vae, loras, controlnets ...
+        settings: a job's settings for its model: device, dtype, vae, loras, controlnets ...
 
     Raises:
-        UsageError: a part is not there or does not fit, or the device cannot be used.
+        UsageError: a part is missing or does not fit, or the device cannot be used.
     """
     models.quiet_libraries()
     for key in (set(Job.model_fields) - set(ModelSettings.model_fields)) & set(settings):
-        raise UsageError(f"{key}: is no setting of load, but one of translate")
+        raise UsageError(f"{key}: is a setting of translate, not of load")
     job = load_job(None, {**NO_FOLDERS, "prompt": "any", "model": str(model), **settings})
     return StableDiffusion(models.load(job))
 
 
 def from_pipe(pipe: Any) -> StableDiffusion:
-    """The model that a diffusers pipeline holds, on its device and in its precision.
+    """Use the model of a loaded diffusers pipeline, on its device and in its precision.
 
-    Nothing is copied, and the pipeline is left as it is.
+    Nothing is copied, and the pipeline is not changed.
 
     Raises:
-        UsageError: it is no pipeline of Stable Diffusion.
+        UsageError: it is not a Stable Diffusion pipeline.
     """
     if missing := PARTS - set(getattr(pipe, "components", ())):
         raise UsageError(f"from_pipe: {type(pipe).__name__} has no {sorted(missing)[0]}")
@@ -215,7 +215,7 @@ def _job(
 ) -> Job:
     for key in NOT_ASKED & set(settings):
         place = "sdcorrect.load" if key in ModelSettings.model_fields else "the command line"
-        raise UsageError(f"{key}: is no setting of translate, but one of {place}")
+        raise UsageError(f"{key}: is a setting of {place}, not of translate")
     told = {k: v.tolist() if isinstance(v, np.ndarray | np.generic) else v for k, v in settings.items()}
     job = load_job(
         None, {**NO_FOLDERS, "prompt": prompt, "method": method, "variants": list(variants), **told}
@@ -230,7 +230,7 @@ def _job(
 
 
 def _read(place: int, source: Source, job: Job, sizing: Sizing) -> Picture:
-    """The picture of `source`, sized for the model, as the batch engine reads a file."""
+    """Read `source` and resize it for the model, exactly as a batch reads a file."""
     name = str(source) if isinstance(source, str | Path) else f"picture {place}"
     key = f"{place}: {name}"
     asked = job.prompt, job.negative_prompt, job.source_prompt, None, job.mask_words
@@ -245,7 +245,7 @@ def _read(place: int, source: Source, job: Job, sizing: Sizing) -> Picture:
 
 
 def _encoded(source: Image.Image | NDArray[np.uint8]) -> bytes:
-    """A file of what is in memory, without loss."""
+    """A picture in memory as the bytes of a lossless file."""
     image = source if isinstance(source, Image.Image) else Image.fromarray(source)
     stream = io.BytesIO()
     image.save(stream, "PNG" if image.mode in PNG_MODES else "TIFF")
@@ -282,7 +282,7 @@ def _translated(picture: Picture, name: str, result: Result, job_seed: int, job:
 def _bar(
     translator: Translator, names: tuple[str, ...], pictures: int, progress: bool
 ) -> Iterator["tqdm[Any]"]:
-    """A bar that each evaluation of the U-Net moves."""
+    """A bar that advances with each U-Net evaluation."""
     model = translator.model
     total, before = translator.evaluations(names) * pictures, model.evaluations
     with tqdm(total=total, unit=" evaluations", disable=not progress) as shown:

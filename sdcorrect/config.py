@@ -1,4 +1,4 @@
-"""The job: what a YAML file, `--set` and flags say, checked before a model is loaded.
+"""The job: a YAML file, `--set` and flags, merged and checked before a model is loaded.
 
 Imports no torch.
 """
@@ -50,28 +50,28 @@ from sdcorrect.settings import (
 )
 from sdcorrect.sweep import ONE, SEVERAL, Swept, Variant, several, variants_of
 
-#: Settings that are paths: in a YAML file they are relative to that file.
+#: Settings that are paths; in a YAML file they are relative to that file.
 PATHS = (("input", "path"), ("input", "captions"), ("input", "classes"), ("output", "path"))
-#: What may stand in braces in a prompt.
+#: The names that may appear in braces in a prompt.
 PLACEHOLDERS = ("caption", "class", "stem", "parameters")
 #: PIE-Bench's mapping file, and the lists of Wild-TI2I and ImageNet-R-TI2I.
 BENCHMARK_SUFFIXES = {".json", ".yaml", ".yml"}
 LIST_SUFFIXES = {".txt", ".csv", ".jsonl", *BENCHMARK_SUFFIXES}
-MOST_PIXELS = 178_956_970  #: of a picture: what Pillow itself agrees to open
+MOST_PIXELS = 178_956_970  #: the largest picture that Pillow itself agrees to open
 
 
 def placeholders(template: str) -> set[str]:
-    """The placeholders in the braces of a prompt.
+    """The names in the braces of a prompt.
 
     Raises:
-        ValueError: something else stands in them; the message names what may.
+        ValueError: a name is not a known placeholder, or a brace is unpaired.
     """
     known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-    advice = f"{known} may stand in a prompt, and {{{{ }}}} for braces themselves"
+    advice = f"prompts can contain {known}, and {{{{ }}}} for literal braces"
     try:
         fields = [field[1:] for field in Formatter().parse(template) if field[1] is not None]
     except ValueError:
-        raise ValueError(f"{template!r} has a brace without its other; {advice}") from None
+        raise ValueError(f"{template!r} has an unpaired brace; {advice}") from None
     for name, specification, conversion in fields:
         if name not in PLACEHOLDERS or specification or conversion:
             raise ValueError(f"there is no placeholder {{{name}}}; {advice}")
@@ -98,102 +98,102 @@ FilePath = Annotated[Path, FilledIn]
 
 
 class Input(Settings):
-    """Which pictures: a folder, one file, a glob pattern, or a list (.txt, .csv, .jsonl; of a benchmark
-    .json, .yaml)."""
+    """The pictures to translate: a folder, a file, a glob pattern, or a list (.txt, .csv, .jsonl; for
+    benchmarks .json, .yaml)."""
 
     path: FilePath
     """a folder, a picture, a pattern such as '**/*.jpg', or a list: .txt, .csv or .jsonl"""
     recursive: StrictBool = True
-    """look into the folder's subfolders too"""
+    """include subfolders"""
     captions: FilePath | None = None
-    """COCO captions (.json) for {caption}; without them, the .txt of the same stem beside a picture"""
+    """COCO captions (.json) for {caption}; by default, the .txt file beside each picture"""
     classes: FilePath | None = None
-    """names for {class} by folder: `n01440764 tench, Tinca tinca` lines, .csv, .json or .yaml"""
+    """names for {class} by folder: lines such as `n01440764 tench, Tinca tinca`, .csv, .json or .yaml"""
     min_side: Annotated[StrictInt, Field(ge=1)] | None = None
-    """pictures with a shorter side, px, are left out"""
+    """leave out pictures whose shorter side is below this, in px"""
     max_side: Annotated[StrictInt, Field(ge=1)] | None = None
-    """pictures with a longer side, px, are left out"""
+    """leave out pictures whose longer side is above this, in px"""
     max_aspect: Annotated[StrictFloat, Field(ge=1)] | None = None
-    """pictures that are more elongated (longer side / shorter side) are left out"""
+    """leave out pictures whose aspect ratio (longer side / shorter side) is above this"""
     max_pixels: Annotated[StrictInt, Field(ge=1, le=MOST_PIXELS)] = 64_000_000
-    """pictures of more pixels fail"""
+    """refuse to read pictures with more pixels; they are recorded as failed"""
 
 
 class Output(Settings):
-    """Where the pictures go, and how they are written."""
+    """Where pictures are saved, and in which format."""
 
     path: FilePath
     """the output folder"""
     format: Literal["png", "jpg", "webp"] = "png"
-    """the format of the pictures"""
+    """image format"""
     png_compression: Literal["fast"] | Annotated[StrictInt, Field(ge=0, le=9)] = "fast"
-    """of the same pixels: zlib's level, 0 to 9, or fast: half of the time of 6, and hardly larger"""
+    """zlib's level, 0 to 9, or fast: half the time of level 6 for hardly larger files"""
     embed_metadata: StrictBool = True
-    """write the web UIs' `parameters` into each picture"""
+    """save prompt and settings in each picture, as the `parameters` that web UIs read"""
     keep: tuple[Keep, ...] = ()
     """what each output takes from its source: exif, and profile, to which its colours are converted"""
 
 
 class Job(ModelSettings):
-    """One translation job: pictures in, the same pictures under a new prompt out."""
+    """A translation job: which pictures, which prompt, which method and model, which output folder."""
 
     input: Input
-    """which pictures; see the keys of `input`"""
+    """the pictures to translate; see the keys of `input`"""
     output: Output
-    """where they go; see the keys of `output`"""
+    """where the results are saved; see the keys of `output`"""
     prompt: Template = Field("", validate_default=True)
-    """what the pictures are to become; {caption}, {class}, {stem} and {parameters} may stand in it"""
+    """what the pictures should become; {caption}, {class}, {stem} and {parameters} are filled in"""
     negative_prompt: Template = ""
-    """what the pictures are not to become; the same may stand in it"""
+    """what the pictures should not become; the same are filled in"""
     source_prompt: Template | None = None
     """what the pictures show, for recipes that need it, such as p2p"""
     equalizer: dict[str, Annotated[StrictFloat, Field(ge=0)]] = Field(default_factory=dict)
-    """how much words of the prompt count in p2p-reweight, such as {snowy: 2}"""
+    """weights for words of the prompt in p2p-reweight, such as {snowy: 2}"""
     mask: Source | None = None
-    """where to edit: a folder of masks, white there; PIE-Bench's mapping file; alpha; or words"""
+    """where to edit: a folder of masks (white is edited), PIE-Bench's mapping file, alpha, or words"""
     mask_words: Annotated[Template, BeforeValidator(_one_text)] | None = None
-    """the words of source_prompt, else of prompt, whose attention is the mask"""
+    """with mask: words, the words of source_prompt (or prompt) whose attention becomes the mask"""
     mask_threshold: Annotated[StrictFloat, Field(gt=0, lt=1)] = 0.5
-    """how much attention to the words, of the most in the picture, is within the mask"""
+    """with mask: words, the attention that counts as inside, from 0 (picture's least) to 1 (its most)"""
     mask_feather: Annotated[StrictFloat, Field(ge=0, le=1024)] = 0.0
-    """px over which the edit fades in, from the mask's edge inwards"""
+    """width in px over which the edit fades in, inwards from the mask's edge"""
     invert_mask: StrictBool = False
-    """edit what the mask leaves out"""
+    """edit outside the mask instead of inside"""
     method: RecipeField = Field(default_factory=lambda: built_in("correct"))
-    """a recipe's name, or a recipe written out"""
+    """the name of a recipe, or a recipe of your own"""
     variants: tuple[RecipeField, ...] = ()
-    """several recipes instead of method; they share one encoding and one inversion"""
+    """several recipes to compare, instead of method; they share encoding and inversion"""
     strength: Swept[Annotated[StrictFloat, Field(gt=0, le=1)]] = 0.8
     """how far to go from the source; a list sweeps over its strengths, a folder for each"""
     steps: Annotated[StrictInt, Field(ge=1, le=999)] = 20
-    """sampling steps at strength 1; 16 of 20 are taken at 0.8"""
+    """sampling steps at strength 1; at strength 0.8, 16 of 20 are run"""
     guidance_scale: Annotated[StrictFloat, Field(ge=0)] = 7.5
-    """scale of classifier-free guidance; up to 1 there is none"""
+    """scale of classifier-free guidance; 1 or less turns guidance off"""
     scheduler: SchedulerName = "ddim"
-    """the solver"""
+    """the sampler"""
     steps_offset: Literal[0, 1] = 1
-    """of all timesteps: 1 as in the paper, 0 as PnPInversion runs Prompt-to-Prompt and MasaCtrl"""
+    """added to every timestep: 1 as in the paper, 0 as in PnPInversion's Prompt-to-Prompt, MasaCtrl"""
     seed: Swept[Annotated[StrictInt, Field(ge=0, lt=2**63)]] = 0
     """random seed; each picture's noise is drawn from it and the picture's content; a list sweeps"""
     size: Annotated[StrictInt, Field(ge=8, le=16_384)] | None = None
-    """the longer side, px; by default what the model was trained on"""
+    """longer side of the resized pictures, in px; by default, the size that the model was trained on"""
     resize: Literal["fit", "crop", "none"] = "fit"
-    """fit: the whole picture, its longer side `size`; crop: its middle; none: at its own size"""
+    """fit: scale the longer side to `size`; crop: take a square from the centre; none: keep the size"""
     background: Literal["white", "transparent"] = "white"
     """behind transparent sources: white, or their own alpha channel in the output too"""
     match_colors: Literal["source"] | None = None
     """source: give each picture the colours of its source, by matching the histogram of each channel"""
     batch_size: Literal["auto"] | Annotated[StrictInt, Field(ge=1)] = 1
-    """pictures that go through the U-Net at a time; auto: as many as memory takes, found once a job"""
+    """pictures per batch; auto: as many as fit in memory, found once per job"""
     limit: Annotated[StrictInt, Field(ge=1)] | None = None
-    """process only the first so many pictures"""
+    """process only the first N pictures"""
     spill: FilePath | None = None
-    """a folder for the latents of full inversions, which are kept in memory without it"""
+    """a folder to keep the latents of full inversions in; by default, they stay in memory"""
 
     @field_validator("prompt")
     @classmethod
     def _is_given(cls, prompt: str, info: ValidationInfo) -> str:
-        """Only a list can do without: it may give each picture its own."""
+        """A list may do without a prompt, because it can give each picture its own."""
         given: Input | None = info.data.get("input")
         if not prompt and (given is None or given.path.suffix.lower() not in LIST_SUFFIXES):
             raise ValueError('is missing; give -p "...", or `prompt: ...` in the job')
@@ -204,18 +204,18 @@ class Job(ModelSettings):
         listed = self.input.path.suffix.lower() in LIST_SUFFIXES
         if effective_steps(self.steps, least := min(self.strengths)) == 0:
             raise ValueError(
-                f"strength {least:g} of {self.steps} steps is not one whole step; "
+                f"strength {least:g} of {self.steps} steps is less than one step; "
                 f"raise strength to {math.ceil(1000 / self.steps) / 1000} or more, or raise steps"
             )
         names = [recipe.name for recipe in self.recipes]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"variants: {twice[0]!r} stands there twice; give each its own name")
+            raise ValueError(f"variants: {twice[0]!r} is listed twice; give each variant its own name")
         self._check_names_of_sweep()
         for recipe in self.recipes:
             if recipe.needs_source_prompt and not self.source_prompt and not listed:
                 raise ValueError(
-                    f"recipe {recipe.name} needs source_prompt: what the pictures show before, "
+                    f"recipe {recipe.name} needs source_prompt, which says what the pictures show, "
                     f'such as source_prompt: "a photo of a cat"'
                 )
             if recipe.words == "replace" and not listed and not self._has_placeholders:
@@ -233,7 +233,7 @@ class Job(ModelSettings):
             )
         if self.equalizer and not any(recipe.words for recipe in self.recipes):
             raise ValueError(
-                "equalizer: weighs the words of cross-attention, which no recipe of this job puts back; "
+                "equalizer: no recipe of this job uses it, because none edits cross-attention; "
                 "use p2p-reweight"
             )
         return self
@@ -263,7 +263,7 @@ class Job(ModelSettings):
 
     @property
     def _has_placeholders(self) -> bool:
-        """Whether the prompts are other ones for each picture."""
+        """Whether the prompts differ from picture to picture."""
         return bool(placeholders(self.prompt) | placeholders(self.source_prompt or ""))
 
     @property
@@ -296,12 +296,12 @@ class Job(ModelSettings):
 
 
 def load_job(file: Path | None, overrides: Mapping[str, Any]) -> Job:
-    """Read `file`, lay `overrides` (dotted key -> value) over it, and check the whole.
+    """Read a job from `file`, apply `overrides` (dotted key -> value), and validate it.
 
     Paths in the file are relative to the file, paths in `overrides` to the working directory.
 
     Raises:
-        UsageError: it cannot be read or is not a valid job; a line for each thing that is wrong.
+        UsageError: the file cannot be read, or the job is invalid; one line for each fault.
     """
     raw, tree = read_yaml_file(file, "cannot read the job") if file else ({}, None)
     raw = {} if raw is None else raw
@@ -323,10 +323,10 @@ def load_job(file: Path | None, overrides: Mapping[str, Any]) -> Job:
 
 
 def parse_set(assignments: Sequence[str]) -> dict[str, Any]:
-    """`key.sub=value` as the shell gives it; values are YAML.
+    """Parse assignments such as `output.format=jpg` from the command line; values are YAML.
 
     Raises:
-        UsageError: no `=`, or a value that is not YAML.
+        UsageError: an assignment has no `=`, or its value is not YAML.
     """
     parsed: dict[str, Any] = {}
     for assignment in assignments:
@@ -343,17 +343,17 @@ def parse_set(assignments: Sequence[str]) -> dict[str, Any]:
 
 
 def absolute_paths(job: Job) -> Job:
-    """`job` as it is in any working directory."""
+    """`job` with absolute paths, so that it holds in any working directory."""
     raw = job.model_dump(mode="json")
     anchor_paths(raw, Path.cwd())
     return Job.model_validate(raw)
 
 
 def read_yaml_file(file: Path, failing: str = "cannot be read") -> tuple[Any, Node | None]:
-    """What a YAML file says, and its tree.
+    """The content of a YAML file, and its node tree.
 
     Raises:
-        UsageError: it cannot be read, in the words of `failing`, or is not plain YAML.
+        UsageError: it cannot be read (the message says `failing`), or is not plain YAML.
     """
     try:
         return read_yaml(decode(read_bytes(file, MOST_BYTES)))
@@ -385,7 +385,7 @@ def _anchored(path: Any, folder: Path) -> Any:
     try:
         return os.path.normpath(folder / expand(path, folder))
     except ValueError:
-        return path  # validation tells of it, with its line
+        return path  # validation reports it, with its line
 
 
 def _overlay(settings: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
@@ -397,7 +397,7 @@ def _overlay(settings: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 
 def _joined(errors: Sequence[ErrorDetails], settings: Any) -> Iterator[ErrorDetails]:
-    """`errors`, of which those about one value that may be of several kinds become one."""
+    """Join the `errors` about one value that may be of several kinds."""
     by_place: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
     for error in errors:
         by_place.setdefault(_place(error["loc"], settings), []).append(error)
@@ -467,7 +467,7 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
 
 
 def _find(node: Node | None, location: Sequence[int | str]) -> tuple[int, Node | None]:
-    """The line, from 1, of the deepest part of `location` that the file has, and the whole's node."""
+    """The line, from 1, of the deepest part of `location` in the file, and the node if all is there."""
     line = 1
     for part in location:
         if isinstance(node, MappingNode):
@@ -488,11 +488,11 @@ def _kind(value: object) -> str:
 
 
 def _found(value: object, node: Node | None) -> str:
-    """`value` as YAML has it; and as it is written, where that is another word."""
+    """`value` as YAML, preceded by its spelling in the file where that differs."""
     words = {True: "true", False: "false", None: "null"}
     shown = words[value] if value is None or isinstance(value, bool) else _shown(repr(value))
     if isinstance(node, ScalarNode) and shown in words.values() and node.value.lower() != shown:
-        return f"{node.value or 'nothing'}, which YAML takes for {shown}"
+        return f"{node.value or 'nothing'}, which YAML reads as {shown}"
     return shown
 
 

@@ -1,4 +1,4 @@
-"""What recipes cost, measured side by side on the same pictures in one process."""
+"""Measure what recipes cost, on the same pictures in one process."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,28 +19,28 @@ from sdcorrect.models.memory import forget_peak, peak_bytes
 from sdcorrect.recipes import BUILT_IN
 from sdcorrect.translate import Request, Translator
 
-#: In a round, recipes that take at most one in so many of the seconds of the dearest run so often.
+#: Recipes that are at least this many times faster than the slowest run this often in a round.
 OFTEN = 10
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one recipe costs a picture: medians over its runs."""
+    """What one recipe costs per picture: medians over its runs."""
 
     recipe: str
     runs: int
     seconds: float
-    evaluations: int  #: of the U-Net, the inversion included
-    ratio: float  #: its seconds to those of the base
-    ratio_low: float  #: half of the runs' ratios lie from here ...
-    ratio_high: float  #: ... to here
-    outside_model: float  #: the share of the time outside U-Net, VAE and text encoder
-    peak_memory_mib: float | None  #: None where the system does not tell
+    evaluations: int  #: U-Net evaluations, including the inversion
+    ratio: float  #: its seconds over those of the base
+    ratio_low: float  #: lower quartile of the runs' ratios
+    ratio_high: float  #: upper quartile
+    outside_model: float  #: the share of time spent outside U-Net, VAE and text encoder
+    peak_memory_mib: float | None  #: None where the system does not report it
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What one run of a recipe took a picture."""
+    """What one run of a recipe took per picture."""
 
     recipe: str
     seconds: float
@@ -50,7 +50,7 @@ class Timing:
 
 
 class Stopwatch:
-    """The seconds spent inside a model's networks, and in all while it watches."""
+    """Measures the seconds spent inside a model's networks, and in total."""
 
     def __init__(self, model: Model) -> None:
         pipe = model.pipe
@@ -79,7 +79,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """Inside the networks."""
+        """Seconds inside the networks."""
         return self._clock.seconds.get("inside", 0.0)
 
     @property
@@ -88,7 +88,7 @@ class Stopwatch:
 
 
 def all_fitting(model: Model, settings: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
-    """The built-in recipes that `model` and a job of `settings` take, and why the others do not fit."""
+    """The built-in recipes that fit `model` and a job of `settings`, and why the others do not."""
     left_out = {}
     for name in BUILT_IN:
         try:
@@ -109,10 +109,10 @@ def compare(
     base: str,
     warm_up: bool = True,
 ) -> list[Cost]:
-    """Timing the recipes of `job` in turn, in `repeats` rounds, after a warm-up that is not counted.
+    """Time the recipes of `job` in turn, in `repeats` rounds, after a warm-up that is not counted.
 
-    Each recipe runs alone: nothing is shared between them. `base` is what ratios are to: a run's is to
-    the runs of `base` right before and after it, so that what slows the machine for a while slows both.
+    Each recipe runs alone, so that nothing is shared. Each run is compared with the runs of `base` right
+    before and after it, so that a slow phase of the machine affects both.
 
     Raises:
         UsageError: a recipe does not fit the model or the job.
@@ -148,7 +148,7 @@ def cost_of(runs: Sequence[Timing], name: str, base: str) -> Cost:
 
 
 def _ratios(runs: Sequence[Timing], name: str, base: str) -> list[float]:
-    """The seconds of each run of `name` to the mean of the runs of `base` next to it on both sides."""
+    """The seconds of each run of `name` over the mean of the two nearest runs of `base`."""
     if name == base:
         return [1.0]
     ratios = []
@@ -192,7 +192,7 @@ def _peak_mib(model: Model) -> float | None:
 
 
 def report(costs: Sequence[Cost], job: Job, model: Model, base: str) -> dict[str, Any]:
-    """All of it as JSON."""
+    """The costs and the settings they were measured with, for JSON."""
     return {
         "model": model.name,
         "device": str(model.device),

@@ -1,4 +1,4 @@
-"""What this machine has, and what a job would do on it."""
+"""Check what this machine has, and what a job would do on it."""
 
 import json
 import os
@@ -29,7 +29,7 @@ GIB, MIB = 2**30, 2**20
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; `ok` is false where something would not run."""
+    """One line of the report; `ok` is false if something would not run."""
 
     what: str
     value: str
@@ -39,7 +39,7 @@ class Finding:
 def look_at_machine(
     device: str = "auto", dtype: str = "auto", *, offline: bool = False
 ) -> Iterator[Finding]:
-    """Versions, devices, memory and whether the hub may be asked."""
+    """Versions, devices, memory, and whether the hub may be contacted."""
     yield Finding("sdcorrect", f"{__version__}, Python {platform.python_version()}, {platform.system()}")
     yield Finding("libraries", ", ".join(f"{name} {version(name)}" for name in LIBRARIES))
     memory = psutil.virtual_memory()
@@ -63,15 +63,15 @@ def look_at_machine(
     yield Finding("hub cache", f"{cache}, {free / GIB:.1f} GiB free")
     if constants.HF_HUB_OFFLINE or offline:
         who = "HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "the job or --offline"
-        yield Finding("hub", f"is not asked: {who} says offline")
+        yield Finding("hub", f"not contacted: offline by {who}")
     else:
-        yield Finding("hub", "is asked by translate for what is absent")
+        yield Finding("hub", "contacted for files that are missing")
 
 
 def look_at_job(job: Job) -> Iterator[Finding]:
-    """What each file of `job` was recognised as, and what each of its recipes keeps of a picture.
+    """What each file of `job` is recognised as, and how much memory each recipe needs per picture.
 
-    No weights of the model are loaded.
+    Loads no weights of the model.
     """
     yield from look_at_machine(job.device, job.dtype, offline=job.offline)
     try:
@@ -105,7 +105,7 @@ def look_at_job(job: Job) -> Iterator[Finding]:
         side, steps = size // latent_px, recipe.steps or job.steps
         kept = kept_bytes(config, plan, (side, side), dtype, steps)
         amount = f"{kept / MIB:.1f} MiB" if kept else "nothing"
-        yield Finding(recipe.name, f"keeps {amount} of a picture of {size} x {size} px, {_name(dtype)}")
+        yield Finding(recipe.name, f"keeps {amount} per picture of {size} x {size} px, {_name(dtype)}")
 
 
 def _config(checkpoint: Checkpoint, part: str) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Errors that a user can act on: one line that says what was wrong, where, and what to do."""
+"""Errors that a user can act on: one line that says what is wrong, where, and what to do."""
 
 from collections.abc import Collection
 from difflib import get_close_matches
 from itertools import islice
 
-NAMED = 5  #: of many names, how many a message says
+NAMED = 5  #: how many of many names a message lists
 LONGEST = 200  #: characters of a library's message
 
 
@@ -15,15 +15,15 @@ class SdcorrectError(Exception):
 
 
 class UsageError(SdcorrectError):
-    """The command line, the job or what it names is wrong: nothing was started."""
+    """The command line, the job or a file that it names is wrong; nothing was started."""
 
     exit_code = 2
 
 
 class PictureError(SdcorrectError):
-    """One picture cannot be translated; it is recorded as failed and the job goes on.
+    """One picture cannot be translated; it is recorded as failed, and the job continues.
 
-    `sha256` is that of the picture's file, where it could be read.
+    `sha256` is the hash of the picture's file, if it could be read.
     """
 
     def __init__(self, message: str, sha256: str | None = None) -> None:
@@ -32,34 +32,34 @@ class PictureError(SdcorrectError):
 
 
 class FilteredOut(PictureError):
-    """The job's own filters leave this picture out: it is recorded as filtered, and is no failure."""
+    """The job's filters leave this picture out; it is recorded as filtered, not as failed."""
 
 
 def listed(names: Collection[str]) -> str:
-    """The first few of `names` for one line of a message, and how many more there are."""
+    """The first few of `names` on one line, and how many more there are."""
     first = ", ".join(printable(name) for name in islice(names, NAMED))
     more = len(names) - NAMED
     return f"{first} and {more} more" if more > 0 else first
 
 
 def did_you_mean(name: object, known: Collection[str], otherwise: str | None = None) -> str:
-    """The end of a message that refuses `name`: the nearest of the `known` names.
+    """The end of a message that rejects `name`: it suggests the nearest of the `known` names.
 
-    Where none is near, it is `otherwise`, or else the list of all of them.
+    If none is near, it is `otherwise`, or else the list of known names.
     """
     near = get_close_matches(str(name), known, n=1)
     return f"did you mean {near[0]}?" if near else otherwise or f"known: {', '.join(known)}"
 
 
 def one_line(text: object, longest: int | None = LONGEST) -> str:
-    """`text`, such as a library's message, on one line of `longest` characters at most."""
+    """`text`, such as a library's message, as one line of at most `longest` characters."""
     line = " ".join(str(text).split())
     return line if longest is None or len(line) <= longest else f"{line[: longest - 3]}..."
 
 
 def printable(name: object) -> str:
-    """`name` for one line of a message: what no terminal shows, or what would steer it, is escaped.
+    """`name` for one line of a message, with everything that is not printable escaped.
 
-    File names hold newlines, escape sequences and bytes that are no UTF-8.
+    File names can hold newlines, escape sequences and bytes that are not UTF-8.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))

@@ -1,4 +1,4 @@
-"""The libraries that models come from, imported without what no job needs of them."""
+"""Import diffusers and transformers without the parts that no job needs, which is faster."""
 
 import gc
 import sys
@@ -12,29 +12,29 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-#: What diffusers and transformers import wherever it is installed: for training, for other models, and
-#: for sigmas that no job has.
+#: Packages that diffusers and transformers import if installed: for training, for other models, and
+#: for sigmas that no job uses.
 UNNEEDED = ("peft", "scipy")
-#: Of a package of transformers: what is needed, the modules that need it, and the names in each.
+#: The structure of a package in transformers: requirements -> modules that need them -> their names.
 Structure = dict[frozenset[str], dict[str, set[str]]]
-#: torch's compiler, and the functions by which libraries mark others for it.
+#: torch's compiler, and its decorators that libraries apply at import.
 COMPILER, MARKS = "torch._dynamo", {"allow_in_graph", "assume_constant_result", "disable"}
 
 
 @contextmanager
 def lean_imports() -> Iterator[None]:
-    """Within this context, diffusers and transformers are imported as where `UNNEEDED` is not installed.
+    """Within this context, diffusers and transformers are imported as if `UNNEEDED` were not installed.
 
-    Afterwards all can be imported as ever, but these two stay without. Where they have been imported
-    already, nothing changes.
+    Afterwards everything can be imported as usual, but these two keep doing without. If they are
+    imported already, nothing changes.
     """
     if "diffusers" in sys.modules or "transformers" in sys.modules:
         yield
         return
-    # what imports make stays: the collector would search all of it again and again, and find nothing
+    # imported objects stay alive: the collector would scan them again and again for nothing
     gc.disable()
     try:
-        import torch  # noqa: F401 - alone: it does not know a compiler that only marks
+        import torch  # noqa: F401 - first, because torch itself needs the real compiler
 
         with _in_place({COMPILER: _Marks(), **dict.fromkeys(UNNEEDED)}):
             _import_transformers()
@@ -47,9 +47,9 @@ def lean_imports() -> Iterator[None]:
 
 @contextmanager
 def plain_outlines() -> Iterator[None]:
-    """Within this context, models are outlined on torch's meta device without its compiler and sympy.
+    """Within this context, models on torch's meta device are built without its compiler and sympy.
 
-    For an outline, whose weights are then read, no weights are drawn; and a range is counted on the CPU.
+    Embeddings are not initialised, because their weights are read later, and ranges are on the CPU.
     """
     import torch
 
@@ -72,9 +72,9 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextmanager
 def _in_place(modules: dict[str, ModuleType | None]) -> Iterator[None]:
-    """Within this context, `modules` stand for those of their names, unless these are imported already.
+    """Within this context, `modules` replace those of their names that are not imported yet.
 
-    None stands for one that is not installed.
+    None makes a module look as if it were not installed.
     """
     placed = {name: module for name, module in modules.items() if name not in sys.modules}
     sys.modules.update(placed)  # type: ignore[arg-type]
@@ -87,9 +87,9 @@ def _in_place(modules: dict[str, ModuleType | None]) -> Iterator[None]:
 
 
 class _Marks(ModuleType):
-    """Of torch's compiler, the functions that mark others, doing nothing; the whole for whatever else.
+    """A stand-in for torch's compiler: its decorators do nothing, any other name loads the real one.
 
-    Modules below it are its own.
+    Submodules are the real ones.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ def _mark(marked: Any = None, *_: Any, **__: Any) -> Any:
 
 
 class _Distributions(Mapping[str, list[str]]):
-    """What `packages_distributions()` tells, for which it reads the names of all files, once it is asked."""
+    """`packages_distributions()`, called only on first use, because it reads the names of all files."""
 
     @cached_property
     def _found(self) -> Mapping[str, list[str]]:
@@ -128,9 +128,9 @@ class _Distributions(Mapping[str, list[str]]):
 
 
 def _import_transformers() -> None:
-    """As with a torch that has no distributed tensors; the library asks once and remembers.
+    """Import it as if torch had no distributed tensors; the library checks once and remembers.
 
-    Its models' files are searched for their names once, and not a second time for `transformers.models`.
+    The files of its models are searched for names once, and not again for `transformers.models`.
     """
     import torch
     from transformers.utils import import_utils, is_scipy_available, is_torch_distributed_available
@@ -145,7 +145,7 @@ def _import_transformers() -> None:
 
 
 def _structure(define: Callable[..., Structure], path: Any, prefix: str | None = None) -> Structure:
-    """What `define` finds of a package; of all models out of what it has found for `transformers`."""
+    """The result of `define` for a package; for all models, derived from that for `transformers`."""
     import transformers
 
     models = Path(transformers.__path__[0], "models")
@@ -162,7 +162,7 @@ def _structure(define: Callable[..., Structure], path: Any, prefix: str | None =
 
 
 def _import_diffusers() -> None:
-    """Its question whether a model is compiled would import the compiler, to see that none is."""
+    """Import it, and keep its check whether a model is compiled from importing the compiler."""
     with _replaced(metadata, "packages_distributions", _Distributions):
         from diffusers.utils import torch_utils
 

@@ -1,4 +1,4 @@
-"""The masks of a batch of pictures: given, or told by the words of a prompt; applied to what is made."""
+"""The masks of a batch of pictures: given, or found by words of the prompt; and how they are applied."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,26 +21,26 @@ from sdcorrect.models import Model
 
 @dataclass(frozen=True)
 class Masking:
-    """What is done with all masks of a job."""
+    """A job's settings for its masks."""
 
-    threshold: float = 0.5  #: of the attention to words, relative to its most in the picture
+    threshold: float = 0.5  #: of the attention to words, which is scaled to 0..1 in each picture
     feather: float = 0.0  #: px, from the edge inwards
     inverted: bool = False
-    by_words: bool = False  #: whether words tell them, which takes one evaluation
+    by_words: bool = False  #: whether masks are found by words, which takes one evaluation
 
 
 @dataclass(frozen=True)
 class PictureMasks:
-    """Where the pictures of a batch are edited."""
+    """The masks of a batch, as weights from 0 (keep) to 1 (edit)."""
 
-    weights: Tensor | None = None  #: (batch, 1, height, width) in pixels; None: all over, with no mask
-    rows: int = 0  #: that the U-Net evaluated to find out
+    weights: Tensor | None = None  #: (batch, 1, height, width) in pixels; None edits everywhere
+    rows: int = 0  #: U-Net evaluations spent on finding the masks
 
     @classmethod
     def of(
         cls, masks: Sequence[Image.Image | NDArray[np.bool_]], masking: Masking, device: torch.device
     ) -> Self:
-        """Of masks of one size, not 0 where the pictures are edited; of none, there are none."""
+        """Build from masks of one size, nonzero where to edit; without masks, edit everywhere."""
         if not masks:
             return cls()
         inside = [(np.asarray(mask) > 0) ^ masking.inverted for mask in masks]
@@ -48,13 +48,13 @@ class PictureMasks:
         return cls(torch.from_numpy(weights)[:, None].to(device))
 
     def over(self, x0: Tensor, source_at: Callable[[Tensor], Tensor]) -> Mask | None:
-        """The mask of latents as large as `x0`."""
+        """The masks at the resolution of the latents `x0`."""
         return None if self.weights is None else Mask(at_latents(self.weights, x0), x0, source_at)
 
     def applied(
         self, pictures: Sequence[Image.Image | None], sources: Sequence[Image.Image]
     ) -> list[Image.Image | None]:
-        """`pictures` within the mask; outside, the pixels of `sources` as they are."""
+        """`pictures` inside the mask, and the unchanged pixels of `sources` outside."""
         if self.weights is None:
             return list(pictures)
         levels = (self.weights[:, 0] * 255).round().byte().cpu().numpy()
@@ -64,7 +64,7 @@ class PictureMasks:
         ]
 
     def shares(self, batch: int) -> list[float | None]:
-        """Of each picture, how much of it is within the mask."""
+        """For each picture, the share of its area inside the mask."""
         if self.weights is None:
             return [None] * batch
         return [float(share) for share in (self.weights > 0).float().mean(dim=(1, 2, 3))]
@@ -78,13 +78,13 @@ def masks_of_words(
     words: Sequence[str],
     threshold: float,
 ) -> list[NDArray[np.bool_]]:
-    """For each picture where its `words` are seen: (height, width) in pixels.
+    """For each picture, where the model sees its `words`: (height, width) in pixels.
 
-    By the cross-attention of the whole decoder in one evaluation on the clean latents, at the paper's
-    timestep.
+    Reads the cross-attention of the whole decoder in one evaluation on the clean latents, at the
+    paper's timestep.
 
     Args:
-        text: what the U-Net is told of `prompts`.
+        text: the encoded `prompts`.
     """
     attended = word_maps(
         model.pipe.unet,
@@ -99,20 +99,20 @@ def masks_of_words(
 
 
 def tokens_of_words(model: Model, words: str, prompt: str) -> list[int]:
-    """Where `words`, which spaces part, stand in `prompt`.
+    """The positions of the tokens of `words` (separated by spaces) in `prompt`.
 
     Raises:
-        UsageError: one of them stands nowhere, or beyond what the text encoder reads.
+        UsageError: a word is not in the prompt, or beyond what the text encoder reads.
     """
     if model.prompt_syntax != "plain":
-        raise UsageError("mask: words finds those of a plain prompt; set prompt_syntax: plain")
+        raise UsageError("mask: words works only with plain prompts; set prompt_syntax: plain")
     read = model.tokenize(prompt)
     tokens: list[int] = []
     for word in words.split():
         found = tokens_of(word, read, "mask_words")
         if not found:
             raise UsageError(
-                f"mask_words: {word!r} stands in {prompt!r} behind the {model.text_length} tokens that "
+                f"mask_words: {word!r} comes after the {model.text_length} tokens of {prompt!r} that "
                 "the model reads; shorten the prompt"
             )
         tokens += found

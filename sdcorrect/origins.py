@@ -1,4 +1,4 @@
-"""Where the built-in recipes come from, what they cost, and how they are grouped (imports no torch)."""
+"""The sources of the built-in recipes, their costs and their groups (imports no torch)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sdcorrect.core.plan import effective_steps
 from sdcorrect.recipes import BUILT_IN, Recipe
 
-#: The job's settings that costs are told for, where a recipe has none of its own: its defaults.
+#: The settings for which costs are listed, unless a recipe sets its own: the job's defaults.
 STEPS, STRENGTH, GUIDANCE_SCALE = 20, 0.8, 7.5
 
 
@@ -16,8 +16,8 @@ class Origin:
 
     names: tuple[str, ...]
     paper: str
-    code: str  #: what the recipe follows
-    checked: str  #: by what the tests hold it
+    code: str  #: the implementation that the recipe follows
+    checked: str  #: what the tests compare it with
 
 
 ORIGINS = (
@@ -39,9 +39,9 @@ ORIGINS = (
     ),
     Origin(
         tuple(name for name in BUILT_IN if "adain" in name or "wide" in name),
-        "none: beyond the paper, by this project",
+        "none: this project's own, beyond the paper",
         "no other code",
-        "against the other recipes alone, in docs/beyond-the-paper.md",
+        "only against the other recipes, in docs/beyond-the-paper.md",
     ),
     Origin(
         ("infedit",),
@@ -59,12 +59,12 @@ ORIGINS = (
         ("flowedit",),
         "Kulikov et al., ICCV 2025",
         "fallenshock/FlowEdit, SD3_exp.yaml, for models that predict noise",
-        "by its equality: equal prompts change nothing",
+        "by an identity: equal prompts change nothing",
     ),
     Origin(
         ("edit-friendly",),
         "Huberman-Spiegelglas et al., CVPR 2024",
-        "inbarhub/DDPM_inversion, main_run.py; the last map is kept",
+        "inbarhub/DDPM_inversion, main_run.py, but with the last map",
         "against its equations: within 1e-4 with last_map: false",
     ),
     Origin(
@@ -83,7 +83,7 @@ ORIGINS = (
         ("ddim",),
         "Song et al., ICLR 2021",
         "diffusers, DDIMInverseScheduler",
-        "by its equality: more steps reconstruct better",
+        "by a property: more steps reconstruct better",
     ),
     Origin(
         ("pnp", "pnp-50"),
@@ -107,26 +107,26 @@ ORIGINS = (
         ("masactrl-direct", "pnp-direct", "p2p-direct", "p2p-direct-refine"),
         "Ju et al., ICLR 2024",
         "cure-lab/PnPInversion, run_editing_*.py (directinversion+...)",
-        "by its equality: the source is met exactly",
+        "by an identity: the source is reproduced exactly",
     ),
     Origin(
         ("npi", "p2p-npi"),
         "Miyake et al., 2023",
         "cure-lab/PnPInversion, negative-prompt-inversion+p2p",
-        "by its equality: the source's own prompt is not guided",
+        "by an identity: the source's own prompt gets no guidance",
     ),
     Origin(
         ("renoise",),
         "Garibi et al., ECCV 2024; Pan et al. (AIDI), ICCV 2023",
         "garibida/ReNoise-Inversion, config.py, without regularization",
-        "by its equality: iterations reconstruct better",
+        "by a property: more iterations reconstruct better",
     ),
 )
 
 
 @dataclass(frozen=True)
 class Group:
-    """Recipes that need the same."""
+    """Recipes with the same needs."""
 
     needs: str
     recipes: tuple[Recipe, ...]
@@ -135,7 +135,7 @@ class Group:
 def grouped() -> list[Group]:
     """The built-in recipes by what they need, the cheapest kind first."""
     kinds: dict[str, Callable[[Recipe], bool]] = {
-        "Nothing but the prompt": lambda r: r.inversion == "none" and not r.needs_source_prompt,
+        "Only the prompt": lambda r: r.inversion == "none" and not r.needs_source_prompt,
         "One evaluation on the clean picture": lambda r: r.inversion == "one-step",
         "A source prompt; no inversion": lambda r: r.source == "noised",
         "A source prompt; noise maps": lambda r: r.inversion == "ddpm",
@@ -158,7 +158,7 @@ def by_origin(recipes: Sequence[Recipe]) -> Iterator[tuple[Origin, list[Recipe]]
 
 
 def evaluations(recipe: Recipe) -> int:
-    """Of the U-Net for a picture, at the job's defaults where the recipe has no settings of its own."""
+    """U-Net evaluations per picture, at the job's defaults unless the recipe sets its own."""
     steps = recipe.steps or STEPS
     fully = recipe.inversion == "full" and recipe.start == "inverted"
     taken = recipe.solver_steps or effective_steps(steps, 1 if fully else recipe.strength or STRENGTH)

@@ -1,10 +1,10 @@
-"""What the HTML pages are rendered by."""
+"""The template environment of the HTML pages."""
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def environment(package: str) -> Environment:
-    """The templates in `package`; every name in them is shown as text."""
+    """The templates in `package`; every value in them is escaped."""
     return Environment(
         loader=PackageLoader(package),
         autoescape=True,

@@ -8,11 +8,11 @@ VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})")
 
 
 def expand(path: str, folder: Path = Path()) -> str:
-    """`path` with `~` and `$VAR` filled in, as a shell does; what exists in `folder` is taken literally.
+    """Expand `~` and `$VAR` in `path` as a shell does; names that exist in `folder` are kept literally.
 
     Raises:
-        ValueError: a variable that is not set or empty, or a user that is not there: the path would
-            be another one than was meant.
+        ValueError: a variable is unset or empty, or a user does not exist, so that the path would not
+            be the one that was meant.
     """
     if "$" not in path and not path.startswith("~"):
         return path

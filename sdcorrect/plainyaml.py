@@ -1,7 +1,7 @@
-"""YAML as settings are written in it: plain values, none of which runs or goes on for ever.
+"""Read settings from YAML: plain values only, with no code, no surprises and no explosion.
 
-YAML 1.1 takes `010` for 8, `1:30` for 90 and `2001-01-01` for a date, and a few lines of aliases may
-stand for more values than any memory holds.
+YAML 1.1 reads `010` as 8, `1:30` as 90 and `2001-01-01` as a date, and a few lines of aliases can
+stand for more values than fit in memory.
 """
 
 import re
@@ -14,9 +14,9 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from sdcorrect.errors import one_line, printable
 
 TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
-MOST_BYTES = 1 << 21  #: of a file: the parser takes seconds for as many
-MOST_LEVELS = 100  #: of lists and mappings in one another
-MOST_REPEATED = 10_000  #: values that aliases add to those that are written out
+MOST_BYTES = 1 << 21  #: in a file; the parser needs seconds for this many
+MOST_LEVELS = 100  #: of nested lists and mappings
+MOST_REPEATED = 10_000  #: values that aliases may add to those written out
 LARGEST = 2**64
 NO_TEXT = re.compile("[\0\ud800-\udfff]")
 LONGEST = 60  #: characters of a value in a message
@@ -30,7 +30,7 @@ NO_SETTINGS = {
 
 
 class NotPlain(ValueError):
-    """What is wrong, and in which line, from 1."""
+    """A fault in a YAML document, and its line, from 1."""
 
     def __init__(self, reason: str, line: int) -> None:
         super().__init__(reason)
@@ -38,13 +38,13 @@ class NotPlain(ValueError):
 
 
 def read_yaml(text: str, *, typed: bool = True) -> tuple[Any, Node | None]:
-    """The value of a YAML document, and the nodes that tell where in it each part stands.
+    """The value of a YAML document, and its nodes, which know the position of each part.
 
     Args:
-        typed: numbers, booleans and nulls are such; else every value is text, as it is written.
+        typed: whether to convert numbers, booleans and nulls; otherwise every value is text, as written.
 
     Raises:
-        NotPlain: it is not YAML, a key stands there twice, or a value is none that settings have.
+        NotPlain: it is not YAML, a key is repeated, or a value is of a kind that no setting has.
     """
     try:
         loader = (_Typed if typed else _Texts)(text)
@@ -53,7 +53,7 @@ def read_yaml(text: str, *, typed: bool = True) -> tuple[Any, Node | None]:
             return None, None
         sizes: dict[Node, int] = {}
         if _size(node, sizes) - len(sizes) > MOST_REPEATED:
-            raise _refused(node, "aliases repeat too much of it; write out what is meant")
+            raise _refused(node, "aliases repeat too many values; write the values out")
         _check_keys(node)
         return loader.construct_document(node), node
     except yaml.reader.ReaderError as error:
@@ -66,7 +66,7 @@ def read_yaml(text: str, *, typed: bool = True) -> tuple[Any, Node | None]:
 
 class _Limited(yaml.composer.Composer):
     levels = 0
-    peek_event: Callable[[], Any]  # the parser's, of which loaders are made too
+    peek_event: Callable[[], Any]  # a method of the parser, which loaders also inherit
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
         self.levels += 1
@@ -86,21 +86,21 @@ class _Typed(_Limited, yaml.SafeLoader):
     def construct_object(self, node: Node, deep: bool = False) -> Hashable:
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
         if kind in NO_SETTINGS:
-            raise _refused(node, f"{_shown(node)} is {NO_SETTINGS[kind]} to YAML; put text in quotes")
+            raise _refused(node, f"YAML reads {_shown(node)} as {NO_SETTINGS[kind]}; put text in quotes")
         try:
             value: Hashable = super().construct_object(node, deep)
         except (NotPlain, yaml.YAMLError):
             raise
-        # on values that are none of their tag, the constructors raise whatever their arithmetic does
+        # on a value that does not fit its tag, the constructors raise all kinds of exceptions
         except Exception:
-            raise _refused(node, f"{_shown(node)} is no {kind}") from None
+            raise _refused(node, f"{_shown(node)} is not a valid {kind}") from None
         return value
 
     def construct_yaml_str(self, node: ScalarNode) -> str:
         value: str = super().construct_yaml_str(node)
         if NO_TEXT.search(value):
             raise _refused(
-                node, f"{_shown(node)} holds characters that neither text nor file names have"
+                node, f"{_shown(node)} contains characters that text and file names cannot have"
             )
         return value
 
@@ -113,7 +113,7 @@ class _Typed(_Limited, yaml.SafeLoader):
         if ":" in digits or re.match(r"0[0-9_]", digits):
             base = "base 60" if ":" in digits else "octal"
             raise _refused(
-                node, f"{_shown(node)} is {base} to YAML, {value}; write a decimal, or quotes"
+                node, f"YAML reads {_shown(node)} as {base}, {value}; write a decimal, or quotes"
             )
         if abs(value) >= LARGEST:
             raise _refused(node, f"{_shown(node)} is larger than any setting")
@@ -122,16 +122,16 @@ class _Typed(_Limited, yaml.SafeLoader):
     def construct_yaml_float(self, node: ScalarNode) -> float:
         value: float = super().construct_yaml_float(node)
         if ":" in node.value:
-            raise _refused(node, f"{_shown(node)} is base 60 to YAML, {value:g}; write a decimal")
+            raise _refused(node, f"YAML reads {_shown(node)} as base 60, {value:g}; write a decimal")
         if not abs(value) < LARGEST:
-            raise _refused(node, f"{_shown(node)} is no finite number that a setting takes")
+            raise _refused(node, f"{_shown(node)} is not a finite number in the range of a setting")
         return value
 
 
 _Typed.add_constructor(TEXT, _Typed.construct_yaml_str)
 _Typed.add_constructor("tag:yaml.org,2002:int", _Typed.construct_yaml_int)
 _Typed.add_constructor("tag:yaml.org,2002:float", _Typed.construct_yaml_float)
-# 1e-4, which YAML 1.1 takes for text
+# 1e-4, which YAML 1.1 reads as text
 _Typed.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+"),
@@ -140,10 +140,10 @@ _Typed.add_implicit_resolver(
 
 
 def _size(node: Node, sizes: dict[Node, int]) -> int:
-    """How many values `node` stands for once aliases are filled in; `sizes` keeps those of its parts."""
+    """The number of values in `node` with aliases expanded; `sizes` caches those of its parts."""
     if node in sizes:
         if not sizes[node]:
-            raise _refused(node, "holds itself, by an alias")
+            raise _refused(node, "contains itself through an alias")
         return sizes[node]
     sizes[node] = 0
     sizes[node] = 1 + sum(_size(part, sizes) for part in _parts(node))
@@ -157,16 +157,16 @@ def _parts(node: Node) -> list[Node]:
 
 
 def _check_keys(node: Node) -> None:
-    """See that keys are text and each stands there once: YAML lets the last of two win in silence."""
+    """Check that keys are text and unique: of two equal keys, YAML silently keeps the last."""
     seen = set()
     for key, _ in node.value if isinstance(node, MappingNode) else ():
         if not isinstance(key, ScalarNode):
             raise _refused(key, "a key is a list or a mapping; keys are text")
         if key.value in seen:
-            raise _refused(key, f"{_shown(key)}: stands here a second time; keep one")
+            raise _refused(key, f"{_shown(key)}: this key is repeated; keep one")
         seen.add(key.value)
         if key.tag != MERGE:
-            key.tag = TEXT  # the word `on`, not true
+            key.tag = TEXT  # so that the key `on` is not read as true
     for part in _parts(node):
         _check_keys(part)
 

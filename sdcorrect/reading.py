@@ -1,4 +1,4 @@
-"""Files that people bring, read without trust, whichever program wrote them."""
+"""Read files from users safely, whichever program wrote them."""
 
 import codecs
 import errno
@@ -7,7 +7,7 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
-#: The longer marks first: that of UTF-32 begins as that of UTF-16 does.
+#: Byte-order marks, the longer first: the mark of UTF-32 begins with that of UTF-16.
 MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -23,24 +23,24 @@ def open_file(file: Path) -> BufferedReader:
     Raises:
         OSError: it cannot be read, or is no file; `strerror` says so.
     """
-    # O_NONBLOCK: the opening of a FIFO that nobody writes to would wait
+    # O_NONBLOCK: opening a FIFO without a writer would block
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
         what = "a folder" if stat.S_ISDIR(mode) else "a FIFO, a socket or a device"
-        raise OSError(errno.EINVAL, f"it is no file, but {what}")
+        raise OSError(errno.EINVAL, f"it is not a file but {what}")
     return open(descriptor, "rb")
 
 
 def read_bytes(file: Path, most: int | None = None) -> bytes:
-    """The content of a file. A FIFO or a device is not waited for.
+    """The content of a file; never waits for a FIFO or a device.
 
     Args:
-        most: bytes; a larger file is not read.
+        most: the largest size in bytes; a larger file is not read.
 
     Raises:
-        OSError: it cannot be read, is no file or has more than `most` bytes; `strerror` says so.
+        OSError: it cannot be read, is not a regular file or is too large; `strerror` says which.
     """
     with open_file(file) as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -50,13 +50,13 @@ def read_bytes(file: Path, most: int | None = None) -> bytes:
 
 
 def decode(data: bytes, errors: str = "strict") -> str:
-    """`data` as text: in UTF-8, or as its byte-order mark says.
+    """Decode `data` as UTF-8, or as its byte-order mark says.
 
     Args:
-        errors: what becomes of bytes that are not UTF-8, as `bytes.decode` has it.
+        errors: how to handle bytes that are not UTF-8; see `bytes.decode`.
 
     Raises:
-        ValueError: it is not text in that encoding.
+        ValueError: the data is not text in that encoding.
     """
     encoding = next((name for mark, name in MARKS.items() if data.startswith(mark)), "utf-8")
     try:
@@ -64,5 +64,5 @@ def decode(data: bytes, errors: str = "strict") -> str:
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8 text") from None
     if "\0" in text:
-        raise ValueError("it is not UTF-8 text: it holds NUL bytes, as binary files and UTF-16 do")
+        raise ValueError("it is not UTF-8 text: it contains NUL bytes, as binary files and UTF-16 do")
     return text

@@ -1,6 +1,6 @@
-"""Methods as data: which inversion, where denoising starts, which tensors go back where and when.
+"""Methods as data: the inversion, the start of denoising, and which tensors are put back where and when.
 
-Imports no torch, so that a recipe is checked and listed without loading a model.
+Imports no torch, so that recipes can be checked and listed without loading a model.
 """
 
 import re
@@ -46,7 +46,7 @@ from sdcorrect.errors import UsageError, did_you_mean
 
 LEVELS = ("first-attention", "second-attention", "third-attention")
 FIRST = LEVELS[0]
-#: What stands beside the recipes' folders in an output folder.
+#: Other files and folders in an output folder, which no recipe may be named after.
 OTHERS_IN_OUT = {
     *("records", "job.json", "report", "report.html", "evaluation.csv", "evaluation.json"),
     *("frontier.json", "frontier.png"),
@@ -60,8 +60,8 @@ _BLOCKS = re.compile(
 def _check_blocks(spec: str) -> str:
     if not _BLOCKS.fullmatch(spec):
         raise ValueError(
-            f"blocks are a number (4), a number and all later ones (4+), a level of the decoder "
-            f"({FIRST}), one block of it ({FIRST}.0), encoder, encoder.4 or mid; not {spec!r}"
+            f"{spec!r} names no blocks; give a number (4), a number and all later ones (4+), a decoder "
+            f"level ({FIRST}), one block of a level ({FIRST}.0), encoder, encoder.4 or mid"
         )
     return spec
 
@@ -78,7 +78,7 @@ class _Frozen(BaseModel):
     )
 
 
-#: Decoder blocks by number or by level, so that one recipe serves every family of U-Nets.
+#: Decoder blocks by number or by level; with levels, one recipe fits every family of U-Nets.
 BlockSpec = Annotated[
     str,
     BeforeValidator(lambda value: str(value) if type(value) is int else value),
@@ -86,59 +86,59 @@ BlockSpec = Annotated[
 ]
 
 
-#: A part of the steps taken, as fractions.
+#: Part of the steps that are run, as two fractions.
 WindowField = Annotated[tuple[StrictFloat, StrictFloat], AfterValidator(_check_window)]
 Timestep = Annotated[StrictInt, Field(ge=0, le=999)]
-#: Which latents a picture is encoded as: a sample of the VAE's posterior, or its mean.
+#: How the VAE's posterior becomes latents: by sampling it, or by its mean.
 Posterior = Literal["sample", "mean"]
 
 
 class Inject(_Frozen):
-    """One tensor of the source, where it is put back, and when."""
+    """A tensor of the source, where it is put back, and when."""
 
     tensor: TensorName
-    """which tensor of the source"""
+    """the tensor to take from the source"""
     blocks: tuple[BlockSpec, ...] = Field(min_length=1)
-    """where: a number (4, 4+), a level (first-attention, first-attention.0), encoder or mid"""
+    """blocks: numbers (4, 4+), levels (first-attention, first-attention.0), encoder or mid"""
     window: WindowField = ALWAYS
-    """over which part of the steps taken, as fractions"""
+    """the part of the steps in which it is put back, as two fractions"""
     timesteps: tuple[Timestep, Timestep] | None = None
-    """or between which timesteps, instead of window"""
+    """instead of window: the first and last timestep at which it is put back"""
     weight: Annotated[StrictFloat, Field(gt=0, le=1)] = 1.0
-    """1 replaces the U-Net's own, less blends with it"""
+    """1 replaces the U-Net's own tensor, less blends the two"""
     max_tokens: Annotated[StrictInt, Field(ge=1)] | None = None
-    """of attention: only where there are at most so many tokens"""
+    """for attention: skip layers with more tokens than this"""
     branches: Literal["both", "cond"] = "both"
-    """into both branches of guidance, or into that of the prompt alone"""
+    """put it into both branches of guidance, or only into the branch of the prompt"""
     statistics: Statistics = "source"
-    """own: each channel gets the mean and deviation that the U-Net's own has there (AdaIN)"""
+    """own: rescale each channel to the mean and deviation of the tensor that it replaces (AdaIN)"""
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         if self.timesteps and self.window != ALWAYS:
-            raise ValueError("give a window of the steps or timesteps, not both")
+            raise ValueError("give either window or timesteps, not both")
         if self.max_tokens and self.tensor in FEATURES:
-            raise ValueError(f"max_tokens is for attention, {self.tensor} has no tokens")
+            raise ValueError(f"max_tokens is for attention; {self.tensor} has no tokens")
         if self.statistics == "own" and self.tensor not in FEATURES:
             raise ValueError(
                 f"statistics: own is for {' and '.join(FEATURES)}, whose channels have a mean and a "
-                f"deviation; leave it out of {self.tensor}"
+                f"deviation; remove it from {self.tensor}"
             )
         return self
 
     def resolve(self, layout: UNetLayout) -> Injection:
-        """The same on a U-Net of `layout`.
+        """This injection with the block numbers of a U-Net of `layout`.
 
         Raises:
-            UsageError: a block that the U-Net lacks, or that lacks the tensor.
+            UsageError: the U-Net lacks a block, or the block lacks the tensor.
         """
         having = layout.having(self.tensor)
         blocks = [block for spec in self.blocks for block in _resolve_blocks(spec, layout, having)]
         for block in blocks:
             if block not in having:
                 raise UsageError(
-                    f"{self.tensor} at block {block}: this U-Net has it "
-                    f"at blocks {', '.join(map(str, having))}; choose among those"
+                    f"block {block} of this U-Net has no {self.tensor}; "
+                    f"choose from blocks {', '.join(map(str, having))}"
                 )
         return Injection(
             self.tensor,
@@ -152,7 +152,7 @@ class Inject(_Frozen):
         )
 
 
-#: The settings that mean something under one kind of inversion alone.
+#: Settings that apply to a single kind of inversion.
 _OF_INVERSION = {
     "one-step": ("timestep", "scale_input"),
     "full": ("inversion_steps", "inversion_iterations", "inversion_average"),
@@ -163,12 +163,12 @@ _OF_NOISED = ("source_guidance", "eta", "noise", "step_to")
 
 def _check_name(name: str) -> str:
     if name.casefold() in OTHERS_IN_OUT:
-        raise ValueError(f"the output folder has another {name!r}; choose another name")
+        raise ValueError(f"the output folder uses the name {name!r} itself; choose another")
     return name
 
 
 LONGEST_NAME = 200
-#: It names the folder of the recipe's pictures.
+#: It also names the folder of the recipe's pictures.
 RecipeName = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_NAME),
@@ -179,103 +179,102 @@ RecipeName = Annotated[
 class Recipe(_Frozen):
     """A translation method.
 
-    With the one-step inversion the tensors are those of a single evaluation on the clean latents
-    (the paper's correction). With a full inversion the source runs beside the target, and the tensors
-    at each step are those of the source at that step: `source: inverted` is the inversion's own latents,
-    `source: sampled` denoises them anew, with guidance, from where the inversion ended.
-    `source_branch_prompt` is what that branch is told; without it, what the inversion was told. A full
-    inversion may evaluate each step several times (`inversion_iterations`), which brings it nearer to
-    a fixed point, and go by the mean of some of these evaluations (`inversion_average`, half-open).
+    `inversion: one-step` takes the tensors from a single evaluation on the clean latents (the paper's
+    correction), at `timestep`, which the paper sets to 1. The evaluation reads the clean latents x0
+    unscaled; with `scale_input` it reads sqrt(a_t) x0, noised latents of that timestep without noise.
 
-    With `inversion: ddpm` the source is noised for each timestep by itself, and the target takes the
-    noise maps that lead the source from each to the next; noise may be that of `noise_shift` steps
-    later, and the last map be limited or left out. With `source: noised` there is no inversion: the
-    source is noised anew beside the target at each step, and the target moves by what the two
-    predictions differ in. There `eta` is DDIM's, `noise: posterior` draws by it, and `step_to: clean`
-    goes to the clean picture at each step, which is then noised again.
+    `inversion: full` runs the source beside the target, and takes the tensors of each step from the
+    source at that step. `source: inverted` uses the inversion's own latents; `source: sampled` denoises
+    them again, with guidance, from the end of the inversion. `source_branch_prompt` is the prompt of
+    that branch; the default is the prompt of the inversion. `inversion_iterations` evaluates each step
+    several times, which converges to a fixed point, and `inversion_average` uses the mean of some of
+    these evaluations (a half-open range).
 
-    The single evaluation is at `timestep`, in the paper 1. At any timestep it reads the clean latents x0
-    as they are; with `scale_input` it reads sqrt(a_t) x0, which is the noised latents of that timestep
-    with their noise left out.
+    `inversion: ddpm` noises the source independently for each timestep, and adds to the target the
+    noise maps that lead the source from each timestep to the next. `noise_shift` takes the noise of
+    some steps later; the last map can be limited or dropped. `source: noised` needs no inversion: it
+    noises the source anew at each step, and moves the target by the difference of the two predictions.
+    There `eta` is DDIM's, `noise: posterior` draws noise according to it, and `step_to: clean` goes to
+    the clean picture at each step and noises that again.
 
-    `unconditional: source` tells the unconditional branch the source prompt instead of the negative one.
-    `guidance_threshold` leaves guidance out where it is weakest, over that part of the picture.
+    `unconditional: source` gives the unconditional branch the source prompt, not the negative prompt.
+    `guidance_threshold` drops guidance over this fraction of the picture, where it is weakest.
 
-    The settings from `steps` on are the job's where a recipe leaves them out; where it has its own, the
-    method is not itself without them, and they hold whatever the job says. With `solver_steps`, `steps`
-    and the strength say at which noise to start, and the solver goes from there in so many.
+    From `steps` on, a setting that a recipe leaves out is the job's; one that it has is part of the
+    method, and overrides the job's. With `solver_steps`, `steps` and strength set the noise level at
+    the start, and the solver takes that many steps from there.
     """
 
     name: RecipeName
-    """names the folder of its pictures"""
+    """the recipe's name, and that of the folder for its pictures"""
     summary: str = ""
-    """a line for `sdcorrect recipes`"""
+    """one line for `sdcorrect recipes`"""
     inversion: Inversion = "none"
-    """how the source is found: one evaluation of the clean latents, DDIM inversion, or noise maps"""
+    """how to invert the source: by one evaluation on clean latents, DDIM (full), or noise maps (ddpm)"""
     timestep: Timestep = ONE_STEP
-    """of the one evaluation"""
+    """timestep of the one-step inversion"""
     scale_input: StrictBool = False
-    """the one evaluation reads sqrt(a_t) times the clean latents"""
+    """scale the clean latents by sqrt(a_t) for the one-step inversion"""
     inversion_steps: Annotated[StrictInt, Field(ge=1, le=999)] | None = None
     """steps of a full inversion; by default the job's steps"""
     inversion_prompt: Literal["empty", "source"] = "empty"
-    """what a full inversion is told"""
+    """prompt of a full or ddpm inversion: empty, or the source prompt"""
     inversion_guidance: StrictFloat = 1.0
-    """guidance of a full inversion towards the source prompt; 1 is none"""
+    """guidance scale of a full or ddpm inversion towards the source prompt; 1 is none"""
     inversion_iterations: Annotated[StrictInt, Field(ge=1, le=100)] = 1
-    """how often each step of an inversion is evaluated, nearer to a fixed point each time"""
+    """evaluations per step of a full inversion, each closer to a fixed point"""
     inversion_average: tuple[StrictInt, StrictInt] | None = None
-    """of which of these evaluations the mean counts, [first, end)"""
+    """use the mean of these evaluations, [first, end)"""
     noise_shift: Annotated[StrictInt, Field(ge=0, le=10)] = 0
-    """with ddpm: take the noise maps of so many steps later"""
+    """with ddpm: noise the source as this many steps later"""
     last_map: StrictBool = True
     """with ddpm: use the last noise map"""
     last_map_norm: Annotated[StrictFloat, Field(gt=0)] | None = None
     """with ddpm: limit the norm of the last noise map"""
     start: Literal["noise", "inverted"] = "noise"
-    """where denoising starts: at noised or at inverted latents"""
+    """the latents that denoising starts from: noised or inverted"""
     source: SourceBranch = "inverted"
-    """the source beside the target: the latents of the inversion, denoised anew, or noised anew"""
+    """latents of the source's branch: those of the inversion, denoised again, or noised anew"""
     source_branch_prompt: Told | None = None
-    """what the source beside the target is told; by default what the inversion was told"""
+    """prompt of the source's branch; by default that of the inversion"""
     source_guidance: Annotated[StrictFloat, Field(ge=0)] = 1.0
-    """guidance of the source beside the target; 1 is none"""
+    """with source: noised, guidance scale of the source's branch; 1 is none"""
     eta: Annotated[StrictFloat, Field(ge=0, le=1)] = 0.0
-    """of DDIM: how much noise is drawn at each step, with source: noised"""
+    """with source: noised, DDIM's eta: how much noise is drawn at each step"""
     noise: Literal["anew", "posterior"] = "anew"
-    """with source: noised, noise drawn anew at each step or by the posterior"""
+    """with source: noised, draw noise anew at each step, or from the posterior"""
     step_to: Literal["next", "clean"] = "next"
-    """with source: noised, a step leads to the next timestep, or to the clean picture"""
+    """with source: noised, step to the next timestep, or to the clean picture and noise that"""
     inject: tuple[Inject, ...] = ()
-    """which tensors of the source are put back, where and when"""
+    """tensors of the source to put back, where and when"""
     words: Words | None = None
-    """how Prompt-to-Prompt's cross-attention goes from the source prompt to the prompt"""
+    """how Prompt-to-Prompt aligns the words of the source prompt with those of the prompt"""
     posterior: Posterior = "sample"
-    """latents drawn from the VAE's posterior, or its mean"""
+    """encode by sampling the VAE's posterior, or by its mean"""
     unconditional: Literal["negative", "source"] = "negative"
-    """what the unconditional branch is told: the negative prompt or the source prompt"""
+    """prompt of the unconditional branch: the negative prompt or the source prompt"""
     guidance_window: WindowField = ALWAYS
-    """classifier-free guidance in this part of the steps alone, as fractions"""
+    """the part of the steps that use classifier-free guidance, as two fractions"""
     guidance_threshold: Annotated[StrictFloat, Field(gt=0, lt=1)] | None = None
-    """leave guidance out over this part of the picture, where it is weakest"""
+    """drop guidance over this fraction of the picture, where it is weakest"""
     reuse_every: Annotated[StrictInt, Field(ge=2)] | None = None
-    """keep the deep levels of the U-Net of every so many steps"""
+    """compute the deep levels of the U-Net only every N steps, and reuse them in between"""
     model: Literal["any", "turbo"] = "any"
     """the kind of model that the recipe is for"""
     steps: Annotated[StrictInt, Field(ge=1, le=999)] | None = None
-    """its own instead of the job's"""
+    """replaces the job's"""
     strength: Annotated[StrictFloat, Field(gt=0, le=1)] | None = None
-    """its own instead of the job's"""
+    """replaces the job's"""
     guidance_scale: Annotated[StrictFloat, Field(ge=0)] | None = None
-    """its own instead of the job's"""
+    """replaces the job's"""
     negative_prompt: str | None = None
-    """its own instead of the job's"""
+    """replaces the job's"""
     scheduler: SchedulerName | None = None
-    """its own instead of the job's"""
+    """replaces the job's"""
     solver_steps: Annotated[StrictInt, Field(ge=1, le=999)] | None = None
-    """steps that the solver takes from where steps and strength start it"""
+    """steps that the solver takes from the noise level set by steps and strength"""
     steps_offset: Annotated[StrictInt, Field(ge=0, le=1)] | None = None
-    """its own instead of the model's"""
+    """replaces the job's"""
 
     @field_validator("strength", mode="before")
     @classmethod
@@ -291,14 +290,14 @@ class Recipe(_Frozen):
         return self
 
     def _is_default(self, setting: str) -> bool:
-        # not whether it was set: a recipe that was written out whole is read back
+        # compares values, because a recipe that was written out in full sets every key
         default = type(self).model_fields[setting].default
         return bool(getattr(self, setting) == default)
 
     def _about_inversion(self) -> Iterator[str]:
         if self.inject and self.inversion == "none" and self.source != "noised":
             yield (
-                "what is injected comes from an inversion: set inversion: one-step or full, or "
+                "inject needs a source to take tensors from: set inversion: one-step or full, or "
                 "source: noised"
             )
         for inversion, settings in _OF_INVERSION.items():
@@ -311,52 +310,52 @@ class Recipe(_Frozen):
         if self.start == "inverted" and self.inversion not in ("full", "ddpm"):
             yield "start: inverted needs inversion: full or ddpm"
         if self.inversion == "ddpm" and self.start != "inverted":
-            yield "inversion: ddpm leads from its own latents: set start: inverted"
+            yield "inversion: ddpm starts from its own latents: set start: inverted"
         if self.inversion_guidance != 1 and self.inversion_prompt != "source":
-            yield "inversion_guidance is towards a prompt: set inversion_prompt: source"
+            yield "inversion_guidance needs a prompt to guide towards: set inversion_prompt: source"
         if self.inversion_average is not None:
             first, last = self.inversion_average
             if not 0 <= first < last <= self.inversion_iterations:
                 yield (
-                    "inversion_average is two numbers of evaluations, "
-                    f"0 <= first < last <= inversion_iterations ({self.inversion_iterations})"
+                    "inversion_average must be two numbers of evaluations, "
+                    f"0 <= first < end <= inversion_iterations ({self.inversion_iterations})"
                 )
 
     def _about_source(self) -> Iterator[str]:
         if self.source == "sampled" and self.start != "inverted":
-            yield "source: sampled needs start: inverted, where source and target part"
+            yield "source: sampled needs start: inverted, from which source and target both start"
         if self.source == "sampled" and self.inversion == "ddpm":
-            yield "inversion: ddpm has the source's latents at each step: leave source out"
+            yield "inversion: ddpm already has the source's latents at each step: remove source"
         if self.source == "noised" and (self.inversion != "none" or self.start != "noise"):
-            yield "source: noised takes the place of an inversion: leave inversion and start out"
+            yield "source: noised replaces an inversion: remove inversion and start"
         for setting in _OF_NOISED:
             if not self._is_default(setting) and self.source != "noised":
                 yield f"{setting} needs source: noised"
         if self.noise == "posterior" and not self.eta:
-            yield "noise: posterior draws by eta, which is 0: set eta"
+            yield "noise: posterior needs eta above 0: set eta"
         if self.step_to == "clean" and self.eta:
-            yield "step_to: clean draws all noise anew: leave eta out"
+            yield "step_to: clean draws all noise anew: remove eta"
         if any(i.tensor == "cross-attention" for i in self.inject) != (self.words is not None):
-            yield "words (replace, refine, reweight) and a cross-attention need each other"
+            yield "words (replace, refine, reweight) and an injection of cross-attention need each other"
         if self.words and self._source_is_told != "source":
             yield (
-                "cross-attention is that of the source prompt: set source: sampled, or "
-                "source_branch_prompt: source"
+                "cross-attention must come from a branch with the source prompt: set source: sampled, "
+                "or source_branch_prompt: source"
             )
         if self.source_branch_prompt and not self._runs_along:
             yield "source_branch_prompt needs a branch: set inversion: full or ddpm, or source: noised"
 
     def _about_solver(self) -> Iterator[str]:
         if self.solver_steps and self.scheduler in (None, "ddim"):
-            yield "solver_steps is for another solver than DDIM: set scheduler: dpm++, unipc or lcm"
+            yield "solver_steps needs another solver than DDIM: set scheduler: dpm++, unipc or lcm"
         if self.inversion == "full" and self.scheduler not in (None, "ddim"):
-            yield "inversion: full goes along the steps of DDIM: leave scheduler out"
+            yield "inversion: full works only with DDIM: remove scheduler"
         if self.inversion == "ddpm" and self.scheduler not in (None, "ddim", "sde-dpm++"):
-            yield "inversion: ddpm goes along the steps of ddim or sde-dpm++"
+            yield "inversion: ddpm works only with scheduler: ddim or sde-dpm++"
         if self.scheduler == "sde-dpm++" and self.inversion != "ddpm":
-            yield "sde-dpm++ goes along noise maps: set inversion: ddpm, or scheduler: dpm++"
+            yield "sde-dpm++ needs noise maps: set inversion: ddpm, or scheduler: dpm++"
         if (self.eta or self.noise == "posterior") and self.scheduler not in (None, "ddim"):
-            yield "eta is DDIM's: leave scheduler out"
+            yield "eta works only with DDIM: remove scheduler"
 
     @property
     def _runs_along(self) -> bool:
@@ -373,7 +372,7 @@ class Recipe(_Frozen):
         return self.inversion_prompt
 
     def source_is_told(self) -> Told:
-        """What the source's branch is told; where it has none, what the inversion is."""
+        """The prompt of the source's branch; without such a branch, that of the inversion."""
         return self._source_is_told or "empty"
 
     @property
@@ -396,10 +395,10 @@ class Recipe(_Frozen):
         return self.inversion == "full" and self.start == "inverted"
 
     def plan(self, layout: UNetLayout) -> Plan:
-        """This recipe on a U-Net of `layout`.
+        """This recipe resolved for a U-Net of `layout`.
 
         Raises:
-            UsageError: it names a block that the U-Net lacks, or that lacks the tensor.
+            UsageError: the U-Net lacks a block that the recipe names, or the block lacks the tensor.
         """
         try:
             injections = tuple(inject.resolve(layout) for inject in self.inject)
@@ -440,11 +439,11 @@ def _resolve_blocks(spec: str, layout: UNetLayout, having: tuple[Block, ...]) ->
     else:
         levels, number = layout.attention_levels, LEVELS.index(match["level"])
         if number >= len(levels):
-            raise UsageError(f"{spec}: the decoder of this U-Net has {len(levels)} attention levels")
+            raise UsageError(f"{spec}: this U-Net's decoder has only {len(levels)} attention levels")
         level = levels[number]
         index = int(match["index"] or 0)
         if index >= len(level):
-            raise UsageError(f"{spec}: that level has {len(level)} blocks in this U-Net")
+            raise UsageError(f"{spec}: this level has only {len(level)} blocks in this U-Net")
         chosen = level[index : index + 1] if match["index"] else level
     if match["onward"]:
         later = tuple(b for b in having if isinstance(b, int) and b >= chosen[0])
@@ -476,7 +475,7 @@ def _one_step(name: str, summary: str, inject: tuple[Inject, ...], **settings: A
 
 
 def _with_fast(name: str, summary: str, inject: tuple[Inject, ...]) -> tuple[Recipe, Recipe]:
-    """A correction, and the same by the solver and steps of `correct-fast`."""
+    """A correction, and its fast version: DPM-Solver++ in 6 steps."""
     fast = {"scheduler": "dpm++", "solver_steps": 6}
     return (
         _one_step(name, summary, inject),
@@ -485,9 +484,9 @@ def _with_fast(name: str, summary: str, inject: tuple[Inject, ...]) -> tuple[Rec
 
 
 def _pnp(name: str, summary: str, inversion_steps: int, **settings: Any) -> Recipe:
-    """Tumanyan et al., CVPR 2023, as the public diffusers version runs it.
+    """Tumanyan et al., CVPR 2023, as in the public diffusers version.
 
-    Q and K are what it copies; softmax(QK^T) of the source's Q and K is the source's self-attention.
+    It copies Q and K; softmax(QK^T) of the source's Q and K is the source's self-attention.
     """
     return Recipe(
         name=name,
@@ -507,7 +506,7 @@ def _pnp(name: str, summary: str, inversion_steps: int, **settings: Any) -> Reci
     )
 
 
-#: From an inversion of 50 steps under the source prompt, in 50 steps.
+#: An inversion in 50 steps under the source prompt, then 50 sampling steps.
 _INVERTED: dict[str, Any] = {
     "inversion": "full",
     "inversion_steps": 50,
@@ -519,7 +518,7 @@ _INVERTED: dict[str, Any] = {
 
 
 def _p2p(name: str, summary: str, words: Words, max_tokens: int = 16 * 16, **settings: Any) -> Recipe:
-    """Hertz et al., ICLR 2023: the branch of the prompt alone is edited, all over the U-Net."""
+    """Hertz et al., ICLR 2023: attention is edited in all blocks, in the prompt's branch only."""
     return Recipe(
         name=name,
         summary=summary,
@@ -540,7 +539,7 @@ def _p2p(name: str, summary: str, words: Words, max_tokens: int = 16 * 16, **set
 
 
 def _masactrl(name: str, summary: str, **settings: Any) -> Recipe:
-    """Cao et al., ICCV 2023: from step 4 of 50 and layer 10 of the U-Net's 16 on, decoder block 6."""
+    """Cao et al., ICCV 2023: from step 4 of 50, and from layer 10 of 16 on, which is decoder block 6."""
     inject = (Inject(tensor="key-value", blocks=("second-attention+",), window=(0.08, 1)),)
     return Recipe(
         name=name,
@@ -552,7 +551,7 @@ def _masactrl(name: str, summary: str, **settings: Any) -> Recipe:
 
 
 def _along_maps(name: str, summary: str, **settings: Any) -> Recipe:
-    """Along the noise maps of the source (Huberman-Spiegelglas et al., CVPR 2024)."""
+    """Sampling along the noise maps of the source (Huberman-Spiegelglas et al., CVPR 2024)."""
     return Recipe(
         name=name,
         summary=summary,
@@ -579,22 +578,22 @@ BUILT_IN: dict[str, Recipe] = {
         ),
         *_with_fast(
             "correct-adain",
-            "correct, its features with the mean and deviation of those that they replace",
+            "correct, with features rescaled to the mean and deviation of those they replace",
             _ADAIN,
         ),
         *_with_fast(
             "correct-wide",
-            "the clean picture's queries in all self-attention, and nothing of its features",
+            "queries of the clean picture in all self-attention; no features",
             _WIDE,
         ),
         _one_step(
             "correct-attention",
-            "correlations alone, over the whole first attention level",
+            "correlations only, over the whole first attention level",
             (_attention(FIRST),),
         ),
         _one_step(
             "correct-features",
-            "features alone (the paper's preset 'only spatial')",
+            "features only (the paper's preset 'only spatial')",
             (_skip(f"{FIRST}.1", f"{FIRST}.2"),),
         ),
         _one_step(
@@ -614,7 +613,7 @@ BUILT_IN: dict[str, Recipe] = {
         ),
         Recipe(
             name="ddim",
-            summary="DDIM inversion over as many steps, then sampling from the inverted latents",
+            summary="DDIM inversion, then sampling from the inverted latents in as many steps",
             inversion="full",
             start="inverted",
         ),
@@ -622,23 +621,23 @@ BUILT_IN: dict[str, Recipe] = {
         _pnp("pnp-50", "Plug-and-Play with a 50-step inversion", 50),
         _pnp(
             "pnp-direct",
-            "Plug-and-Play along an inversion under the source prompt",
+            "Plug-and-Play with an inversion under the source prompt",
             50,
             inversion_prompt="source",
             source_branch_prompt="empty",
         ),
-        _p2p("p2p", "Prompt-to-Prompt: word for word", "replace", source="sampled"),
-        _p2p("p2p-refine", "Prompt-to-Prompt: a prompt with more words", "refine", source="sampled"),
+        _p2p("p2p", "Prompt-to-Prompt: words replaced one for one", "replace", source="sampled"),
+        _p2p("p2p-refine", "Prompt-to-Prompt: words added to the prompt", "refine", source="sampled"),
         _p2p(
             "p2p-reweight",
-            "Prompt-to-Prompt: words weigh more or less (needs equalizer)",
+            "Prompt-to-Prompt: words given more or less weight (needs equalizer)",
             "reweight",
             source="sampled",
         ),
-        _p2p("p2p-direct", "p2p beside the inversion's own latents", "replace", 32 * 32, **_DIRECT),
+        _p2p("p2p-direct", "p2p with the inversion's latents as source", "replace", 32 * 32, **_DIRECT),
         _p2p(
             "p2p-direct-refine",
-            "p2p-refine beside the inversion's own latents",
+            "p2p-refine with the inversion's latents as source",
             "refine",
             32 * 32,
             **_DIRECT,
@@ -654,10 +653,10 @@ BUILT_IN: dict[str, Recipe] = {
         ),
         _masactrl(
             "masactrl",
-            "MasaCtrl: the target asks, the source's keys and values answer",
+            "MasaCtrl: the target's queries on the source's keys and values",
             source="sampled",
         ),
-        _masactrl("masactrl-direct", "masactrl beside the inversion's own latents", **_DIRECT),
+        _masactrl("masactrl-direct", "masactrl with the inversion's latents as source", **_DIRECT),
         Recipe(
             name="npi",
             summary="negative-prompt inversion: guidance away from the source prompt",
@@ -666,27 +665,27 @@ BUILT_IN: dict[str, Recipe] = {
         ),
         Recipe(
             name="renoise",
-            summary="DDIM inversion, each step iterated to a fixed point and averaged",
+            summary="ReNoise: DDIM inversion, each step iterated to a fixed point and averaged",
             inversion_iterations=10,
             inversion_average=(8, 10),
             **{**_INVERTED, "posterior": "sample"},
         ),
         Recipe(
             name="infedit",
-            summary="InfEdit: virtual inversion, each step to the clean picture and noised again",
+            summary="InfEdit: virtual inversion; each step goes to the clean picture, noised again",
             source="noised",
             step_to="clean",
         ),
         Recipe(
             name="cyclediffusion",
-            summary="CycleDiffusion: the noise that DDIM would draw to stay on the source",
+            summary="CycleDiffusion: the noise with which DDIM would reproduce the source",
             source="noised",
             eta=0.1,
             noise="posterior",
         ),
         Recipe(
             name="flowedit",
-            summary="FlowEdit for noise-predicting models: the difference of two predictions",
+            summary="FlowEdit for noise-predicting models: steps by the difference of predictions",
             source="noised",
             source_guidance=3.5,
             posterior="mean",
@@ -696,7 +695,7 @@ BUILT_IN: dict[str, Recipe] = {
         ),
         _along_maps(
             "edit-friendly",
-            "edit-friendly DDPM inversion: along the noise maps of the source",
+            "edit-friendly DDPM inversion: sampling with the source's noise maps",
             inversion_guidance=3.5,
             steps=100,
             strength=0.64,
@@ -704,8 +703,8 @@ BUILT_IN: dict[str, Recipe] = {
         ),
         _along_maps(
             "leditspp",
-            "LEDITS++: noise maps of a faster solver, guidance where it is strongest",
-            # 3.5, the two texts exchanged, as diffusers' pipeline has it: 1 - 3.5
+            "LEDITS++: noise maps of a faster solver, guidance only where it is strong",
+            # diffusers' pipeline guides by 3.5 with the two texts exchanged: 1 - 3.5
             inversion_guidance=-2.5,
             last_map=False,
             guidance_threshold=0.9,
@@ -732,10 +731,10 @@ ALIASES = {"all": "correct", "only-spatial": "correct-features"}
 
 
 def built_in(name: str) -> Recipe:
-    """The built-in recipe of that name.
+    """The built-in recipe of that name or alias.
 
     Raises:
-        ValueError: there is none; the nearest name is told.
+        ValueError: there is none; the message suggests the nearest name.
     """
     recipe = BUILT_IN.get(ALIASES.get(name, name))
     if recipe is None:
@@ -748,5 +747,5 @@ def _by_name(value: Any) -> Any:
     return built_in(value) if isinstance(value, str) else value
 
 
-#: In a job: a recipe's name, or a recipe written out.
+#: In a job: a recipe's name, or a recipe in full.
 RecipeField = Annotated[Recipe, BeforeValidator(_by_name)]

@@ -1,6 +1,6 @@
-"""Every setting of a job: what it may be, its default and what it means, read from the job's own models.
+"""Every setting of a job: its values, default and meaning, read from the job's pydantic models.
 
-`sdcorrect init` and the manual are made from it, so that neither can differ from the program.
+`sdcorrect init` and the manual are generated from it, so that they cannot differ from the program.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from sdcorrect.config import Input, Job, Output
 from sdcorrect.recipes import Inject, Recipe
 from sdcorrect.settings import ControlNet, Lora, TextualInversion
 
-#: The parts of a job that have keys of their own, by where they stand in it.
+#: The parts of a job that have keys of their own, by their key in the job.
 SECTIONS: dict[str, type[BaseModel]] = {
     "": Job,
     "input": Input,
@@ -32,14 +32,14 @@ class Setting:
     """One key of a section."""
 
     key: str
-    values: str  #: what it may be, in words
-    default: Any  #: as YAML has it
+    values: str  #: the allowed values, in words
+    default: Any  #: as in YAML
     required: bool
     meaning: str
 
 
 def settings_of(section: type[BaseModel]) -> list[Setting]:
-    """The keys of a part of a job, in its order."""
+    """The keys of a part of a job, in order of definition."""
     schema = section.model_json_schema()
     definitions: dict[str, Any] = schema.get("$defs", {})
     return [
@@ -64,7 +64,7 @@ def _default(field: FieldInfo) -> Any:
 
 
 def _values(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
-    """What a JSON Schema allows, in words."""
+    """The values that a JSON Schema allows, in words."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return "a recipe" if name == "Recipe" else f"keys of its own ({name})"
@@ -85,7 +85,7 @@ def _values(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
         case "array":
             return f"list of: {_values(schema['items'], definitions)}"
         case "object":
-            return f"words and for each: {_values(schema['additionalProperties'], definitions)}"
+            return f"mapping of words to: {_values(schema['additionalProperties'], definitions)}"
         case "null":
             return "`null`"
         case _:

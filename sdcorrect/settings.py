@@ -1,4 +1,4 @@
-"""What a job says of its model: which checkpoint, what is laid over it, and how it is computed.
+"""A job's settings for its model: the checkpoint, what is added to it, and how it is run.
 
 Imports no torch.
 """
@@ -20,17 +20,17 @@ from pydantic import (
 
 from sdcorrect.paths import expand
 
-#: The hints that are made from the pictures themselves.
+#: The hints that are computed from the pictures themselves.
 CANNY = "canny"
-#: The masks that are made from the pictures themselves.
+#: The masks that are computed from the pictures themselves.
 ALPHA, WORDS = "alpha", "words"
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 
 
 class Settings(BaseModel):
-    """Settings that refuse keys they do not know, and never change.
+    """Immutable settings that reject unknown keys.
 
-    The line under a key says what it is: here, and in `sdcorrect init`, the schema and the manual.
+    The line under a key describes it, and appears in `sdcorrect init`, the schema and the manual.
     """
 
     model_config = ConfigDict(
@@ -38,7 +38,7 @@ class Settings(BaseModel):
     )
 
 
-#: Context of a validation in which paths are as people wrote them: not those of a job that was resolved.
+#: Validation context for paths as people wrote them, in contrast to those of a resolved job.
 WRITTEN = {"written": True}
 
 
@@ -46,11 +46,11 @@ def _filled_in(path: Any, info: ValidationInfo) -> Any:
     if not isinstance(path, str):
         return path
     if not path.strip():
-        raise ValueError("is empty; is a variable of the shell not set?")
+        raise ValueError("is empty; is a shell variable unset?")
     return expand(path) if info.context == WRITTEN else path
 
 
-#: Of a path, `~` and `$VAR` are filled in where a job is read.
+#: Expands `~` and `$VAR` in a path when a job is read.
 FilledIn = BeforeValidator(_filled_in)
 #: A file, a folder, a hub id (owner/name) or a file in a hub repository (owner/name/file).
 Source = Annotated[str, FilledIn]
@@ -61,92 +61,91 @@ def _path_alone(value: Any) -> Any:
 
 
 class Lora(Settings):
-    """A LoRA and how strongly it is laid over the model."""
+    """A LoRA and its weight."""
 
     path: Source
-    """a file, a folder of peft, or a hub id"""
+    """a file, a peft folder or a hub id"""
     weight: StrictFloat = 1.0
-    """how strongly: 0 is not at all, 1 as it was trained"""
+    """weight: 0 has no effect, 1 applies the LoRA as trained"""
 
 
 class TextualInversion(Settings):
-    """An embedding learned for a new word, and the word: the file's own, else the file's name."""
+    """A learned embedding, and the word that stands for it in prompts."""
 
     path: Source
     """a file or a hub id"""
     token: str | None = Field(None, min_length=1)
-    """the word that stands for it in prompts; by default the file's own, else the file's name"""
+    """the word that stands for it in prompts; by default the one in the file, or the file's name"""
 
 
 class ControlNet(Settings):
-    """A ControlNet, the hints that it is shown and how strongly it acts."""
+    """A ControlNet, its hints and its scale."""
 
     path: Source
     """a file, a diffusers folder or a hub id"""
     variant: str | None = None
-    """of a hub id or a folder: which files, such as fp16"""
+    """which files of a hub id or a folder to load, such as fp16"""
     hint: Source = CANNY
-    """canny, or a folder of ready-made hints: for each picture one at the same relative path"""
+    """canny, or a folder of hints, with one at the same relative path for each picture"""
     thresholds: tuple[StrictInt, StrictInt] = (50, 100)
-    """the two thresholds of canny"""
+    """low and high threshold of the Canny edge detector"""
     scale: Annotated[StrictFloat, Field(ge=0)] = 1.0
-    """how strongly it acts"""
+    """conditioning scale: 0 has no effect, 1 applies the ControlNet in full"""
 
 
 class ModelSettings(Settings):
-    """The model-side settings of a job."""
+    """The settings of a job that concern the model."""
 
     model: Source = "mini"
     """mini (the embedded model), a diffusers folder, a .safetensors or .ckpt file, or a hub id"""
     revision: str | None = None
-    """of a hub id: a branch, a tag or a commit"""
+    """branch, tag or commit of a hub id"""
     variant: str | None = None
-    """of a hub id or a folder: which files, such as fp16"""
+    """which files of a hub id or a folder to load, such as fp16"""
     base_config: Source | None = None
-    """of a single file: where its tokenizer and settings come from"""
+    """for a single file: the model to take its tokenizer and configuration from"""
     prediction_type: Literal["epsilon", "v_prediction", "sample"] | None = None
-    """what the U-Net predicts; by default what the model says of itself"""
+    """what the U-Net predicts; by default as the model's configuration says"""
     zero_snr: StrictBool | None = None
-    """whether the betas end without any signal; by default what the model says of itself"""
+    """rescale the betas to zero terminal SNR; by default as the model's configuration says"""
     timestep_spacing: Literal["leading", "trailing"] | None = None
-    """how timesteps are spaced; by default as the model says of itself"""
+    """how timesteps are spaced; by default as the model's configuration says"""
     vae: Source | None = None
-    """another VAE: a file, a diffusers folder or a hub id; by default the model's own"""
+    """replacement VAE: a file, a diffusers folder or a hub id; by default the model's own"""
     loras: tuple[Annotated[Lora, BeforeValidator(_path_alone)], ...] = ()
     """LoRAs, each a path or {path, weight}"""
     textual_inversions: tuple[Annotated[TextualInversion, BeforeValidator(_path_alone)], ...] = ()
-    """learned words, each a path or {path, token}"""
+    """textual inversions, each a path or {path, token}"""
     controlnets: tuple[Annotated[ControlNet, BeforeValidator(_path_alone)], ...] = ()
     """ControlNets, each a path or {path, hint, thresholds, scale, variant}"""
     prompt_syntax: Literal["plain", "weighted"] = "plain"
-    """weighted reads (word:1.3), (word), [word] and BREAK as web UIs do, at any length"""
+    """weighted understands (word:1.3), (word), [word] and BREAK as web UIs do, at any length"""
     safety_checker: StrictBool = False
-    """run the checkpoint's own; a picture that it flags fails, and is not saved"""
+    """run the checkpoint's safety checker; pictures that it flags fail and are not saved"""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps; auto is CUDA where there is one"""
+    """auto, cpu, cuda, cuda:1 or mps; auto takes a CUDA device if there is one"""
     dtype: DType = "auto"
-    """precision; auto is float16 on CUDA, else float32"""
+    """precision; auto is float16 on CUDA and float32 elsewhere"""
     vae_dtype: DType = "auto"
-    """precision of the VAE; auto is dtype, but float32 where the VAE asks for it"""
+    """precision of the VAE; auto is dtype, or float32 if the VAE's configuration requires it"""
     tf32: StrictBool = False
-    """on CUDA compute float32 in TF32: faster, and of 10 bits"""
+    """compute float32 in TF32 on CUDA: faster, with a 10-bit mantissa"""
     vae_slicing: StrictBool = False
-    """encode and decode one picture at a time, which saves memory"""
+    """encode and decode one picture at a time, to save memory"""
     vae_tiling: StrictBool = False
-    """encode and decode in tiles, which saves memory on large pictures"""
+    """encode and decode in tiles, to save memory on large pictures"""
     cpu_offload: StrictBool = False
-    """keep on the device only the part that is computing"""
-    #: the memory layout of convolutions; auto: where they are faster in it, on CUDA
+    """keep only the part that is computing on the device"""
     channels_last: Literal["auto"] | StrictBool = "auto"
-    """another order in memory, faster on some cards"""
+    """channels-last memory layout for convolutions, faster on some cards; auto uses it on CUDA"""
     compile: StrictBool = False
-    """compile the U-Net: slow at first, faster on long runs"""
+    """compile the U-Net: slow to start, faster on long runs"""
     offline: StrictBool = False
-    """use what was downloaded before, and ask no hub"""
+    """use only files that are already downloaded"""
 
 
 def anchor_sources(raw: dict[str, Any], folder: Path) -> None:
-    """Make the model-side files that stand in `folder` relative to the working directory, in place."""
+    """Make paths of the model's files in `folder` relative to the working directory, in place."""
     for key in ("model", "base_config", "vae"):
         if key in raw:
             raw[key] = _anchored(raw[key], folder)
@@ -169,5 +168,5 @@ def _anchored(value: Any, folder: Path) -> Any:
     try:
         filled = expand(value, folder)
     except ValueError:
-        return value  # validation tells of it, with its line
+        return value  # validation reports it, with its line
     return os.path.normpath(folder / filled) if filled and (folder / filled).exists() else value

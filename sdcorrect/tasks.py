@@ -1,4 +1,4 @@
-"""Jobs to start from, one for each task: the task's settings, and commented out all others there are."""
+"""Jobs to start from, one per task: the task's settings, and all others commented out."""
 
 import re
 from pathlib import Path
@@ -11,19 +11,19 @@ from sdcorrect.plainyaml import read_yaml
 from sdcorrect.reference import SECTIONS, Setting, settings_of
 
 PACKAGE = Path(__file__).parent
-#: A wheel has the project's `configs` within the package.
+#: In a wheel, `configs` is inside the package.
 CONFIGS = next(place / "configs" for place in (PACKAGE, PACKAGE.parent) if (place / "configs").is_dir())
 WIDTH = 100
-MORE = "# What follows is at its default. Take the # from before a key to change it."
+MORE = "# All other settings, at their defaults. Remove the # before a key to change it."
 
 
 def tasks() -> list[str]:
-    """The names of the tasks that there is a job for."""
+    """The names of the tasks."""
     return sorted(file.stem for file in CONFIGS.glob("*.yaml"))
 
 
 def starting_job(task: str) -> str:
-    """A job file for `task`, to stand in any folder.
+    """The text of a job file for `task`, which works in any folder.
 
     Raises:
         UsageError: there is no such task.
@@ -42,7 +42,7 @@ def starting_job(task: str) -> str:
 
 
 def _moved(value: Any) -> Any:
-    """`value` with its paths as they are from beside the job, instead of from within `configs`."""
+    """`value` with paths relative to the new job instead of to `configs`."""
     if isinstance(value, dict):
         return {key: _moved(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -58,12 +58,12 @@ def _told_here(comment: str) -> str:
 
 
 def _block(setting: Setting, given: dict[str, Any]) -> str:
-    """The lines of a key: what it means, and its value, commented out where none is given."""
+    """The lines of a key: its meaning and its value, commented out if the task does not set it."""
     lines = [f"# {setting.meaning}"]
     inner = given.get(setting.key)
     if setting.key in ("input", "output") and isinstance(inner, dict):
         parts = settings_of(SECTIONS[setting.key])
-        # the keys that are given first: a section begins with a key that counts
+        # keys that are set come first, so that the section does not begin with a comment
         parts.sort(key=lambda part: part.key not in inner)
         lines += [f"{setting.key}:"]
         lines += [f"  {line}" for part in parts for line in _block(part, inner).splitlines()]

@@ -1,4 +1,4 @@
-"""A batch of pictures through one or several recipes: encode and invert once, then denoise for each."""
+"""Translate a batch of pictures by one or more recipes: encode and invert once, denoise for each."""
 
 import logging
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ from sdcorrect.recipes import Posterior, Recipe
 from sdcorrect.settings import WORDS
 from sdcorrect.sweep import Variant, several, variants_of
 
-#: To see what memory a recipe takes.
+#: Steps to try when measuring the memory that recipes need.
 FEW_STEPS = (4, 8, 16, 32)
 
 logger = logging.getLogger(__name__)
@@ -39,16 +39,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """A picture and what is asked of it."""
+    """A picture and how to translate it."""
 
     image: Image.Image  #: RGB, of a size that the model takes
     seed: int | Mapping[int, int]  #: the picture's own; in a sweep, by the seeds of the job
     prompt: str
     negative_prompt: str = ""
-    source_prompt: str | None = None  #: what the picture shows, where a recipe asks it
+    source_prompt: str | None = None  #: what the picture shows, for recipes that need it
     hints: Sequence[Image.Image] = ()  #: one for each ControlNet
-    mask: Image.Image | None = None  #: L, of the image's size, 255 where it is to be edited, else 0
-    mask_words: str | None = None  #: of the source prompt, or of the prompt, where these tell the mask
+    mask: Image.Image | None = None  #: mode L, size of the image: 255 where to edit, else 0
+    mask_words: str | None = None  #: words of the source prompt (or the prompt) that find the mask
 
     def seed_by(self, job_seed: int) -> int:
         """The picture's own seed."""
@@ -57,18 +57,18 @@ class Request:
 
 @dataclass(frozen=True)
 class Translation:
-    """What one recipe made of a batch."""
+    """The results of one recipe on a batch."""
 
-    pictures: list[Image.Image | None]  #: None where the result was not finite
-    evaluations: int  #: U-Net evaluations a picture, the inversion included
-    flagged: list[bool]  #: what the safety checker holds to be unsafe
-    seconds: float  #: of the batch: the recipe's own, an inversion that it shares included
-    edited: list[float | None]  #: the share of each picture within its mask; None without one
+    pictures: list[Image.Image | None]  #: None where the result is not finite
+    evaluations: int  #: U-Net evaluations per picture, including the inversion
+    flagged: list[bool]  #: whether the safety checker considers a picture unsafe
+    seconds: float  #: for the batch, by this recipe, including an inversion that it shares
+    edited: list[float | None]  #: the share of each picture inside its mask; None without a mask
 
 
 @dataclass(frozen=True)
 class Method:
-    """A recipe on one model, with the job's settings where it has none of its own."""
+    """A recipe resolved for one model; the job's settings fill in what the recipe does not set."""
 
     recipe: Recipe
     plan: Plan
@@ -85,23 +85,23 @@ class Method:
         return (self.recipe.solver_steps or taken) if taken else 0
 
     def spaced(self, ddim: DDIMScheduler) -> DDIMScheduler:
-        """The model's scheduler with the timesteps of the method."""
+        """The model's scheduler with the method's timestep spacing."""
         return spaced(ddim, self.steps_offset, trailing=self.recipe.model == "turbo")
 
     def solver(self, ddim: DDIMScheduler) -> tuple[SchedulerMixin, Tensor]:
-        """The solver, ready to step, and the timesteps that it computes."""
+        """The solver, ready to step, and the timesteps it runs at, noisiest first."""
         return solver_from(
             self.scheduler, self.spaced(ddim), self.steps, self.strength, self.recipe.solver_steps
         )
 
     @property
     def draws(self) -> bool:
-        """Whether noise is drawn as it goes."""
+        """Whether noise is drawn during denoising."""
         return self.scheduler == "lcm" or self.plan.beside == "noised"
 
     @property
     def inversion(self) -> Hashable:
-        """What two methods have in common that can share one inversion."""
+        """A key that is equal for methods that can share one inversion."""
         plan = self.plan
         if plan.inversion == "none":
             return "none", self.recipe.posterior, self.source_seed
@@ -125,7 +125,7 @@ class Method:
 
 
 class Translator:
-    """Recipes resolved for one model, and the seconds that each phase has taken.
+    """Translates pictures by recipes on one model, and counts the seconds of each phase.
 
     A setting that a recipe holds itself is the recipe's, not the job's; where they differ, a warning
     says so. Several strengths or seeds are a sweep: `methods` are by the names of `sdcorrect.sweep`.
@@ -180,7 +180,7 @@ class Translator:
 
     @classmethod
     def of_job(cls, job: Job, model: Model, recipes: Sequence[Recipe]) -> "Translator":
-        """That of `job`'s settings, for some of its recipes."""
+        """A translator with the settings of `job`, for some of its recipes."""
         return cls(
             model,
             recipes,
@@ -197,7 +197,7 @@ class Translator:
         )
 
     def brief(self) -> "Translator":
-        """The same in the fewest steps that its recipes' windows allow: it takes the same memory.
+        """A copy with the fewest steps that the recipes' windows allow, which needs the same memory.
 
         But for the latents of full inversions, which are few beside what a U-Net computes with. Of a
         sweep each recipe is there once.
@@ -218,11 +218,11 @@ class Translator:
     def check_prompts(
         self, prompt: str, source_prompt: str | None, mask_words: str | None = None
     ) -> None:
-        """Refuse a pair of prompts that a recipe cannot work with, and words that tell no mask.
+        """Check that the recipes can work with these prompts, and that the mask's words are in them.
 
         Raises:
-            UsageError: a recipe needs a source prompt and there is none, the two cannot be aligned, one
-                names a LoRA, or a word of the mask stands in neither.
+            UsageError: a source prompt is missing, the two prompts cannot be aligned, one names a LoRA,
+                or a word of the mask is not in the prompt.
         """
         for text in (prompt, source_prompt or ""):
             try:
@@ -244,20 +244,20 @@ class Translator:
     def __call__(
         self, requests: Sequence[Request], *, variants: Sequence[str]
     ) -> dict[str, Translation]:
-        """All of `translate`, by recipe."""
+        """The results of `translate` as a dict by recipe name."""
         return dict(self.translate(requests, variants=variants))
 
     @torch.inference_mode()
     def translate(
         self, requests: Sequence[Request], *, variants: Sequence[str]
     ) -> Iterator[tuple[str, Translation]]:
-        """Translate a batch of pictures of one size, by one recipe at a time."""
+        """Translate a batch of pictures of one size; yields (recipe name, results) for each recipe."""
         batch = _Batch(self, requests)
         for name in variants:
             yield name, batch.by(self.methods[name])
 
     def evaluations(self, variants: Sequence[str]) -> int:
-        """Of the U-Net that a picture takes by `variants` together: inversions that they share once."""
+        """U-Net evaluations per picture for all `variants`; a shared inversion counts once."""
         methods = [self.methods[name] for name in variants]
         inversions = {m.inversion: evaluations_to_invert(m.plan, m.effective_steps) for m in methods}
         shared = sum(inversions.values()) + (self.masking.by_words and bool(methods))
@@ -266,18 +266,18 @@ class Translator:
         )
 
     def guidance_scale(self, method: Method) -> float:
-        """Of classifier-free guidance: 1, so none, where the model was distilled to follow it."""
+        """The scale of classifier-free guidance; 1 (none) for models with distilled guidance."""
         return 1.0 if self.model.follows_guidance else method.guidance_scale
 
     def count_chunks(self, prompt: str, negative_prompt: str, source_prompt: str | None) -> int:
-        """How many times the text encoder reads a picture's texts: a batch is of pictures alike."""
+        """How many chunks the text encoder needs for a picture's prompts; equal within a batch."""
         negative = [method.negative_prompt_for(negative_prompt) for method in self.methods.values()]
         return self.model.count_chunks(prompt, *negative, source_prompt or "")
 
     def alignment(
         self, method: Method, source_prompts: Sequence[str | None], prompts: Sequence[str]
     ) -> Alignment | None:
-        """How the words of each prompt are those of its source's, where `method` asks it.
+        """How the words of each prompt align with its source prompt; None if `method` does not need it.
 
         Raises:
             UsageError: they cannot be aligned.
@@ -297,7 +297,7 @@ class Translator:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """What each phase has taken so far."""
+        """The seconds that each phase has taken so far."""
         return self.clock.seconds
 
 
@@ -340,8 +340,8 @@ def _resolve(variant: Variant, model: Model, job: Mapping[str, Any], seed: int) 
     """`variant` on `model`, its recipe's own settings over those of the job; `seed` is the job's first.
 
     Raises:
-        UsageError: a block that the U-Net lacks, a window that covers no step, or an inversion that
-            does not pass the timesteps of sampling.
+        UsageError: the U-Net lacks a block, a window covers no step, or the inversion misses a
+            timestep of sampling.
     """
     recipe = variant.recipe
     settings = {**job, **_own(recipe, job)}
@@ -350,8 +350,8 @@ def _resolve(variant: Variant, model: Model, job: Mapping[str, Any], seed: int) 
     _check_solver(recipe, settings["scheduler"])
     if recipe.model == "turbo" and model.scheduler.config.timestep_spacing != "trailing":
         raise UsageError(
-            f"recipe {recipe.name} is for Turbo models, whose timesteps are trailing, and those of "
-            f"{printable(model.name)} are leading; choose edit-friendly"
+            f"recipe {recipe.name} is for Turbo models, which space their timesteps trailing; "
+            f"{printable(model.name)} spaces them leading; choose edit-friendly"
         )
     plan = recipe.plan(model.layout)
     if plan.inversion == "full" and plan.inversion_steps is None:
@@ -371,10 +371,10 @@ def _resolve(variant: Variant, model: Model, job: Mapping[str, Any], seed: int) 
 
 
 def _in_steps(method: Method, steps: int, model: Model) -> Method:
-    """`method` over all of so many steps.
+    """`method` with this many steps, all of which are run.
 
     Raises:
-        UsageError: they are too few for it.
+        UsageError: the steps are too few for it.
     """
     plan = method.plan
     if plan.inversion_steps is not None:
@@ -385,12 +385,12 @@ def _in_steps(method: Method, steps: int, model: Model) -> Method:
 
 
 def _check(method: Method, model: Model) -> None:
-    """Raises UsageError where no step is taken, or none that a window or an inversion asks for."""
+    """Raises UsageError if no step is run, or a window or the inversion does not match the steps."""
     recipe, plan = method.recipe, method.plan
     if method.effective_steps == 0:
         raise UsageError(
-            f"recipe {recipe.name}: strength {method.strength:g} of {method.steps} steps is not one "
-            "whole step"
+            f"recipe {recipe.name}: strength {method.strength:g} of {method.steps} steps is less than "
+            "one step; raise strength or steps"
         )
     try:
         _, timesteps = method.solver(model.scheduler)
@@ -403,29 +403,29 @@ def _check(method: Method, model: Model) -> None:
 
 
 def _check_solver(recipe: Recipe, scheduler: SchedulerName) -> None:
-    """Refuse a solver that the recipe cannot go by, be it the job's.
+    """Check that the recipe works with its scheduler, which may be the job's.
 
     Raises:
-        UsageError: it is one.
+        UsageError: it does not.
     """
     name = recipe.name
     if recipe.inversion == "full" and scheduler != "ddim":
         raise UsageError(
-            f"recipe {name}: a full inversion goes along the steps of ddim; "
-            f"scheduler {scheduler} cannot follow it"
+            f"recipe {name}: a full inversion works only with scheduler: ddim; "
+            f"{scheduler} cannot follow it"
         )
     if recipe.inversion == "ddpm" and scheduler not in ("ddim", "sde-dpm++"):
         raise UsageError(
-            f"recipe {name}: noise maps are of the steps of ddim or sde-dpm++; "
-            f"scheduler {scheduler} cannot follow them"
+            f"recipe {name}: noise maps work only with scheduler: ddim or sde-dpm++; "
+            f"{scheduler} cannot follow them"
         )
     if recipe.inversion != "ddpm" and scheduler == "sde-dpm++":
         raise UsageError(
-            f"recipe {name}: sde-dpm++ goes along noise maps, which this recipe has none of; "
+            f"recipe {name}: sde-dpm++ needs noise maps, which this recipe does not have; "
             "choose dpm++, or a recipe with inversion: ddpm, such as leditspp"
         )
     if recipe.eta and scheduler != "ddim":
-        raise UsageError(f"recipe {name}: eta is ddim's; scheduler {scheduler} has none")
+        raise UsageError(f"recipe {name}: eta works only with scheduler: ddim; {scheduler} has none")
 
 
 @dataclass(frozen=True)
@@ -440,10 +440,10 @@ class _Drawn:
 
 @dataclass(frozen=True)
 class _Found:
-    """The source of a batch, and what it took to find it."""
+    """The inverted source of a batch, and what the inversion cost."""
 
     source: Source
-    rows: int  #: that the U-Net evaluated
+    rows: int  #: U-Net evaluations, of all pictures together
     inverting: Span
     of: int | None  #: the job's seed, where another one finds another source
 
@@ -473,7 +473,7 @@ class _Batch:
             self._mask = self._find_mask()
 
     def by(self, method: Method) -> Translation:
-        """What `method` makes of them."""
+        """Translate the batch by `method`."""
         translator, model = self._translator, self._translator.model
         span = translator.clock.span
         self._take_up(method.seed)
@@ -551,13 +551,13 @@ class _Batch:
         return self._translator.model.generators_after_noise(self._drawn.seeds, self._size)
 
     def _source_at(self, source: Source, x0: Tensor, t: Tensor) -> Tensor:
-        """The source's latents at timestep `t`: those of its inversion, else noised as the start is."""
+        """The source's latents at timestep `t`: from its inversion, or else noised like the start."""
         if source.trajectory:
             return source.trajectory[int(t)]
         return add_noise(self._translator.model.scheduler, x0, self._drawn.noise, int(t))
 
     def _find_mask(self) -> PictureMasks:
-        """Where the pictures are edited: as their masks say, or their words."""
+        """Where to edit the pictures: by their masks, or by their words."""
         model, masking = self._translator.model, self._translator.masking
         if not self._listens:
             return PictureMasks.of(
@@ -573,7 +573,7 @@ class _Batch:
 
     @property
     def _listens(self) -> bool:
-        """Whether words tell the mask."""
+        """Whether the masks are found by words."""
         return self._requests[0].mask_words is not None
 
     def _read(self, prompts: Sequence[str], guidance_scale: float = 1.0) -> Text:

@@ -117,8 +117,8 @@ def test_a_transparent_background_is_that_of_the_source(
     ("settings", "message"),
     [
         ({"strenght": 0.5}, "strenght: there is no such setting; did you mean strength?"),
-        ({"dtype": "float16"}, "dtype: is no setting of translate, but one of sdcorrect.load"),
-        ({"limit": 3}, "limit: is no setting of translate, but one of the command line"),
+        ({"dtype": "float16"}, "dtype: is a setting of sdcorrect.load, not of translate"),
+        ({"limit": 3}, "limit: is a setting of the command line, not of translate"),
         ({"strength": 2.0}, "strength: "),
         ({"method": "corect"}, "did you mean correct?"),
         ({"negative_prompt": "{parameters}"}, "negative_prompt: {parameters} is filled in by the"),
@@ -143,7 +143,7 @@ def test_a_picture_that_cannot_be_read_is_named(
         sdcorrect.load(device="cuda:9")
     with pytest.raises(UsageError, match="devise: there is no such setting; did you mean device?"):
         sdcorrect.load(devise="cpu")
-    with pytest.raises(UsageError, match="strength: is no setting of load, but one of translate"):
+    with pytest.raises(UsageError, match="strength: is a setting of translate, not of load"):
         sdcorrect.load(strength=0.5)
     with pytest.raises(UsageError, match="from_pipe: str has no"):
         sdcorrect.from_pipe("mini")

@@ -42,7 +42,7 @@ def test_the_base_can_be_chosen(sdcorrect: Callable[..., Result], tmp_path: Path
     ("arguments", "message"),
     [
         (["--recipes", "sdedit,corect"], "did you mean correct?"),
-        (["--recipes", "sdedit", "--base", "correct"], "is not among the recipes measured"),
+        (["--recipes", "sdedit", "--base", "correct"], "is not among the recipes to measure"),
         (["nowhere"], "there is no such"),
         (["--recipes", "sdedit", *QUICK, "--json", "/nowhere/bench.json"], "cannot be written"),
     ],

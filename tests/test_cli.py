@@ -121,7 +121,7 @@ def test_a_variant_can_be_added_to_a_finished_job(
 def test_dry_run_touches_nothing(translate: Run, pictures: Path, tmp_path: Path) -> None:
     result = translate(pictures, "-o", tmp_path / "out", "--dry-run")
     assert result.exit_code == 0
-    assert "would translate 3 pictures by correct" in result.stdout.replace("\n", " ")
+    assert "would translate 3 pictures with correct" in result.stdout.replace("\n", " ")
     assert not (tmp_path / "out").exists()
 
 
@@ -154,7 +154,7 @@ def test_an_unreadable_picture_fails_alone(translate: Run, pictures: Path, tmp_p
     ("arguments", "expected"),
     [
         (["{tmp}/none", "-o", "{tmp}/out"], "none: there is no such folder"),
-        (["{tmp}/empty", "-o", "{tmp}/out"], "empty: there is no file; give a folder of pictures"),
+        (["{tmp}/empty", "-o", "{tmp}/out"], "empty: it has no files; give a folder of pictures"),
         (["{tmp}/texts", "-o", "{tmp}/out"], "texts: none of its 1 files is a picture"),
         (["{pictures}", "-o", "{tmp}/out", "--set", "stpes=3"], "did you mean steps?"),
         (["{pictures}", "-o", "{tmp}/out", "--set", "size=big"], "size: should be a valid integer"),
@@ -163,7 +163,7 @@ def test_an_unreadable_picture_fails_alone(translate: Run, pictures: Path, tmp_p
             "strength: should be less than or equal",
         ),
         (["{pictures}", "-o", "{tmp}/out", "--strength", "0"], "strength: should be greater than 0"),
-        (["{pictures}", "-o", "{tmp}/out", "--strength", "0.1"], "is not one whole step"),
+        (["{pictures}", "-o", "{tmp}/out", "--strength", "0.1"], "is less than one step"),
         (["{pictures}", "-o", "{tmp}/out", "--method", "corrct"], "did you mean correct?"),
         (
             [
@@ -173,7 +173,7 @@ def test_an_unreadable_picture_fails_alone(translate: Run, pictures: Path, tmp_p
                 "--set",
                 "method={name: m, inversion: one-step, inject: [{tensor: skip, blocks: [9]}]}",
             ],
-            "recipe m: skip at block 9: this U-Net has it at blocks 0, 1, 2, 3, 4, 5, 6, 7, 8",
+            "recipe m: block 9 of this U-Net has no skip; choose from blocks 0, 1, 2, 3, 4, 5, 6, 7, 8",
         ),
         (["{pictures}", "-o", "{tmp}/out", "--model", "./nowhere"], "model ./nowhere: there is no such"),
         (["{pictures}", "-o", "{tmp}/texts/a.txt/out"], "cannot be written"),

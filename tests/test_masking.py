@@ -114,7 +114,7 @@ def test_words_that_tell_no_mask(model: Model) -> None:
     for words, prompt, source_prompt, reason in [
         ("dog", "a dog", "a cat", "mask_words: the prompt 'a cat' has no word 'dog'; its words: a cat"),
         ("cat", "a dog", None, "mask_words: the prompt 'a dog' has no word 'cat'"),
-        ("end", "very " * 40 + "end", None, "stands in .* behind the 24 tokens that the model reads"),
+        ("end", "very " * 40 + "end", None, "comes after the 24 tokens of .* that the model reads"),
     ]:
         with pytest.raises(UsageError, match=reason):
             translator.check_prompts(prompt, source_prompt, words)

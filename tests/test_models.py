@@ -156,7 +156,7 @@ def test_a_diffusers_folder_is_a_model_and_its_content_names_it(tmp_path: Path, 
         ("{tmp}", "no model_index.json"),
         (
             "nobody/nothing",
-            "model nobody/nothing: not on this machine, and offline the hub is not asked",
+            "model nobody/nothing: not on this machine, and the hub is not contacted offline",
         ),
     ],
 )

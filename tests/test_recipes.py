@@ -113,9 +113,9 @@ def test_onward_stops_where_the_tensor_is_no_more() -> None:
 @pytest.mark.parametrize(
     ("tensor", "block", "message"),
     [
-        ("skip", "9", "recipe mine: skip at block 9: .* 0, 1, 2, 3, 4, 5, 6, 7, 8"),
-        ("self-attention", "2", "self-attention at block 2: .* mid, 3, 4, 5, 6, 7, 8"),
-        ("skip", "first-attention.3", "that level has 3 blocks"),
+        ("skip", "9", "recipe mine: block 9 of this U-Net has no skip; .* 0, 1, 2, 3, 4, 5, 6, 7, 8"),
+        ("self-attention", "2", "block 2 of this U-Net has no self-attention; .* mid, 3, 4, 5, 6, 7, 8"),
+        ("skip", "first-attention.3", "this level has only 3 blocks"),
     ],
 )
 def test_blocks_that_the_unet_lacks_are_named(tensor: str, block: str, message: str) -> None:
@@ -134,7 +134,7 @@ def test_blocks_that_the_unet_lacks_are_named(tensor: str, block: str, message: 
         ({"inversion": "one-step", "inversion_steps": 9}, "needs inversion: full"),
         (
             {"inversion": "one-step", "inject": [{"tensor": "skip", "blocks": ["middle"]}]},
-            "not 'middle'",
+            "'middle' names no blocks",
         ),
         ({"inversion": "one-step", "inject": [{"tensor": "skip", "blocks": []}]}, "at least 1 item"),
         ({"inversion": "one-step", "inject": [{"tensor": "value", "blocks": [4]}]}, "'self-attention'"),
@@ -149,7 +149,7 @@ def test_blocks_that_the_unet_lacks_are_named(tensor: str, block: str, message: 
         ({"source": "sampled"}, "needs start: inverted"),
         ({"inversion": "full", "inversion_guidance": 3}, "set inversion_prompt: source"),
         ({"inversion": "full", "start": "inverted", "words": "refine"}, "need each other"),
-        ({"inversion": "full", "scheduler": "unipc"}, "leave scheduler out"),
+        ({"inversion": "full", "scheduler": "unipc"}, "remove scheduler"),
         ({"solver_steps": 5}, "set scheduler"),
         (
             {
@@ -173,20 +173,20 @@ def test_blocks_that_the_unet_lacks_are_named(tensor: str, block: str, message: 
         ({"inversion_iterations": 3}, "inversion_iterations needs inversion: full"),
         (
             {"inversion": "full", "inversion_iterations": 3, "inversion_average": [1, 4]},
-            r"0 <= first < last <= inversion_iterations \(3\)",
+            r"0 <= first < end <= inversion_iterations \(3\)",
         ),
         ({"inversion": "full", "noise_shift": 1}, "noise_shift needs inversion: ddpm"),
         ({"inversion_prompt": "source"}, "inversion_prompt needs inversion: full or ddpm"),
         ({"inversion": "ddpm"}, "set start: inverted"),
-        ({"inversion": "ddpm", "start": "inverted", "source": "sampled"}, "leave source out"),
-        ({"inversion": "ddpm", "start": "inverted", "scheduler": "lcm"}, "of ddim or sde-dpm"),
-        ({"source": "noised", "inversion": "full"}, "leave inversion and start out"),
+        ({"inversion": "ddpm", "start": "inverted", "source": "sampled"}, "remove source"),
+        ({"inversion": "ddpm", "start": "inverted", "scheduler": "lcm"}, "ddim or sde-dpm"),
+        ({"source": "noised", "inversion": "full"}, "remove inversion and start"),
         ({"source_guidance": 2}, "source_guidance needs source: noised"),
-        ({"source": "noised", "noise": "posterior"}, "eta, which is 0: set eta"),
-        ({"source": "noised", "step_to": "clean", "eta": 0.5}, "leave eta out"),
-        ({"source": "noised", "eta": 0.5, "scheduler": "unipc"}, "eta is DDIM's"),
+        ({"source": "noised", "noise": "posterior"}, "needs eta above 0: set eta"),
+        ({"source": "noised", "step_to": "clean", "eta": 0.5}, "remove eta"),
+        ({"source": "noised", "eta": 0.5, "scheduler": "unipc"}, "eta works only with DDIM"),
         ({"source_branch_prompt": "source"}, "source_branch_prompt needs a branch"),
-        ({"scheduler": "sde-dpm++"}, "sde-dpm.. goes along noise maps"),
+        ({"scheduler": "sde-dpm++"}, "sde-dpm.. needs noise maps"),
         ({"guidance_threshold": 1}, "less than 1"),
         ({"steps_offset": 2}, "less than or equal to 1"),
         ({"inversion": "full", "scale_input": True}, "scale_input needs inversion: one-step"),
@@ -197,7 +197,7 @@ def test_blocks_that_the_unet_lacks_are_named(tensor: str, block: str, message: 
                     "inversion": "one-step",
                     "inject": [{"tensor": tensor, "blocks": [4], "statistics": "own"}],
                 },
-                f"statistics: own is for skip and resnet.*leave it out of {tensor}",
+                f"statistics: own is for skip and resnet.*remove it from {tensor}",
             )
             for tensor in ("self-attention", "query", "key-value", "cross-attention")
         ),
@@ -239,7 +239,7 @@ def test_a_recipe_that_is_not_there_cannot_be_shown(sdcorrect: Callable[..., Res
 @pytest.mark.parametrize("name", ["pnp", "p2p", "masactrl", "correct-attention-5-7"])
 def test_the_methods_of_the_comparison_on_each_family(name: str, layout: UNetLayout) -> None:
     if layout is SDXL and name == "correct-attention-5-7":
-        with pytest.raises(UsageError, match="self-attention at block 6"):
+        with pytest.raises(UsageError, match="block 6 of this U-Net has no self-attention"):
             BUILT_IN[name].plan(layout)
     else:
         assert BUILT_IN[name].plan(layout).injections

@@ -65,9 +65,9 @@ def test_each_recipe_is_at_each_strength_and_seed_that_changes_its_pictures(
         ("strength: [0.5, 0.50]", "strength: 0.5 stands there twice"),
         ("strength: [0.5, '0.7']", "job.yaml:4: strength.1: should be a valid number; found '0.7'"),
         ("strength:\n- 0.5\n- 1.5", "job.yaml:6: strength.1: should be less than or equal to 1"),
-        ("seed: [1, on]", "seed.1: should be a valid integer; found on, which YAML takes for true"),
+        ("seed: [1, on]", "seed.1: should be a valid integer; found on, which YAML reads as true"),
         ("strength: [[0.5]]", "strength.0: should be a valid number; found [0.5]"),
-        ("strength: [0.01, 0.5]", "strength 0.01 of 20 steps is not one whole step"),
+        ("strength: [0.01, 0.5]", "strength 0.01 of 20 steps is less than one step"),
         ("method: {name: m, strength: [0.5]}", "method.strength: a recipe has one strength of its own"),
         (
             "strength: [0.5]\nvariants: [sdedit, {name: sdedit-strength-0.5, strength: 0.3}]",

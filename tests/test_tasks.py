@@ -49,10 +49,10 @@ def test_a_job_to_start_from_runs_at_once(sdcorrect: Run, tmp_path: Path) -> Non
     file = tmp_path / "job.yaml"
     assert sdcorrect("init", "-o", file).exit_code == 0
     result = sdcorrect("translate", "-c", file, "--dry-run")
-    assert "pictures by sdedit, correct" in result.stdout, result.stderr
+    assert "pictures with sdedit, correct" in result.stdout, result.stderr
     again = sdcorrect("init", "-o", file)
     assert (again.exit_code, again.stderr.count("\n")) == (2, 1)
-    assert "is there already; choose another file with -o" in again.stderr
+    assert "exists already; choose another file with -o" in again.stderr
 
 
 def test_a_task_that_is_none_is_one_line(sdcorrect: Run, tmp_path: Path) -> None:

@@ -133,20 +133,23 @@ def test_a_spilled_trajectory_gives_the_same_picture_and_is_cleared_away(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"inversion_steps": 7}, "recipe pnp: an inversion of 7 steps passes no timestep"),
+        ({"inversion_steps": 7}, "recipe pnp: an inversion of 7 steps misses timestep"),
         (
             {"inject": ({"tensor": "skip", "blocks": ["4"], "window": (0, 0.1)},)},
-            r"recipe pnp: skip: none of the 5 steps taken \(timesteps 801 to 1\) "
+            r"recipe pnp: skip: none of the 5 steps \(timesteps 801 to 1\) "
             "is in its window 0 to 0.1; widen it, or take more steps",
         ),
-        ({"scheduler": "dpm++"}, "full inversion goes along the steps of ddim"),
-        ({"scheduler": "sde-dpm++", "of": "correct"}, "correct: sde-dpm.. goes along noise maps"),
+        ({"scheduler": "dpm++"}, "full inversion works only with scheduler: ddim"),
+        ({"scheduler": "sde-dpm++", "of": "correct"}, "correct: sde-dpm.. needs noise maps"),
         (
             {"scheduler": "unipc", "of": "edit-friendly"},
-            "noise maps are of the steps of ddim or sde-dpm",
+            "noise maps work only with scheduler: ddim or sde-dpm",
         ),
-        ({"scheduler": "lcm", "of": "cyclediffusion"}, "eta is ddim's; scheduler lcm has none"),
-        ({"of": "turboedit"}, "turboedit is for Turbo models, .* of mini are leading; choose"),
+        (
+            {"scheduler": "lcm", "of": "cyclediffusion"},
+            "eta works only with scheduler: ddim; lcm has none",
+        ),
+        ({"of": "turboedit"}, "turboedit is for Turbo models, .* mini spaces them leading; choose"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_it_starts(
@@ -169,9 +172,12 @@ def test_what_cannot_be_done_is_refused_before_it_starts(
             ["--method=p2p-reweight", "--set=source_prompt=a cat", "--set=equalizer={snowy: 2}"],
             "has no word 'snowy'",
         ),
-        (["--set", "equalizer={style: 2}"], "no recipe of this job puts back"),
-        (["--method", "correct-attention-7-9"], "self-attention at block 9: this U-Net has it at"),
-        (["--method", "ddim", "--set", "scheduler=unipc"], "full inversion goes along"),
+        (["--set", "equalizer={style: 2}"], "no recipe of this job uses it"),
+        (
+            ["--method", "correct-attention-7-9"],
+            "block 9 of this U-Net has no self-attention; choose from",
+        ),
+        (["--method", "ddim", "--set", "scheduler=unipc"], "full inversion works only"),
     ],
 )
 def test_each_wrong_method_is_one_clear_line(

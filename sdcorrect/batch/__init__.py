@@ -1,1 +1,1 @@
-"""The loop: pictures in batches through one model, whatever happens on the way."""
+"""The batch loop: many pictures through one model, with recovery from errors."""

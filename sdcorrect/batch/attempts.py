@@ -1,4 +1,4 @@
-"""Batches through the model, whatever it takes: less at a time, or once more in float32."""
+"""Translate batches, with retries: in smaller batches when memory runs out, in float32 after NaN."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -14,42 +14,42 @@ from sdcorrect.models.memory import empty_cache, is_out_of_memory
 from sdcorrect.translate import Request, Translator
 
 FLAGGED = "flagged by the safety checker, and not saved"
-OUT_OF_MEMORY = "out of memory with one picture at a time; choose a smaller size"
+OUT_OF_MEMORY = "out of memory even with one picture per batch; choose a smaller size"
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a recipe made of one picture."""
+    """The result of a recipe on one picture."""
 
     image: Image.Image | None = None
-    problem: str | None = None  #: why the image is not to be kept
+    problem: str | None = None  #: why the image must not be kept
     evaluations: int | None = None
     seconds: float = 0.0
-    edited: float | None = None  #: the share of the picture within its mask
+    edited: float | None = None  #: the share of the picture inside its mask
     flagged: bool = False  #: by the safety checker
 
 
 class Attempts:
-    """A translator that survives what single batches and pictures run into."""
+    """A translator that survives failures of single batches and pictures."""
 
     def __init__(self, translator: Translator, *, batch_size: int) -> None:
         self.translator = translator
-        self.batch_size = batch_size  #: halved whenever memory does not suffice
-        self._counted = 0  # evaluations of the U-Net before the variant in hand
-        self._share = 1.0  # of a batch's rows, those that are not its filling
+        self.batch_size = batch_size  #: halved whenever memory runs out
+        self._counted = 0  # U-Net evaluations before the current variant
+        self._share = 1.0  # the share of a batch's rows that are not padding
 
     @property
     def evaluations(self) -> float:
-        """Of the U-Net, so far, on the pictures and by the variant in hand."""
+        """U-Net evaluations so far on the current pictures, by the current variant."""
         return (self.translator.model.evaluations - self._counted) * self._share
 
     def __call__(
         self, pictures: Sequence[Picture], variants: tuple[str, ...]
     ) -> Iterator[list[tuple[Picture, str, Result]]]:
-        """Every picture's result by every variant, one variant at a time, in as many parts as memory
-        asks for."""
+        """Yield the results of all pictures by all variants, in parts: one variant at a time, and as
+        many pictures as fit in memory."""
         waiting = [(pictures, variants)]
         while waiting:
             pictures, variants = waiting.pop()
@@ -63,7 +63,7 @@ class Attempts:
                 spoiled += [one for one in told if one[-1].problem]
                 left = left[1:]
                 yield [(p, v, _unless_flagged(r)) for p, v, r in told if not r.problem]
-            # when nothing else of the batch is in memory any more
+            # only now, when nothing else of the batch is in memory
             yield [(p, v, _unless_flagged(self._retry_in_float32(p, v, r))) for p, v, r in spoiled]
             if left and self.batch_size > 1:
                 self._halve_batches()
@@ -76,9 +76,9 @@ class Attempts:
     def _attempt(
         self, pictures: Sequence[Picture], variants: tuple[str, ...], batch_size: int
     ) -> Iterator[tuple[str, list[Result]]]:
-        """Of each variant the results, in the order of `pictures`; it ends where memory does."""
-        # A batch is always full: kernels differ by its size, and a picture's bytes must not
-        # depend on how many others happened to be left over with it.
+        """Yield the results of each variant, in the order of `pictures`; stop when memory runs out."""
+        # A batch is always padded: kernels differ by its size, and a picture's bytes must not
+        # depend on how many others happen to be left over with it.
         rows = [*pictures, *[pictures[-1]] * (batch_size - len(pictures))]
         translations = self.translator.translate([*map(self.request, rows)], variants=variants)
         self._counted, self._share = self.translator.model.evaluations, len(pictures) / len(rows)
@@ -100,7 +100,7 @@ class Attempts:
                 raise
 
     def request(self, picture: Picture) -> Request:
-        """What the translator is asked for `picture`."""
+        """The translator's request for `picture`."""
         item = picture.item
         return Request(
             picture.image,
@@ -117,7 +117,7 @@ class Attempts:
         before, self.batch_size = self.batch_size, self.batch_size // 2
         empty_cache(self.translator.model.device)
         logger.warning(
-            "out of memory with %d pictures in a batch: going on with %d", before, self.batch_size
+            "out of memory with %d pictures per batch; continuing with %d", before, self.batch_size
         )
 
     def _retry_in_float32(self, picture: Picture, variant: str, result: Result) -> Result:
@@ -125,12 +125,12 @@ class Attempts:
         if model.dtype == torch.float32:
             return result
         logger.warning(
-            "%s (%s): %s; once more in float32", printable(picture.item.key), variant, result.problem
+            "%s (%s): %s; retrying in float32", printable(picture.item.key), variant, result.problem
         )
         with model.in_float32():
             again = dict(self._attempt([picture], (variant,), 1))
         if not again:
-            return replace(result, problem=f"{result.problem}, and memory does not suffice for float32")
+            return replace(result, problem=f"{result.problem}; not enough memory to retry in float32")
         (second,) = again[variant]
         return replace(
             second,
@@ -144,9 +144,9 @@ def _unless_flagged(result: Result) -> Result:
 
 
 def _problem(picture: Picture, image: Image.Image | None) -> str | None:
-    """Why `image` cannot be what was asked for: where precision does not suffice, it is NaN or black."""
+    """Why `image` cannot be right, if so: when precision does not suffice, it is NaN or black."""
     if image is None:
         return "the result is not finite (NaN)"
     if image.getbbox() is None and picture.image.getbbox() is not None:
-        return "the result is black all over"
+        return "the result is all black"
     return None

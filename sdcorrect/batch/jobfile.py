@@ -1,8 +1,9 @@
-"""The output folder's `job.json`, as one shard of the job takes it up and leaves it."""
+"""What one shard of a job reads from and writes to `job.json` in the output folder."""
 
 import platform
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import cache
 from importlib.metadata import version
 from math import ceil
 from pathlib import Path
@@ -23,7 +24,7 @@ from sdcorrect.output.survey import add_seconds, job_lock, standings, totals
 from sdcorrect.settings import ALPHA, WORDS
 from sdcorrect.translate import Translator
 
-#: Settings of the job that decide what a picture becomes: a folder holds pictures of one set of them.
+#: Settings that decide what a picture becomes; all pictures in an output folder share their values.
 DECISIVE = {
     "prompt",
     "negative_prompt",
@@ -41,7 +42,7 @@ DECISIVE = {
 #: What stands for a list that is swept over: it may grow, as the variants may.
 SWEPT = "swept"
 
-#: The same, of settings that came later: folders of versions that knew nothing of them go on.
+#: The same, but added in later versions: folders from before remain valid.
 LATER = {
     "steps_offset",
     "mask",
@@ -55,7 +56,7 @@ LATER = {
 
 
 def fingerprint_of(job: Job, model: Model, size: int) -> Fingerprint:
-    """All that decides what `job` makes of a picture on `model`, at `size` px."""
+    """Everything that decides the result of `job` on `model`, at `size` px."""
     return Fingerprint(
         settings={
             "model": model.identity,
@@ -67,7 +68,7 @@ def fingerprint_of(job: Job, model: Model, size: int) -> Fingerprint:
             **{key: SWEPT for key in ("strength", "seed") if isinstance(getattr(job, key), tuple)},
             **_later(job),
         },
-        # without the defaults, so that a later version with more settings goes on where this one ended
+        # without defaults, so that a later version with more settings can resume this one's folders
         variants={
             v.name: v.recipe.model_dump(mode="json", exclude={"summary"}, exclude_defaults=True)
             for v in job.expanded
@@ -81,7 +82,7 @@ def fingerprint_of(job: Job, model: Model, size: int) -> Fingerprint:
 
 
 def _later(job: Job) -> dict[str, Any]:
-    """Settings that came later, where they are not at their defaults."""
+    """The values of `LATER` that are not at their defaults."""
     later = job.model_dump(include=LATER, exclude_defaults=True)
     if job.mask not in (None, ALPHA, WORDS):
         later["mask"] = str(Path(later["mask"]).resolve())
@@ -91,7 +92,7 @@ def _later(job: Job) -> dict[str, Any]:
 
 
 class JobEntry:
-    """This shard's share in `job.json`."""
+    """One shard's part in `job.json`."""
 
     def __init__(
         self,
@@ -110,10 +111,10 @@ class JobEntry:
         self.found = found  #: of all shards
 
     def take_up(self, *, overwrite: bool) -> None:
-        """Compare the folder's job with this one, and write it where it is new or has grown.
+        """Compare the folder's job with this one, and write `job.json` if anything is new.
 
         Raises:
-            UsageError: the output folder has pictures of another job, and is not to be overwritten.
+            UsageError: the output folder has pictures of another job, and `overwrite` is not set.
         """
         out = self.job.output.path
         with locked(job_lock(out), wait=True):
@@ -126,21 +127,21 @@ class JobEntry:
             content = self._content(fingerprint, before, anew=overwrite and self.shard.count == 1)
             told = {"job", "fingerprint", "num_shards", "batch_size", "pictures"}
             if self.shard.count == 1:
-                told |= {"counts", "unet_evaluations"}  # which a run that was killed has not told
+                told |= {"counts", "unet_evaluations"}  # a killed run has not written these
             if before is None or before.model_dump(include=told) != content.model_dump(include=told):
                 write_job(out, content, self.ledger.temporary)
 
     def batch_size(self, find: Callable[[int], BatchSize]) -> BatchSize:
-        """That of the job, for shards of this one's size: what `find` gives, unless a run has found it.
+        """The job's batch size for shards of this size: from an earlier run, or else from `find`.
 
-        Other shards wait, and take it.
+        Other shards wait for it and use the same.
         """
         out, pictures = self.job.output.path, ceil(len(self.found.keys) / self.shard.count)
         with locked(job_lock(out).with_stem("batch-size"), wait=True):
             before = self._known_batch_size(pictures)
             found = before or find(pictures)
             with locked(job_lock(out), wait=True):
-                # where a file system has no locks, the first one counts
+                # on a file system without locks, the first one counts
                 found = self._known_batch_size(pictures) or found
                 job_file = OutputFolder(out).find_job()
                 if job_file and job_file.batch_size != found:
@@ -154,7 +155,7 @@ class JobEntry:
         return known if known and known.is_for(pictures) else None
 
     def close(self, seconds: float) -> None:
-        """Write this shard's summary, and the whole of `job.json` where there is no other shard."""
+        """Write this shard's summary, and if it is the only shard, the whole of `job.json`."""
         out = self.job.output.path
         before = self.ledger.summary()
         spent = dict(before.seconds) if before else {}
@@ -191,7 +192,7 @@ class JobEntry:
         )
 
     def _totals(self, fingerprint: Fingerprint, before: JobFile | None) -> dict[str, Any]:
-        """What came of the whole job; of one in shards, which see themselves alone, when merged."""
+        """The results of the whole job; with several shards, only `merge` can compute them."""
         if self.shard.count > 1:
             told = {"counts", "unet_evaluations", "seconds", "shards"}
             return before.model_dump(include=told) if before else {}
@@ -203,5 +204,11 @@ def _machine(device: torch.device) -> dict[str, Any]:
     return {
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "versions": {p: version(p) for p in ("torch", "diffusers", "transformers")},
+        "versions": _versions(),
     }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Each is read from a package's whole description."""
+    return {package: version(package) for package in ("torch", "diffusers", "transformers")}

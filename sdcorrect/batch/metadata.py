@@ -1,4 +1,4 @@
-"""Pictures with what made them written inside, where the web UIs look for it."""
+"""Encode pictures with their prompt and settings inside, where web UIs look for them."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from sdcorrect.inputs.exif import with_comment
 from sdcorrect.inputs.pictures import Picture, on_background
 from sdcorrect.inputs.samples import in_profile
 
-#: Once PNG's filters have left little but noise, runs are nearly all that zlib finds (Z_RLE).
+#: After PNG's filters little but noise is left, and runs are nearly all that zlib can find (Z_RLE).
 FAST = {"compress_level": 1, "compress_type": 3}
 PIL_FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 
@@ -53,15 +53,15 @@ def encode(
     exif: bytes | None = None,
     profile: bytes | None = None,
 ) -> bytes:
-    """`image` in the format of `suffix`, with `text` inside: in a PNG as the text `parameters`, in a
-    JPEG or WebP as EXIF UserComment.
+    """Encode `image` in the format of `suffix`, with `text` as metadata: the text `parameters` in PNG,
+    EXIF UserComment in JPEG and WebP.
 
     Args:
         exif: of its source, whose UserComment `text` replaces.
         profile: ICC, of the colours of `image`; without one they are sRGB's.
 
     Raises:
-        PictureError: the format cannot hold it: the text or a side is too long.
+        PictureError: the format cannot hold the text or a picture of this size.
     """
     more: dict[str, Any] = FAST if png_compression == "fast" else {"compress_level": png_compression}
     more, keeps_exif = more | {"quality": 95}, exif is not None

@@ -1,6 +1,6 @@
-"""Work in threads ahead of the loop, and behind it: bounded, and in order.
+"""Threads that work ahead of the loop and behind it, bounded and in order.
 
-What these threads do, to read and write pictures, Pillow and zlib do without Python's lock.
+They read and write pictures, for which Pillow and zlib release Python's global lock.
 """
 
 import os
@@ -16,14 +16,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-#: More would hold too many large pictures at once, and a GPU waits for none of what so many have read.
+#: More would hold too many large pictures at once, and this many keep a GPU busy.
 MOST_THREADS = 8
-#: Between two looks at whether to go on waiting, seconds.
+#: Seconds between two checks whether to go on waiting.
 PATIENCE = 0.2
 
 
 def count_threads() -> int:
-    """How many can work at once: one for each processor that this process may use."""
+    """The number of worker threads: one for each processor that this process may use, up to a limit."""
     usable = getattr(os, "sched_getaffinity", None)  # Linux's
     return min(MOST_THREADS, len(usable(0)) if usable else os.cpu_count() or 1)
 
@@ -35,9 +35,9 @@ def ahead(
     check: Callable[[], None] = lambda: None,
     threads: int = 1,
 ) -> Generator[R, None, None]:
-    """`function` of each item, computed by `threads` that are at most `depth()` items ahead.
+    """Yield `function` of each item, computed by threads that run at most `depth()` items ahead.
 
-    `check` is called while the loop waits and may raise: a thread may be blocked in a read for ever.
+    `check` is called while the loop waits and may raise, because a thread may block in a read forever.
     """
     pool = ThreadPoolExecutor(threads, "ahead")
     waiting: deque[Future[R]] = deque()
@@ -59,9 +59,9 @@ def _result(future: Future[R], check: Callable[[], None]) -> R:
 
 
 class Behind(Generic[R]):
-    """Calls that are worked off in order behind the loop, which takes their results.
+    """Runs calls in order behind the loop, which collects their results.
 
-    Each may have a part that is done before, by one of `threads` and in any order.
+    A call may have a part that runs before it, in any order, in one of `threads`.
     """
 
     def __init__(self, threads: int = 1) -> None:
@@ -73,7 +73,7 @@ class Behind(Generic[R]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Wait for all that was submitted."""
+        """Wait for all calls."""
         self._parts.shutdown()
         self._calls.shutdown()
 
@@ -81,11 +81,11 @@ class Behind(Generic[R]):
         self._waiting.append(self._calls.submit(function))
 
     def submit_in_parts(self, part: Callable[[], P], function: Callable[[Callable[[], P]], R]) -> None:
-        """Call `function` with what gives the result of `part`, or raises what it raised."""
+        """Run `part`, and call `function` with a callable for its result, which raises its error."""
         result = self._parts.submit(part).result
         self.submit(lambda: function(result))
 
     def results(self, leave: int = 0) -> Iterator[R]:
-        """The results in order, waiting until at most `leave` are to come."""
+        """Yield results in order, waiting until at most `leave` calls are unfinished."""
         while len(self._waiting) > leave:
             yield self._waiting.popleft().result()

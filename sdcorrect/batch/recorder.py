@@ -1,4 +1,4 @@
-"""What becomes of a picture, on the disk: its file first, and then its record."""
+"""Write results to disk: the picture's file first, then its record."""
 
 import errno
 import logging
@@ -20,7 +20,7 @@ from sdcorrect.output.ledger import Ledger
 from sdcorrect.output.records import Done, Failed, Fingerprint, InputFile, OutputFile, Record, Refused
 from sdcorrect.translate import Translator
 
-#: What the web UIs call the schedulers.
+#: The schedulers' names in web UIs.
 SAMPLERS = {
     "ddim": "DDIM",
     "dpm++": "DPM++ 2M",
@@ -28,8 +28,8 @@ SAMPLERS = {
     "lcm": "LCM",
     "sde-dpm++": "DPM++ 2M SDE",
 }
-#: What the file system answers where a single name is at fault: something is in its way, it is too long,
-#: or holds what that file system refuses.
+#: Errors of the file system that concern a single name: something is in its way, it is too long, or it
+#: has characters that the file system rejects.
 IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP}
 OF_A_NAME = {*IN_THE_WAY, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 
@@ -37,9 +37,9 @@ logger = logging.getLogger(__name__)
 
 
 class Recorder:
-    """Writes what became of each picture and variant of a job.
+    """Saves and records the result of each picture and variant of a job.
 
-    `outputs` are where the job's pictures go, relative to a variant's folder.
+    `outputs` are the paths of the job's pictures, relative to a variant's folder.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class Recorder:
         self.fingerprint = fingerprint
         self.ledger = ledger
         self.outputs = outputs
-        self.wrote = False  #: whether there was something to record
+        self.wrote = False  #: whether anything was recorded
 
     def record_failure(self, item: Item, variant: str, error: PictureError) -> Record:
-        """Record that `item` cannot be translated, unless an earlier run has.
+        """Record that `item` cannot be translated, unless an earlier run has recorded the same.
 
         Raises:
             SdcorrectError: the output folder cannot be written.
@@ -77,10 +77,10 @@ class Recorder:
         return self._append(record, item)
 
     def encode(self, picture: Picture, variant: str, result: Result) -> bytes | None:
-        """The result as its file is to be, None where there is none. In any thread, and any order.
+        """The bytes of the result's file, or None without an image. Safe in any thread, in any order.
 
         Raises:
-            PictureError: its format cannot hold it.
+            PictureError: the format cannot hold the result.
         """
         if result.image is None or result.problem:
             return None
@@ -90,7 +90,7 @@ class Recorder:
     def save(
         self, picture: Picture, variant: str, result: Result, encoded: Callable[[], bytes | None]
     ) -> Record:
-        """Write the result, `encoded` as `encode` does, then record it.
+        """Write the result, then record it; `encoded` returns what `encode` does.
 
         Raises:
             SdcorrectError: the output folder cannot be written.
@@ -115,7 +115,7 @@ class Recorder:
         return self._append(record, item)
 
     def _write(self, record: Done, content: bytes) -> None:
-        """Raises PictureError where the name is at fault, SdcorrectError where the folder is."""
+        """Raises PictureError if the file's name is at fault, SdcorrectError if the folder is."""
         file = self.job.output.path / record.output.path
         try:
             replace(file, content, temporary=self.ledger.temporary)
@@ -160,7 +160,7 @@ class Recorder:
     def _asked(
         self, item: Item, sha256: str | None, variant: str, companions: tuple[str, ...] | None = None
     ) -> dict[str, Any]:
-        """What every record of `item` has."""
+        """The fields that every record of `item` has."""
         method = self.translator.methods[variant]
         return {
             "input": InputFile(path=item.key, sha256=sha256, companions=companions),
@@ -175,7 +175,7 @@ class Recorder:
         }
 
     def _append(self, record: Record, item: Item) -> Record:
-        """Add `record`; no output of an earlier run stays unsaid that it does not tell of."""
+        """Add `record`; remove or warn of outputs of earlier runs that it makes stale."""
         known = self.ledger.known(item.key, record.variant)
         path = Path(record.variant) / item.output
         if record.output is None:
@@ -184,8 +184,8 @@ class Recorder:
             earlier = Path(known.output)
             if earlier.relative_to(record.variant).as_posix() not in self.outputs:
                 logger.warning(
-                    "%s: is %s under the name of an earlier run; it counts nowhere, and stays until you "
-                    "remove it",
+                    "%s: is the output of %s under another name, from an earlier run; it is not "
+                    "counted, and stays until you remove it",
                     printable(self.job.output.path / earlier),
                     printable(item.key),
                 )
@@ -198,4 +198,4 @@ class Recorder:
         if is_plain(file) and self.ledger.folder.holds(path.as_posix()):
             with writing(file):
                 file.unlink()
-            logger.warning("%s: removed, for it was of an earlier run", printable(file))
+            logger.warning("%s: removed, because it came from an earlier run", printable(file))

@@ -1,4 +1,4 @@
-"""The loop: read ahead, batch by size, translate, save and record behind, survive."""
+"""The loop: read ahead, batch by size, translate, save and record behind, survive errors."""
 
 import logging
 import time
@@ -27,7 +27,7 @@ from sdcorrect.output.records import BatchSize, Failed, Record
 from sdcorrect.output.shards import Shard
 from sdcorrect.translate import Translator
 
-#: How many batches of pictures wait for others of their size before an unfilled one is translated.
+#: How many batches' worth of pictures may wait for others of their size.
 WAITING_BATCHES = 8
 
 logger = logging.getLogger(__name__)
@@ -39,30 +39,30 @@ class Tally:
 
     done: int = 0
     failed: int = 0
-    filtered: int = 0  #: left out by the job's own filters
+    filtered: int = 0  #: left out by the job's filters
     before: int = 0  #: done by an earlier run
-    evaluations: int | None = None  #: of the U-Net, a picture
+    evaluations: int | None = None  #: U-Net evaluations per picture
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """An item on its way to the model: its picture, or why there is none, or nothing left to do."""
+    """An item on its way to the model: with its picture, with an error, or with nothing left to do."""
 
     item: Item
-    settled: dict[str, Known]  #: by variant, what an earlier run has done, or failed to do
+    settled: dict[str, Known]  #: by variant, what an earlier run has finished or failed
     picture: Picture | None = None
     error: PictureError | None = None
 
 
 class ShardRun:
-    """One shard of a job on one model. `items` are what it covers, `records()` works through them.
+    """Runs one shard of a job on one model. `items` are its pictures; `records()` translates them.
 
-    `check` is called between U-Net evaluations and may raise, to stop the run in good order. `warn` is
-    called once at most, where the embedded model gets pictures that it was not trained for. `items`
-    are all of the job's pictures, where they are found already.
+    `check` is called before each U-Net evaluation and may raise, to stop the run cleanly. `warn` is
+    called at most once, if the embedded model gets pictures that it was not trained for. `found` are all
+    pictures of the job, if the caller has them already.
 
     Raises:
-        UsageError: no pictures, or blocks that the model lacks.
+        UsageError: there are no pictures, or the model lacks a recipe's blocks.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class ShardRun:
         self.fail_fast = fail_fast
         self.check = check
         self._warn, self._has_warned = warn, False
-        self.threads = count_threads()  #: that read pictures, and as many that encode them
+        self.threads = count_threads()  #: threads that read pictures, and as many again that encode them
         everything = found or find(job)
         self.items = everything.part(shard.has)
         self.sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
@@ -98,7 +98,7 @@ class ShardRun:
         self.fingerprint = fingerprint_of(job, model, self.sizing.size)
         self.ledger = Ledger(job.output.path, shard)
         self.entry = JobEntry(job, shard, self.translator, self.fingerprint, self.ledger, everything)
-        #: pictures at a time; with `auto` one, until there is a first picture that tells
+        #: pictures per batch; with `auto` 1, until the first picture is read
         self.batch_size = 1 if job.batch_size == "auto" else job.batch_size
         self.found_batch_size: BatchSize | None = None  #: for `auto`
         self.attempts = Attempts(self.translator, batch_size=self.batch_size)
@@ -106,12 +106,12 @@ class ShardRun:
         self.work = Workload(len(self.items) * len(self.tally), cache(self.translator.evaluations))
 
     def records(self) -> Iterator[Record | None]:
-        """Do all that is not done: for each picture and variant its record, None where it was done.
+        """Translate what is not done; yield a record per picture and variant, None if done before.
 
         Raises:
             UsageError: the output folder has pictures of another job.
-            SdcorrectError: another process is at work on this shard, the output folder cannot be
-                written, or a picture has failed and the run was to fail fast.
+            SdcorrectError: another process is working on this shard, the output folder cannot be
+                written, or a picture failed and `fail_fast` is set.
         """
         began = time.perf_counter()
         with locked(self.ledger.temporary.with_suffix(".lock")), self._checked():
@@ -125,7 +125,7 @@ class ShardRun:
                         if record and record.status == "failed" and self.fail_fast:
                             raise SdcorrectError(
                                 f"{printable(record.input.path)} ({record.variant}): {record.error}; "
-                                "stopped at this first failure, as --fail-fast asks"
+                                "stopped at the first failure because of --fail-fast"
                             )
             finally:
                 if self.wrote:
@@ -133,11 +133,11 @@ class ShardRun:
 
     @property
     def wrote(self) -> bool:
-        """Whether there was something to record."""
+        """Whether anything was recorded."""
         return self.recorder.wrote
 
     def gone(self) -> list[str]:
-        """The outputs that earlier runs have left of pictures that the job does not cover any more."""
+        """Outputs of earlier runs whose source pictures the job no longer covers."""
         return self.ledger.gone({item.key for item in self.items})
 
     @contextmanager
@@ -153,7 +153,7 @@ class ShardRun:
         self.check()
 
     def _expect(self) -> None:
-        """Reckon what is left to do, by what the records tell."""
+        """Estimate from the records what is left to do."""
         for item in self.items:
             missing = tuple(v for v in self.tally if not self._is_settled(item, v))
             self.work.expect(item.key, () if item.problem else missing, len(self.tally))
@@ -197,7 +197,7 @@ class ShardRun:
         return max(2 * self.batch_size, self.threads)
 
     def _settle_batch_size(self, first: Picture) -> None:
-        """Find what `auto` stands for, by the `first` picture at the largest size that one may have."""
+        """Find the batch size for `auto`, with the `first` picture at the largest possible size."""
         if self.job.batch_size != "auto" or self.found_batch_size:
             return
         largest = self.sizing.largest(first)
@@ -216,7 +216,7 @@ class ShardRun:
         return self.translator.count_chunks(item.prompt, item.negative_prompt, item.source_prompt)
 
     def _prepare(self, item: Item) -> _Prepared:
-        """Read `item`, unless an earlier run has settled it in all variants."""
+        """Read `item`, unless an earlier run has settled all its variants."""
         known = {v: k for v in self.tally if (k := self.ledger.known(item.key, v))}
         settled = {}
         if any(self._settles(item, variant, k) for variant, k in known.items()):
@@ -242,13 +242,13 @@ class ShardRun:
             return None
 
     def _settles(self, item: Item, variant: str, known: Known) -> bool:
-        """Whether nothing is left to do, if the picture's content is still what it was."""
+        """Whether nothing is left to do, provided that the picture's content has not changed."""
         file = self.job.output.path / variant / item.output
         match state_of(known, self.fingerprint.mark(item, variant), file):
             case "done":
                 return True
             case "failed" | "filtered":
-                # what the model never had costs little to look at again, with today's limits
+                # a picture that never reached the model is cheap to check again, with today's limits
                 return isinstance(known.unfinished, Failed) and not self.retry_failed
             case _:
                 return False
@@ -265,7 +265,7 @@ class ShardRun:
     def _translate(
         self, batch: Sequence[Picture], variants: tuple[str, ...], behind: Behind[Record]
     ) -> Iterator[Record]:
-        """Translate `batch`; it is saved and recorded behind, while the batch before it is so by now."""
+        """Translate `batch`; yields records of the batch before it, while this one is saved behind."""
         self.work.begin()
         for part in self.attempts(batch, variants):
             for picture, variant, result in part:

@@ -1,4 +1,4 @@
-"""The largest batch that memory takes, found by trying."""
+"""Find the largest batch that fits in memory, by trying."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,29 +19,29 @@ from sdcorrect.models.memory import (
 from sdcorrect.output.records import BatchSize
 from sdcorrect.translate import Request, Translator
 
-#: More are no faster: on a CPU core a picture of mini takes 0.66 of its time in batches of 8, and of 32.
+#: Larger batches are no faster: on a CPU core, mini takes 0.66 of the time per picture at 8 and at 32.
 MOST_ON_THE_CPU, MOST = 8, 64
-#: Of what is free: the rest is for what memory that is cut in pieces cannot hold.
+#: The share of free memory to use; fragmentation needs the rest.
 SHARE = 0.9
 
 
 class Memory(Protocol):
-    """What memory a run has."""
+    """The memory that a run has."""
 
-    budget: float  #: bytes that it may take, beside what is taken before
+    budget: float  #: bytes that it may use, beyond those already in use
 
     def peak_of(self, run: Callable[[], None]) -> int:
-        """The bytes that `run` takes at most; 0 where nothing tells.
+        """The peak of bytes that `run` uses; 0 if unknown.
 
         Raises:
-            MemoryError: it was more than there is.
+            MemoryError: memory ran out.
         """
         ...
 
 
 @dataclass
 class DeviceMemory:
-    """That of `device`."""
+    """The memory of `device`."""
 
     device: torch.device
     budget: float = field(init=False)
@@ -67,9 +67,9 @@ class DeviceMemory:
 
 
 def find_batch_size(translator: Translator, request: Request, pictures: int) -> BatchSize:
-    """How many like `request` memory takes at a time, of so many `pictures`, by all variants.
+    """The largest batch of pictures like `request` that fits in memory, for all variants.
 
-    Batches are filled to the full, so it is no more than as many of them need.
+    Batches are always padded, so it is no larger than `pictures` need when spread evenly over batches.
     """
     brief, device = translator.brief(), translator.model.device
     names = tuple(brief.methods)
@@ -91,12 +91,12 @@ def find_batch_size(translator: Translator, request: Request, pictures: int) -> 
 
 
 def largest(run: Callable[[int], None], most: int, memory: Memory) -> int:
-    """The largest size, from 1 to `most`, that `run` has memory for.
+    """The largest size, from 1 to `most`, for which `run` has enough memory.
 
-    Doubled while what the last sizes took lets expect that so many fit, then by halves between what
-    did and what did not.
+    Doubles the size while the last peaks suggest that it fits, then bisects between the largest that
+    fitted and the smallest that did not.
     """
-    fitting, failing = [(0, 0.0)], most + 1  # sizes that did, with what they took
+    fitting, failing = [(0, 0.0)], most + 1  # sizes that fitted, with their peaks
     while fitting[-1][0] < (size := _next_size(fitting, failing, most, memory.budget)):
         peak = _peak_at(size, run, memory)
         if peak <= memory.budget:
@@ -107,7 +107,7 @@ def largest(run: Callable[[int], None], most: int, memory: Memory) -> int:
 
 
 def _next_size(fitting: Sequence[tuple[int, float]], failing: int, most: int, budget: float) -> int:
-    """The size to try next: the last that fitted, where there is none."""
+    """The size to try next; the last that fitted, if there is none left to try."""
     last, took = fitting[-1]
     if failing <= most:
         return (last + failing) // 2
@@ -120,7 +120,7 @@ def _next_size(fitting: Sequence[tuple[int, float]], failing: int, most: int, bu
 
 
 def _peak_at(size: int, run: Callable[[int], None], memory: Memory) -> float:
-    """The bytes that a run takes; more than any budget, where there is too little."""
+    """The peak of bytes that a run uses; infinite if memory runs out."""
     try:
         return memory.peak_of(partial(run, size))
     except MemoryError:

@@ -54,21 +54,21 @@ def render_array(
     options: Mapping[str, str] | None = None,
     setup: Sequence[str] = (),
 ) -> str:
-    """A script for `sbatch` that divides the job file `config` over `tasks` array tasks.
+    """A script for `sbatch` that splits the job file `config` among `tasks` array tasks.
 
     Args:
         program: how the tasks call sdcorrect.
-        config: the job file; where it is relative, to the folder that sbatch is called in.
+        config: the job file; a relative path starts at the folder that sbatch is called in.
         options: flags of sbatch and their values, such as `time` and `4:00:00`.
-        setup: lines of shell that run first; a task ends where one of them fails.
+        setup: shell commands to run first; a task ends if one of them fails.
 
     Raises:
-        UsageError: a value of `options` cannot stand in a line of its own.
+        UsageError: a value of `options` is not a single word.
     """
     for name, value in (options or {}).items():
         if not re.fullmatch(r"[!-~]+", value):
             raise UsageError(
-                f"--{name} {printable(repr(value))}: sbatch takes one word, without blanks or accents"
+                f"--{name} {printable(repr(value))}: expected a single word without spaces or accents"
             )
     return _SCRIPT.format(
         last=tasks - 1,

@@ -1,4 +1,4 @@
-"""How far a run is, counted in U-Net evaluations: they move within a picture, too."""
+"""The progress of a run, counted in U-Net evaluations, so that it moves even within a picture."""
 
 import time
 from collections.abc import Callable
@@ -9,40 +9,40 @@ Variants = tuple[str, ...]
 
 @dataclass
 class Workload:
-    """What a run has to do and has done itself: what was done before counts for nothing.
+    """What a run has to do and has done itself; the work of earlier runs is not counted.
 
-    `cost` tells how many evaluations variants take together, a picture.
+    `cost` gives the evaluations that variants take together, per picture.
     """
 
-    covered: int  #: translations of the run's pictures, one for each variant
+    covered: int  #: translations of the run: one for each picture and variant
     cost: Callable[[Variants], int]
-    settled: int = 0  #: of those, what is done or has failed by now
-    before: int = 0  #: of those, what an earlier run settled, as far as its records tell
-    evaluations: int = 0  #: that this run takes
+    settled: int = 0  #: how many of those are done or have failed by now
+    before: int = 0  #: how many of those an earlier run has settled, by its records
+    evaluations: int = 0  #: evaluations that this run needs
     began: float | None = None  #: when the first batch went to the model, on the monotonic clock
     _missing: dict[str, Variants] = field(default_factory=dict)
     _finished: int = 0
     _running: float = 0.0
 
     def expect(self, key: str, missing: Variants, of: int) -> None:
-        """A picture lacks `missing` of its variants, as far as the records tell."""
+        """Add a picture that lacks `missing` of its variants, by the records."""
         self._missing[key] = missing
         self.before += of - len(missing)
         self.evaluations += self.cost(missing)
 
     def look_again(self, key: str, missing: Variants) -> None:
-        """The picture was read, and lacks these: none, where it cannot be translated."""
+        """Correct what a picture lacks, once it is read: nothing, if it cannot be translated."""
         self.evaluations += self.cost(missing) - self.cost(self._missing.pop(key))
 
     def begin(self) -> None:
         self.began = self.began or time.monotonic()
 
     def run(self, evaluations: float) -> None:
-        """So many are done of the pictures in hand."""
+        """Set how many evaluations are done on the current pictures."""
         self._running = evaluations
 
     def finish(self, variants: Variants, variant: str) -> None:
-        """A picture is through by `variant`, one of `variants`, whatever it took."""
+        """Count a picture as done by `variant`, one of `variants`, at its planned cost."""
         place = variants.index(variant)
         self._finished += self.cost(variants[: place + 1]) - self.cost(variants[:place])
         self._running = 0.0

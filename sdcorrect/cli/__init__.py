@@ -1,6 +1,6 @@
 """The command line: the only place that prints or exits.
 
-What needs torch is imported by the commands that need it, so that help and validation answer at once.
+Commands import torch only when they need it, so that help and validation answer at once.
 """
 
 from sdcorrect.cli import (

@@ -1,4 +1,4 @@
-"""`sdcorrect bench`: what recipes cost, side by side, and how good they are."""
+"""`sdcorrect bench`: compare what recipes cost, and how good their results are."""
 
 import json
 import shlex
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ASSETS = Path(__file__).parents[1] / "assets"
 EXAMPLES, ICONS = ASSETS / "pictures", ASSETS / "icons"
-#: Of what is timed alone, and of what is judged too: icons, of which the truth is known.
+#: Settings for timing alone, and for judging too: icons, because their true pictures are known.
 TIMED = {"input.path": str(EXAMPLES), "limit": 1, "strength": 0.95}
 JUDGED = {
     "input.path": str(ICONS / "flat"),
@@ -44,7 +44,7 @@ def bench(
     input_: Annotated[
         str | None,
         typer.Argument(
-            metavar="[INPUT]", help="Pictures.", show_default="the examples; with --evaluate, the icons"
+            metavar="[INPUT]", help="Pictures.", show_default="built-in examples; --evaluate: icons"
         ),
     ] = None,
     recipes: Annotated[
@@ -56,8 +56,8 @@ def bench(
         bool,
         typer.Option(
             "--evaluate",
-            help="Judge them too: one table of quality, evaluations and seconds. It takes a while; "
-            "stopped, it goes on from there.",
+            help="Measure quality too, in one table with evaluations and seconds. This takes a while; "
+            "if interrupted, the same command resumes it.",
         ),
     ] = False,
     reference: Annotated[
@@ -65,22 +65,20 @@ def bench(
         typer.Option(
             "--reference",
             parser=options.path,
-            help="True pictures, at the same relative paths; with --evaluate.",
-            show_default="of the icons, the same in 3D",
+            help="With --evaluate: the true pictures, at the same relative paths.",
+            show_default="for the icons, their 3D versions",
         ),
     ] = None,
     output: Annotated[
         Path,
-        typer.Option(
-            "--output", "-o", parser=options.path, help="Where the pictures go, with --evaluate."
-        ),
+        typer.Option("--output", "-o", parser=options.path, help="With --evaluate: the output folder."),
     ] = Path("out/leaderboard"),
     page: Annotated[
         Path | None,
         typer.Option(
             "--page",
             parser=options.path,
-            help="The table as a page of Markdown, with --evaluate.",
+            help="With --evaluate: write the table to this Markdown file.",
             show_default="OUTPUT/leaderboard.md",
         ),
     ] = None,
@@ -91,23 +89,23 @@ def bench(
             "--json",
             metavar="FILE",
             parser=options.path,
-            help="Write the figures to this file, as JSON.",
+            help="Write the measurements to this JSON file.",
         ),
     ] = None,
     base: Annotated[
-        str | None, typer.Option("--base", help="Ratios are to this recipe.", show_default="the first")
+        str | None, typer.Option("--base", help="Recipe to compare with.", show_default="the first")
     ] = None,
     repeats: Annotated[
         int,
-        typer.Option("--repeats", min=1, help="Rounds that count; cheap recipes run ten times in one."),
+        typer.Option("--repeats", min=1, help="Timed rounds; cheap recipes run ten times a round."),
     ] = 3,
     limit: Annotated[
         int | None,
         typer.Option(
             "--limit",
             min=1,
-            help="Process only the first N pictures.",
-            show_default="1; with --evaluate, 24",
+            help="Use only the first N pictures.",
+            show_default="1; --evaluate: 24",
             rich_help_panel=options.PICTURES,
         ),
     ] = None,
@@ -135,7 +133,7 @@ def bench(
         str,
         typer.Option(
             "--source-prompt",
-            help="What the pictures show, for recipes such as p2p.",
+            help="What the pictures show; p2p needs it.",
             rich_help_panel=options.TRANSLATION,
         ),
     ] = "in flat design style",
@@ -173,7 +171,7 @@ def bench(
     offline: options.Offline = False,
     debug: Debug = False,
 ) -> None:
-    """Measure seconds, evaluations and quality of recipes."""
+    """Compare what recipes cost on the same pictures."""
     with errors_for_people(debug):
         names = options.names(also_called or recipes)
         if base is not None and names != [EVERY]:
@@ -197,7 +195,7 @@ def bench(
             "device": device,
             "dtype": dtype,
             "offline": offline or None,
-            "output.path": str(output),  # where nothing is written but with --evaluate
+            "output.path": str(output),  # written to only with --evaluate
         }
         settings = JUDGED if evaluate else TIMED
         settings = settings | {key: value for key, value in given.items() if value is not None}
@@ -229,11 +227,11 @@ def _refuse_placeholders(job: Job) -> None:
 
 def _check_base(base: str, names: list[str]) -> None:
     if base not in names:
-        raise UsageError(f"--base {base}: is not among the recipes measured: {', '.join(names)}")
+        raise UsageError(f"--base {base} is not among the recipes to measure: {', '.join(names)}")
 
 
 def _fitting(settings: dict[str, Any], names: list[str]) -> "tuple[Model, list[str], Found]":
-    """The model, the recipes of `names` (of all, those that fit; the others are told), the pictures."""
+    """The model, the recipes to run (of `all`, those that fit; the rest are reported), the pictures."""
     job = load_job(None, settings | {"variants": ["sdedit"] if names == [EVERY] else names})
     found = look(job)
     tell_left_out(found)
@@ -286,7 +284,7 @@ def _table(costs: "list[Cost]", base: str) -> Table:
         "peak\nMiB",
     )
     numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
-    # 80 columns, as a pipe has, hold all but the longest names, which fold
+    # fits 80 columns, the width of a pipe; only the longest names fold
     table = Table(
         Column("recipe", overflow="fold"), *numbers, box=None, pad_edge=False, collapse_padding=True
     )

@@ -1,4 +1,4 @@
-"""The application that commands register with, its consoles, and how errors end it."""
+"""The application that commands register with, its consoles, and how errors are shown."""
 
 import io
 import logging
@@ -25,13 +25,13 @@ from sdcorrect.errors import SdcorrectError, listed, one_line, printable
 if TYPE_CHECKING:
     from sdcorrect.output.records import Record
 
-#: The exit code of a job that is done but for some pictures that failed.
+#: The exit code of a job that finished although some pictures failed.
 SOME_FAILED = 3
 
-#: So many warnings are shown of those that differ only in which picture they are of.
+#: How many warnings of one kind are shown, which differ only in the picture that they name.
 MOST_ALIKE = 100
 
-#: The exit code where nobody reads on, as the shell gives it for a SIGPIPE.
+#: The exit code when the reader of a pipe is gone: the shell's own for SIGPIPE.
 CLOSED_PIPE = 141
 
 
@@ -62,34 +62,34 @@ class _Commands(TyperGroup):
             tell("error", error, "red")
             raise SystemExit(error.exit_code) from None
         except SystemExit as end:
-            # by which rich and typer end a program whose reader is gone
+            # rich and typer exit so when the reader of a pipe is gone
             if isinstance(end.__context__, BrokenPipeError):
                 raise SystemExit(CLOSED_PIPE) from None
             raise
 
 
 class _Console(Console):
-    """Prints text as it is: file names have brackets and colons, and lines are as long as they are."""
+    """Prints text verbatim: no markup, for file names have brackets and colons; no wrapping."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, soft_wrap=True, **options)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        with tqdm.external_write_mode(self.file):  # a bar makes room, and is drawn again below
+        with tqdm.external_write_mode(self.file):  # clears a progress bar, and redraws it below
             super().print(*objects, **options)
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a person watches. FORCE_COLOR makes no terminal of a log."""
+        """Whether this is a terminal. FORCE_COLOR does not turn a log into one."""
         try:
             return self.file.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
-        except ValueError:  # it is closed
+        except ValueError:  # the file is closed
             return False
 
 
 @dataclass
 class Verbosity:
-    """How much is printed on standard error beside warnings, failures and errors."""
+    """Whether anything but warnings, failures and errors goes to standard error."""
 
     quiet: bool = False
 
@@ -110,19 +110,19 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 def tell(what: str, message: object, style: str = "yellow") -> None:
-    """Print a line such as `warning: ...` for a person, on standard error."""
+    """Print a line such as `warning: ...` on standard error."""
     lines = "\n".join(map(printable, str(message).split("\n")))
     err.print(Text.assemble((f"{what}:", style), f" {lines}"))
 
 
 def notice(line: str) -> None:
-    """Print a line that a person may want to know of, on standard error."""
+    """Print an informative line on standard error, unless --quiet."""
     if not verbosity.quiet:
         err.print(line)
 
 
 def working(what: str) -> AbstractContextManager[object]:
-    """Show that something is done, while it is."""
+    """Show a spinner with `what` while work is in progress."""
     return nullcontext() if verbosity.quiet else err.status(Text(printable(what)))
 
 
@@ -143,28 +143,28 @@ def errors_for_people(debug: bool) -> Iterator[None]:
     except Exception as error:
         if debug:
             raise
-        tell("error", f"{type(error).__name__}: {one_line(error)} (--debug tells where)", "red")
+        tell("error", f"{type(error).__name__}: {one_line(error)} (--debug shows where)", "red")
         raise typer.Exit(1) from None
 
 
 def print_failures(records: Sequence["Record"], most: int | None = None) -> None:
     for record in records[:most]:
-        path = printable(record.input.path)  # on one line, whatever its name holds
+        path = printable(record.input.path)  # one line, even if the name has line breaks
         tell("failed", f"{path} ({record.variant}): {printable(record.error or '')}", "red")
     if most is not None and len(records) > most:
-        tell("failed", f"and {len(records) - most} more; `sdcorrect status` names all of them", "red")
+        tell("failed", f"and {len(records) - most} more; `sdcorrect status` lists all of them", "red")
 
 
 def log_as_lines() -> None:
-    """What is logged and warned about becomes lines for people."""
-    # on damaged files Pillow warns without naming them; those that fail are recorded with the reason
+    """Print log records and warnings as plain lines."""
+    # Pillow warns of damaged files without naming them; those that fail are recorded with the reason
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # likewise
     logging.basicConfig(handlers=[_Lines()])
 
 
 class _Lines(logging.Handler):
-    """What libraries and this one log, a line each; of one kind, no more than a person would read."""
+    """Prints each log record as a line, and only the first MOST_ALIKE warnings of a kind."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -176,16 +176,16 @@ class _Lines(logging.Handler):
         if self._told[kind] <= MOST_ALIKE:
             tell(record.levelname.lower(), record.getMessage())
         elif self._told[kind] == MOST_ALIKE + 1:
-            tell("warning", f"and more lines like the last, of which only {MOST_ALIKE} are shown")
+            tell("warning", f"more warnings like the last follow; only the first {MOST_ALIKE} are shown")
 
 
 def print_gone(outputs: Collection[str]) -> None:
-    """Tell of outputs whose pictures the job does not cover any more."""
+    """Warn of outputs whose source pictures the job no longer covers."""
     if outputs:
         tell(
             "warning",
-            f"{len(outputs)} outputs are of pictures that the job does not cover any more: "
-            f"{listed(outputs)}; they count nowhere, and stay until you remove them",
+            f"{len(outputs)} outputs come from pictures that the job no longer covers: "
+            f"{listed(outputs)}; they are not counted, and stay until you remove them",
         )
 
 
@@ -214,10 +214,10 @@ def main(
 ) -> None:
     if cache is not None:
         os.environ["HF_HUB_CACHE"] = str(cache.absolute())
-    # read when they are first imported: they would greet every command with what they miss
+    # read at first import; without it both libraries warn of missing extras at every command
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     log_as_lines()
-    # a name that the terminal's encoding lacks must not end a run that has done its work
+    # a name that the terminal cannot encode must not end a finished run with an error
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")

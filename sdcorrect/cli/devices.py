@@ -1,4 +1,4 @@
-"""A job on several devices: a process for each, which takes one part of the pictures after the other."""
+"""Run a job on several devices: one process for each, which takes one part of the pictures at a time."""
 
 import logging
 import signal
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
     from sdcorrect.output.records import BatchSize, Record
     from sdcorrect.output.shards import Shard
 
-#: More parts than devices, so that a slow one has fewer; less than this a part is not worth its end.
+#: More parts than devices, so that a slow device gets fewer; no part smaller than some whole batches.
 PARTS_OF_A_DEVICE, BATCHES_OF_A_PART = 8, 4
-LARGE = 64  #: what `auto` may come to
-PATIENCE = 0.2  #: seconds between two looks for a signal
+LARGE = 64  #: the largest batch size for `auto`
+PATIENCE = 0.2  #: seconds between two checks for a signal
 
 
 @dataclass(frozen=True)
 class Described:
-    """The model as all processes have it."""
+    """The model, as every process has loaded it."""
 
     name: str
     device: str
     dtype: str
-    cost: int  #: U-Net evaluations of a picture, by all variants
+    cost: int  #: U-Net evaluations per picture, all variants together
 
 
 @dataclass
 class _Sent:
-    """What a process tells of the part that it has in hand."""
+    """What a process reports about the part that it is working on."""
 
     tally: "dict[str, Tally]"
     settled: int = 0
@@ -66,14 +66,14 @@ class _Warned:
 
 
 class Work:
-    """How far all parts are, as `sdcorrect.batch.workload.Workload` tells it of one."""
+    """Progress over all parts, with the attributes of `sdcorrect.batch.workload.Workload`."""
 
     def __init__(self, covered: int) -> None:
         self.covered = covered
-        self.cost = 0  #: of a picture of a part that has not begun
+        self.cost = 0  #: U-Net evaluations per picture, for parts that have not begun
         self.began: float | None = None
         self.parts: dict[Shard, _Sent] = {}
-        self.waiting: dict[Shard, int] = {}  #: the pictures of parts that have not begun
+        self.waiting: dict[Shard, int] = {}  #: pictures in each part
 
     @property
     def settled(self) -> int:
@@ -95,7 +95,7 @@ class Work:
 
 @dataclass
 class _Worker:
-    """A process, as its parent has it."""
+    """A worker process, as its parent sees it."""
 
     device: str
     process: BaseProcess
@@ -105,9 +105,9 @@ class _Worker:
 
 
 class DevicesRun:
-    """`job`'s pictures of `shard` on `devices`: to be followed like a `ShardRun`.
+    """Runs one shard of `job` on several devices; has the interface of a `ShardRun`.
 
-    Parts that a process which fails leaves undone go to the others.
+    When a process fails, its unfinished part goes to another.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class DevicesRun:
         self.devices = devices[: max(1, len(self.items))]
         if len(self.devices) < len(devices):
             idle = len(devices) - len(self.devices)
-            notice(f"{len(devices)} devices for {len(self.items)} pictures: {idle} of them idle")
+            notice(f"{len(devices)} devices for {len(self.items)} pictures: {idle} stay idle")
         self.model = Described(job.model, " and ".join(self.devices), "", 0)
         self.work = Work(len(self.items) * len(job.expanded))
         self._has_warned = False
@@ -157,10 +157,10 @@ class DevicesRun:
         return [output for sent in self.work.parts.values() for output in sent.gone]
 
     def records(self) -> "Iterator[Record | None]":
-        """What the processes record, as it comes.
+        """Records from all processes, as they arrive.
 
         Raises:
-            SdcorrectError: what would end a run on one device; or no device is left.
+            SdcorrectError: an error that would end a run on one device, or no device is left.
         """
         told: set[tuple[str, str]] = set()
         with self._started() as workers:
@@ -207,7 +207,7 @@ class DevicesRun:
             heard = worker.connection.recv()
         except (EOFError, ConnectionError):
             worker.process.join()
-            self._lose(worker, workers, f"its process ended with {worker.process.exitcode}")
+            self._lose(worker, workers, f"its process ended with exit code {worker.process.exitcode}")
             return None
         match heard:
             case SdcorrectError():
@@ -232,7 +232,7 @@ class DevicesRun:
         return None
 
     def _give(self, worker: _Worker, workers: list[_Worker]) -> None:
-        """The next part; a process for which there is none waits, for another may yet fail."""
+        """Send the next part; if none is left, the process waits in case another one fails."""
         if self._left:
             worker.part = self._left.popleft()
             worker.connection.send(worker.part)
@@ -244,8 +244,8 @@ class DevicesRun:
     def _lose(self, worker: _Worker, workers: list[_Worker], reason: str) -> None:
         workers.remove(worker)
         if not workers:
-            raise SdcorrectError(f"device {worker.device} has failed, and none is left: {reason}")
-        tell("warning", f"device {worker.device} has failed, the others go on: {reason}", "yellow")
+            raise SdcorrectError(f"device {worker.device} failed, and no other is left: {reason}")
+        tell("warning", f"device {worker.device} failed; the others carry on: {reason}", "yellow")
         if worker.part:
             self._left.appendleft(worker.part)
             self.work.parts.pop(worker.part, None)
@@ -268,9 +268,9 @@ def _serve(
     options: dict[str, bool],
     levels: list[int],
 ) -> None:
-    """The process of one device: load the model, then work off the parts that it is given."""
+    """The process of one device: load the model, then translate each part that it is sent."""
     for number in EXIT_CODES:
-        signal.signal(number, signal.SIG_IGN)  # it is the parent who stops all in good order
+        signal.signal(number, signal.SIG_IGN)  # the parent handles signals and stops all workers cleanly
     log_as_lines()
     for name, level in zip(("", "sdcorrect"), levels, strict=True):
         logging.getLogger(name).setLevel(level)

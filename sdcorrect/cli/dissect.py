@@ -1,4 +1,4 @@
-"""`sdcorrect dissect`: what SDEdit's noise does to the decoder, and what the correction makes of it."""
+"""`sdcorrect dissect`: show what SDEdit's noise does to the decoder, and what the correction mends."""
 
 import json
 from collections.abc import Mapping
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from sdcorrect.dissect.about import Means, Setup
     from sdcorrect.dissect.session import Session
 
-#: What stands behind a score, by what `Setup.told_of` says.
+#: The mark after a score, by the answer of `Setup.told_of`.
 MARKS = {"put back": "*", "put back with own statistics": "~"}
 
 
 @app.command()
 def dissect(
     input_: Annotated[
-        str, typer.Argument(metavar="IMAGE", help="A picture; or a folder, a pattern or a list.")
+        str, typer.Argument(metavar="IMAGE", help="A picture, a folder, a pattern or a list.")
     ],
     output: Annotated[
         str | None,
         typer.Option(
-            "--output", "-o", metavar="FOLDER", help="The folder.", show_default="out/dissect/<stem>"
+            "--output", "-o", metavar="FOLDER", help="Output folder.", show_default="out/dissect/<stem>"
         ),
     ] = None,
     limit: options.Limit = None,
@@ -45,7 +45,7 @@ def dissect(
         str | None,
         typer.Option(
             "--method",
-            help="A recipe with a one-step inversion.",
+            help="Recipe with a one-step inversion.",
             show_default="the job's, or correct",
             rich_help_panel=options.TRANSLATION,
         ),
@@ -66,14 +66,14 @@ def dissect(
         typer.Option(
             "--blocks",
             help="Decoder blocks as recipes name them, such as 3,4 or second-attention.",
-            show_default=f"{FIRST}; of a folder, all",
+            show_default=f"{FIRST}; for a folder, all",
         ),
     ] = None,
     timesteps: Annotated[
         str | None,
         typer.Option(
             "--timesteps",
-            help="Which to draw, such as 751,401,51.",
+            help="Timesteps to draw, such as 751,401,51.",
             show_default="three, evenly spaced",
         ),
     ] = None,
@@ -82,8 +82,8 @@ def dissect(
         typer.Option(
             "--point",
             metavar="X,Y",
-            help="Draw the attention of this point: px, or fractions such as 0.5,0.5.",
-            show_default="the middle",
+            help="Draw the attention of this point, in pixels or in fractions such as 0.5,0.5.",
+            show_default="the centre",
         ),
     ] = None,
     config: options.Config = None,
@@ -92,8 +92,8 @@ def dissect(
 ) -> None:
     """Compare SDEdit and the correction with the clean picture.
 
-    What is compared are the attention and the features of the decoder. One picture gives a figure, a
-    page and all scores; a folder gives a table of the mean scores by block.
+    It shows how far attention and features drift. A single picture gives a figure, a page and all
+    scores; a folder gives a table of mean scores.
     """
     flags = {
         "prompt": prompt,
@@ -130,7 +130,7 @@ def dissect(
         one = picture.is_file() and picture.suffix.lower() not in LIST_SUFFIXES
         if not one and (point or timesteps):
             raise UsageError(
-                "--point, --timesteps: choose what is drawn of one picture; several have a table alone"
+                "--point and --timesteps need a single picture; several pictures give only a table"
             )
         session = _open(job, blocks or (FIRST if one else None))
         if one:
@@ -144,7 +144,7 @@ def _numbers(text: str | None) -> list[int]:
         return [int(part) for part in text.split(",")] if text else []
     except ValueError:
         raise UsageError(
-            f"--timesteps {text}: expected whole numbers with commas between, such as 751,401,51"
+            f"--timesteps {text}: expected whole numbers separated by commas, such as 751,401,51"
         ) from None
 
 
@@ -153,7 +153,7 @@ def _open(job: Job, blocks: str | None) -> "Session":
         from sdcorrect.dissect.session import Session
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"a dissection needs {error.name}, which is not installed: pip install 'sdcorrect[view]'"
+            f"`dissect` needs {error.name}, which is not installed; run `pip install 'sdcorrect[view]'`"
         ) from None
     from sdcorrect.models import load, quiet_libraries
 
@@ -205,12 +205,12 @@ def _dissect_all(session: "Session", folder: Path) -> None:
     for path, reason in failures.items():
         tell("failed", f"{printable(path)}: {reason}", "red")
     if not means:
-        raise SdcorrectError(f"none of {len(failures)} pictures could be dissected")
+        raise SdcorrectError(f"none of the {len(failures)} pictures could be dissected")
     content = folder_json(session.settings, timesteps, means, failures)
     _write(folder, {"dissect.json": _json(content)})
     out.print(_table(session.settings, over_pictures([*means.values()])), soft_wrap=False)
     _explain(session.settings, f"{len(means)} pictures and {len(timesteps)} steps")
-    out.print(f"{printable(folder / 'dissect.json')}: the same of each picture")
+    out.print(f"{printable(folder / 'dissect.json')}: the scores of each picture")
     if failures:
         raise typer.Exit(SOME_FAILED)
 
@@ -227,7 +227,7 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def _table(settings: "Setup", means: "Mapping[Block, Means]") -> Table:
-    """Blocks by what differs there; what the method puts back is marked."""
+    """Scores by block and tensor; tensors that the method puts back are marked."""
     table = Table("block")
     columns = [
         (tensor, condition)
@@ -248,8 +248,8 @@ def _table(settings: "Setup", means: "Mapping[Block, Means]") -> Table:
 
 
 def _explain(settings: "Setup", over: str) -> None:
-    out.print(f"discrepancy from the inversion, mean over {over}:")
-    out.print("Jensen-Shannon divergence of attention in bits, cosine distance of features")
+    out.print(f"discrepancy from the clean picture's inversion, mean over {over}:")
+    out.print("Jensen-Shannon divergence of attention (bits), cosine distance of features")
     if settings.put_back:
         used = {settings.told_of(b, tensor) for b, of in settings.put_back.items() for tensor in of}
         marks = ", ".join(f"{mark} {words}" for words, mark in MARKS.items() if words in used)

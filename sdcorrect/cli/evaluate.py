@@ -1,4 +1,4 @@
-"""`sdcorrect evaluate`: measure what a job made."""
+"""`sdcorrect evaluate`: measure the pictures that a job made."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @app.command()
 def evaluate(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="OUT...", parser=path, help="An output folder.")
+        list[Path], typer.Argument(metavar="OUT...", parser=path, help="Output folder of a job.")
     ],
     reference: Annotated[
         Path | None,
@@ -34,15 +34,15 @@ def evaluate(
             "--reference",
             metavar="FOLDER",
             parser=path,
-            help="True pictures, at the same relative paths.",
+            help="True pictures to compare with, at the same relative paths.",
         ),
     ] = None,
     profile: Annotated[
-        str, typer.Option("--profile", help="Whose definitions: default, paper or pie-bench.")
+        str, typer.Option("--profile", help="Definitions of the metrics: default, paper or pie-bench.")
     ] = "default",
     metrics: Annotated[
         str | None,
-        typer.Option("--metrics", help="Which, with commas between.", show_default="the profile's"),
+        typer.Option("--metrics", help="Metrics, separated by commas.", show_default="the profile's"),
     ] = None,
     base: Annotated[
         str | None,
@@ -57,8 +57,8 @@ def evaluate(
         typer.Option(
             "--clip",
             parser=source,
-            help="mini, a folder or a hub id.",
-            show_default="the profile's, mini for jobs on mini, else CLIP ViT-L/14",
+            help="CLIP model: mini, a folder or a hub id.",
+            show_default="the profile's; or mini for jobs on mini, else CLIP ViT-L/14",
         ),
     ] = None,
     structure: Annotated[
@@ -66,19 +66,19 @@ def evaluate(
         typer.Option(
             "--structure",
             parser=source,
-            help="Of what structure distance takes its features: mini, a folder or hub id, ViT or CLIP.",
-            show_default="the profile's, the CLIP for jobs on mini, else DINO ViT-B/8",
+            help="Feature model of the structure distance, a ViT or CLIP: mini, a folder or a hub id.",
+            show_default="the profile's; or the CLIP model for jobs on mini, else DINO ViT-B/8",
         ),
     ] = None,
     style: Annotated[
-        str | None, typer.Option("--style", help="What stands before the captions; paper.")
+        str | None, typer.Option("--style", help="Words before each caption (profile paper).")
     ] = None,
     captions: Annotated[
         str | None,
         typer.Option(
             "--captions",
             parser=source,
-            help="A COCO file, or blip to have them written; paper.",
+            help="Captions as a COCO file, or blip to generate them (profile paper).",
             show_default="the job's",
         ),
     ] = None,
@@ -87,7 +87,7 @@ def evaluate(
         typer.Option(
             "--masks",
             parser=path,
-            help="Edit masks: a folder, white where the edit is, or mapping_file.json; pie-bench.",
+            help="Edit masks: a folder (white where edited) or mapping_file.json (profile pie-bench).",
         ),
     ] = None,
     other_style: Annotated[
@@ -95,13 +95,14 @@ def evaluate(
         typer.Option(
             "--other-style",
             metavar="PROMPT",
-            help="Measure style_accuracy too: is the output nearer to its own prompt than to these?",
+            help="Measure style_accuracy too: whether an output matches its own prompt better than "
+            "these; may be repeated.",
         ),
     ] = None,
     csv: Annotated[
         Path | None,
         typer.Option(
-            "--csv", parser=path, help="Each picture's values.", show_default="OUT/evaluation.csv"
+            "--csv", parser=path, help="Values of each picture.", show_default="OUT/evaluation.csv"
         ),
     ] = None,
     results: Annotated[
@@ -120,7 +121,7 @@ def evaluate(
             "--table",
             metavar="FILE.md|.tex",
             parser=path,
-            help="Write a table for a paper too; with --frontier of all folders, by strength.",
+            help="Write a table for a paper too; with --frontier, of all folders by strength.",
         ),
     ] = None,
     frontier: Annotated[
@@ -132,9 +133,7 @@ def evaluate(
             "there, or beside the folders.",
         ),
     ] = False,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Pictures at a time in a network.")
-    ] = 16,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures per batch.")] = 16,
     device: Device = None,
     offline: Offline = False,
     quiet: Quiet = False,
@@ -173,7 +172,7 @@ def evaluate(
             batch_size,
             offline,
         )
-        with working("looking at what there is"):
+        with working("looking at the output folders"):
             runs = {folder: Evaluator(replace(request, out=folder)) for folder in folders}
             outlines = [run.outline for run in runs.values()]
             if frontier:
@@ -191,19 +190,21 @@ def evaluate(
 
 
 def _check_folders(folders: Sequence[Path], *, frontier: bool, one_file: bool) -> None:
-    """Raises UsageError where there are as many as cannot be."""
+    """Raises UsageError if the number of folders does not suit the options."""
     several = len({folder.resolve() for folder in folders}) > 1
     if frontier and not several and not _is_curve(folders[0]):
         raise UsageError(
-            "--frontier: give two output folders or more, each of its own strength, or one whose job "
+            "--frontier: give two or more output folders, each with its own strength, or one whose job "
             "sweeps, such as strength: [0.5, 0.8]"
         )
     if not frontier and len(folders) > 1:
         raise UsageError(
-            f"{len(folders)} output folders: give one, or --frontier for curves over their strengths"
+            f"{len(folders)} output folders: give one, or add --frontier for curves over strengths"
         )
     if frontier and one_file:
-        raise UsageError("--csv and --results are of one folder; with --frontier each has its own")
+        raise UsageError(
+            "--csv and --results are for one folder; with --frontier each has its own files"
+        )
 
 
 def _tell_start(runs: "Mapping[Path, Evaluator]", events: Events) -> None:
@@ -228,11 +229,11 @@ def _is_curve(folder: Path) -> bool:
 def _measure(
     folder: Path, run: "Evaluator", csv: Path | None, results: Path | None, events: Events
 ) -> "tuple[Evaluation, Sequence[Measured]]":
-    """Measure one output folder; write and show what comes of it."""
+    """Measure one output folder, and write and show the results."""
     from sdcorrect.evaluate.results import CSV_NAME, JSON_NAME, write_csv, write_json
 
     rows = _follow(run, folder, events)
-    with working("reckoning up"):
+    with working("computing means and tests"):
         evaluation = run.evaluation(rows)
     csv_file, json_file = csv or folder / CSV_NAME, results or folder / JSON_NAME
     write_csv(rows, list(evaluation.metrics), csv_file)
@@ -261,7 +262,7 @@ def _follow(run: "Evaluator", folder: Path, events: Events) -> "list[Measured]":
 def _show(evaluation: "Evaluation", events: Events) -> None:
     from sdcorrect.evaluate.table import plain, told_base
 
-    # 80 columns, as a pipe has, hold all but the longest names, which fold
+    # fits 80 columns, the width of a pipe; only the longest names fold
     heads = ("n", "mean", "95 % interval", "diff.", "better", "p")
     numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
     table = Table(

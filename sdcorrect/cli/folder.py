@@ -1,4 +1,4 @@
-"""Commands that look at an output folder."""
+"""Commands that read an output folder."""
 
 import json
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from sdcorrect.errors import printable
 if TYPE_CHECKING:
     from sdcorrect.output.survey import Progress, Survey
 
-Out = Annotated[Path, typer.Argument(metavar="OUT", parser=path, help="An output folder.")]
+Out = Annotated[Path, typer.Argument(metavar="OUT", parser=path, help="Output folder of a job.")]
 
 
 @app.command()
@@ -43,10 +43,10 @@ def status(
     with errors_for_people(debug), talking(quiet, verbose, log_level, json_) as events:
         found = survey(folder)
         several = found.shards if len(found.shards) > 1 else {}
-        # there may be more shards than pictures
+        # with more shards than pictures, some are empty
         rows = {name: progress for name, progress in several.items() if progress != Progress()}
         _tell_of(found, folder, events, rows)
-        _show(found, {**rows, "in all": found.total()}, events)
+        _show(found, {**rows, "total": found.total()}, events)
         if not events.shown:
             print_failures(found.failures)
         print_gone(found.gone)
@@ -59,7 +59,7 @@ def _show(found: "Survey", rows: "Mapping[str, Progress]", events: Events) -> No
         table.add_row(name, *map(str, counts))
     events.show(table, soft_wrap=False)
     variants = ", ".join(variant.name for variant in found.job.job.expanded)
-    events.show(f"a picture counts once for each variant ({variants})")
+    events.show(f"each picture counts once per variant ({variants})")
 
 
 @app.command()
@@ -83,7 +83,7 @@ def merge(
         _tell_of(found, folder, events)
         events.show(
             f"{printable(folder / 'job.json')}: {total.done} done, {total.failed} failed, "
-            f"{total.filtered} left out, of {len(found.shards)} shards"
+            f"{total.filtered} left out, from {len(found.shards)} shards"
         )
         if not events.shown:
             print_failures(found.failures)
@@ -117,7 +117,7 @@ def schema(
         Schema,
         typer.Argument(
             metavar="[job|record|evaluation|frontier]",
-            help="job.json, a record, evaluation.json, or frontier.json.",
+            help="The file to describe; record is a line of records/*.jsonl.",
         ),
     ] = Schema.job,
 ) -> None:

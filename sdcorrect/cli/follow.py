@@ -1,4 +1,4 @@
-"""How a run is followed: a line that says what is to do, then a bar, or the lines of a log."""
+"""Show the progress of a run: a line that says what there is to do, then a bar, or lines in a log."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from sdcorrect.cli.devices import DevicesRun
     from sdcorrect.output.records import Record
 
-#: A log has a line for each translation, up to so many: of more it tells every second, or every tenth.
+#: At most this many lines in a log: of more translations, only every second, third, ... has one.
 MOST_LINES = 2000
 
 
 def announcement(run: "ShardRun | DevicesRun") -> str:
-    """What `run` is about to do."""
+    """The line that says what `run` is about to do."""
     model, variants, left = run.model, list(run.tally), run.work.covered - run.work.before
     before = f", {run.work.before} done before" if run.work.before else ""
     times = f" by {len(variants)} variants" if len(variants) > 1 else ""
@@ -35,18 +35,18 @@ def announcement(run: "ShardRun | DevicesRun") -> str:
 
 
 class Follower:
-    """Shows people and programs how far `run` is."""
+    """Shows the progress of `run` to people and to programs."""
 
     def __init__(self, run: "ShardRun | DevicesRun", events: Events) -> None:
         self._run, self._events = run, events
-        self._looking = Lock()  # what ticks is a thread of its own
+        self._looking = Lock()  # the ticker is a thread of its own
         self._bar: tqdm[Any] | None = None
         self._failures = 0
         self._check: Callable[[], None] = lambda: None
 
     @contextmanager
     def following(self) -> Iterator[None]:
-        """Within this context what is shown moves by itself, within a picture too."""
+        """Within this context the display updates by itself, even within a picture."""
         with ticking(self.look) as self._check:
             try:
                 yield
@@ -57,7 +57,7 @@ class Follower:
                     self._bar.close()
 
     def look(self) -> None:
-        """Show how far the run is, once it has begun."""
+        """Update the bar, once the run has begun."""
         work = self._run.work
         if work.began is None:
             return
@@ -88,7 +88,7 @@ class Follower:
         )
 
     def tell(self, record: "Record") -> None:
-        """A translation is done, or has failed: a line, where a log is written."""
+        """Report a translation that is done or has failed; in a log, as a line."""
         self._check()
         self.look()
         self._events.tell(record.status, **facts_of(record))

@@ -1,4 +1,4 @@
-"""`sdcorrect plot`, and what it and `sdcorrect evaluate --frontier` write and show."""
+"""`sdcorrect plot`, and the figure and table that it shares with `sdcorrect evaluate --frontier`."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +39,7 @@ def plot(
             "-o",
             metavar="FILE",
             parser=path,
-            help="The figure: .png, .pdf or .svg.",
+            help="File for the figure: .png, .pdf or .svg.",
             show_default="frontier.png beside the folders",
         ),
     ] = None,
@@ -61,12 +61,12 @@ def plot(
 
 
 def check_installed(command: str, extras: Mapping[str, Sequence[str]]) -> None:
-    """Raises UsageError where a package of an extra is not installed."""
+    """Raises UsageError if a package of an extra is not installed."""
     for extra, names in extras.items():
         missing = [name for name in names if find_spec(name) is None]
         if missing:
             raise UsageError(
-                f"{command} needs {', '.join(missing)}; get it with `pip install 'sdcorrect[{extra}]'`"
+                f"{command} needs {', '.join(missing)}; run `pip install 'sdcorrect[{extra}]'`"
             )
 
 
@@ -75,12 +75,12 @@ def show_frontier(
     plot: Path | None = None,
     show: Callable[..., None] = out.print,
 ) -> None:
-    """Draw the curves of measured folders, and tell the areas under them.
+    """Draw the curves of measured folders, and print the areas under them.
 
     Args:
-        plot: the figure, beside which the areas are written as JSON; None for frontier.png beside the
-            folders, or in the one there is.
-        show: prints it.
+        plot: the figure's file; the areas go beside it as JSON. None for frontier.png beside the
+            folders, or inside a single folder.
+        show: what prints them.
 
     Raises:
         SdcorrectError: the folders have no picture in common, or the files cannot be written.
@@ -99,11 +99,11 @@ def show_frontier(
     show(_table(found), soft_wrap=False)
     many = f"{len(folders)} folders" if len(folders) > 1 else "one folder"
     show(
-        f"{found.pictures} pictures, {many}. area: what a variant's curve over its "
-        "strengths dominates of the square between the worst and the best mean of all curves, 0 to 1."
+        f"{found.pictures} pictures, {many}. area: the share, 0 to 1, that a variant's curve dominates "
+        "of the rectangle between the worst and the best means of all curves."
     )
     if found.left_out:
-        tell("note", f"left out, for not all variants have them: {found.left_out} pictures")
+        tell("note", f"{found.left_out} pictures are left out, because some variants lack them")
     show(f"figures: {printable(file)}  curves: {printable(plot)}")
 
 

@@ -1,4 +1,4 @@
-"""`sdcorrect init`: a job to start from."""
+"""`sdcorrect init`: write a job to start from."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,19 +15,22 @@ from sdcorrect.tasks import starting_job, tasks
 def init(
     task: Annotated[
         str,
-        typer.Argument(
-            metavar="[TASK]", help=f"What it is for: {', '.join(tasks())}.", autocompletion=tasks
-        ),
+        typer.Argument(metavar="[TASK]", help=f"The task: {', '.join(tasks())}.", autocompletion=tasks),
     ] = "quickstart",
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", parser=path, help="The job; TASK.yaml without it."
+            "--output",
+            "-o",
+            metavar="FILE",
+            parser=path,
+            help="File for the job.",
+            show_default="TASK.yaml",
         ),
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Write a job to start from, with a comment on every key."""
+    """Write a job file to start from, with a comment on every key."""
     with errors_for_people(debug):
         content = starting_job(task)
         file = output or Path(f"{task}.yaml")
@@ -35,12 +38,10 @@ def init(
             with file.open("x", encoding="utf-8") as stream:
                 stream.write(content)
         except FileExistsError:
-            raise UsageError(
-                f"{printable(file)}: is there already; choose another file with -o"
-            ) from None
+            raise UsageError(f"{printable(file)} exists already; choose another file with -o") from None
         except OSError as error:
             raise SdcorrectError(f"{printable(file)}: cannot be written: {error.strerror}") from None
         out.print(
-            f"{printable(file)}: a job for {task}; set input.path to your pictures, check it with "
-            f"`sdcorrect validate {printable(file)}`"
+            f"wrote {printable(file)}, a job for {task}; set input.path to your pictures, then check "
+            f"it with `sdcorrect validate {printable(file)}`"
         )

@@ -1,4 +1,4 @@
-"""Commands that look at jobs and recipes and start nothing."""
+"""Commands that show jobs and recipes without running anything."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,9 +19,9 @@ from sdcorrect.recipes import ALIASES, BUILT_IN, built_in
 
 @app.command()
 def validate(
-    config: Annotated[Path, typer.Argument(metavar="JOB.yaml", parser=path, help="The job.")],
+    config: Annotated[Path, typer.Argument(metavar="JOB.yaml", parser=path, help="Job file.")],
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for translate.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a job's key.")
     ] = None,
     debug: Debug = False,
 ) -> None:
@@ -39,11 +39,11 @@ def validate(
 @app.command()
 def recipes(
     show: Annotated[
-        str | None, typer.Option("--show", metavar="NAME", help="One recipe, as YAML for a job.")
+        str | None, typer.Option("--show", metavar="NAME", help="Print this recipe as YAML for a job.")
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """List the built-in recipes, or write one out."""
+    """List the built-in recipes, or print one as YAML."""
     with errors_for_people(debug):
         if show is None:
             _list_recipes()
@@ -52,7 +52,7 @@ def recipes(
 
 
 def _list_recipes() -> None:
-    # 80 columns, as a pipe has, hold every word
+    # fits 80 columns, the width of a pipe
     for group in grouped():
         out.print(Text(group.needs, "bold"))
         for origin, of_origin in by_origin(group.recipes):
@@ -67,14 +67,13 @@ def _list_recipes() -> None:
             out.print(Padding(table, (0, 0, 0, 2)), soft_wrap=False)
             out.print(Padding(_told_of(origin), (0, 0, 1, 4)), soft_wrap=False)
     out.print(
-        f"The numbers are U-Net evaluations a picture, by {STEPS} steps at strength {STRENGTH} and "
-        f"guidance {GUIDANCE_SCALE} where a recipe has none of its own. Every recipe may have a mask; "
-        "none needs one.",
+        f"The numbers are U-Net evaluations per picture, with {STEPS} steps, strength {STRENGTH} and "
+        f"guidance {GUIDANCE_SCALE} unless a recipe sets its own. A mask is optional with every recipe.",
         soft_wrap=False,
     )
     for alias, name in ALIASES.items():
         out.print(f"{alias}: the authors' name for {name}")
-    out.print("one of them as YAML for a job: sdcorrect recipes --show NAME")
+    out.print("`sdcorrect recipes --show NAME` prints a recipe as YAML for a job")
 
 
 def _told_of(origin: Origin) -> Table:

@@ -1,4 +1,4 @@
-"""`sdcorrect bench --evaluate`: translate by each recipe, measure, and make one table and one page."""
+"""`sdcorrect bench --evaluate`: translate with each recipe, measure, and write a table and a page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,10 +27,10 @@ def judge(
     page: Path,
     command: str,
 ) -> None:
-    """Show the leaderboard of `job`'s variants, and write it to `page` with the `command` that asked it.
+    """Show the leaderboard of `job`'s variants, and write it to `page` with the `command` that made it.
 
     Raises:
-        UsageError: the job or the truth does not fit.
+        UsageError: the job or the true pictures do not fit.
         SdcorrectError: a folder cannot be written.
     """
     from sdcorrect.evaluate.leaderboard import leaderboard, page_of

@@ -1,4 +1,4 @@
-"""What a job's pictures are, found before anything is loaded."""
+"""Find a job's pictures before anything is loaded."""
 
 from typing import TYPE_CHECKING
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def look(job: Job) -> "Found":
-    """What `job` covers.
+    """The pictures that `job` covers.
 
     Raises:
-        UsageError: there is nothing, or no hints or masks for it.
+        UsageError: there are none, or their hints or masks are missing.
     """
     from sdcorrect.inputs.hints import check_hints
     from sdcorrect.inputs.items import find

@@ -17,13 +17,13 @@ from sdcorrect.libraries import lean_imports
 if TYPE_CHECKING:
     from sdcorrect.doctor import Finding
 
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for translate.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a job's key.")]
 
 
 @app.command()
 def doctor(
     config: Annotated[
-        Path | None, typer.Argument(metavar="[JOB.yaml]", parser=path, help="A job to look at too.")
+        Path | None, typer.Argument(metavar="[JOB.yaml]", parser=path, help="Job file to check as well.")
     ] = None,
     set_: Set = None,
     device: Device = None,
@@ -46,14 +46,14 @@ def doctor(
         quiet_libraries()
         machine = look_at_machine(device or "auto", dtype or "auto", offline=offline)
         if not _report(look_at_job(job) if job else machine):
-            raise UsageError("what is marked would not run")
+            raise UsageError("lines marked with ! would keep a job from running")
 
 
 def _report(findings: "Iterator[Finding]") -> bool:
-    """Print a line for each finding; whether all is well."""
+    """Print a line for each finding; return whether all is well."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()
-    table.add_column(overflow="fold")  # a path is told whole
+    table.add_column(overflow="fold")  # paths are shown in full
     all_well = True
     for finding in findings:
         mark = "" if finding.ok else "! "
@@ -65,7 +65,7 @@ def _report(findings: "Iterator[Finding]") -> bool:
 
 @app.command()
 def prefetch(
-    config: Annotated[Path, typer.Argument(metavar="JOB.yaml", parser=path, help="The job.")],
+    config: Annotated[Path, typer.Argument(metavar="JOB.yaml", parser=path, help="Job file.")],
     set_: Set = None,
     debug: Debug = False,
 ) -> None:
@@ -76,7 +76,7 @@ def prefetch(
     with errors_for_people(debug):
         job = load_job(config, parse_set(set_ or []))
         quiet_libraries()
-        with working(f"fetching what {config} names"):
+        with working(f"downloading what {config} names"):
             checkpoint, adapters = find(job)
         for file in dict.fromkeys((checkpoint.path, checkpoint.config, *adapters.paths)):
             out.print(printable(file))

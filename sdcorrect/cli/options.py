@@ -1,4 +1,4 @@
-"""Options that several commands have: each overrides the job's setting, where it is given."""
+"""Options that several commands share: each one, when given, overrides a setting of the job."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -16,18 +16,18 @@ class BadPath(UsageError):
 
 
 def path(text: str | Path) -> Path:
-    """A path as the command line gives it: no shell fills in the `~` of `--option=~/file`.
+    """A path from the command line, with `~` expanded: the shell leaves it in `--option=~/file`.
 
     Raises:
-        BadPath: it is empty, or has a variable or a user that is not there.
+        BadPath: the path is empty, or names an unknown user or variable.
     """
     return Path(source(str(text)))
 
 
 def source(text: str) -> str:
-    """A path or the name of something else, such as a hub id; raises BadPath as `path` does."""
+    """A path, or a name such as a hub id; raises BadPath as `path` does."""
     if not text.strip():
-        raise BadPath("a path on the command line is empty; is a variable of the shell not set?")
+        raise BadPath("a path on the command line is empty; is a shell variable unset?")
     try:
         return expand(text)
     except ValueError as error:
@@ -35,7 +35,7 @@ def source(text: str) -> str:
 
 
 def lora(text: str) -> dict[str, str | float]:
-    """PATH[:WEIGHT] as a job has it; raises BadPath as `path` does."""
+    """PATH[:WEIGHT] as a job's entry for a LoRA; raises BadPath as `path` does."""
     file, colon, weight = source(text).rpartition(":")
     with suppress(ValueError):
         if colon and not Path(source(text)).exists():
@@ -44,7 +44,7 @@ def lora(text: str) -> dict[str, str | float]:
 
 
 def names(text: str) -> list[str]:
-    """Names with commas between."""
+    """Split a comma-separated list of names."""
     return [name.strip() for name in text.split(",")]
 
 
@@ -66,31 +66,31 @@ PICTURES, TRANSLATION, MODEL, RUN = "Pictures", "Translation", "Model", "Run"
 
 
 def _option(panel: str, *names: str, help: str, key: str | None = None, **more: Any) -> Any:
-    """An option in `panel`; without it, its setting `key` of the job counts."""
+    """An option listed under `panel`; its default is that of the job's setting `key`."""
     if key is not None:
         more.setdefault("show_default", _default(key))
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
 def _default(key: str) -> str:
-    """What a job has for `key` where nothing is said."""
+    """The job's default for `key`."""
     value = Job.model_fields[key].get_default(call_default_factory=True)
     return str(getattr(value, "name", value))
 
 
 Config = Annotated[
     Path | None,
-    _option(RUN, "--config", "-c", parser=path, help="A job, as YAML; flags count for more than it."),
+    _option(RUN, "--config", "-c", parser=path, help="Job file (YAML); flags override its settings."),
 ]
 Set = Annotated[
     list[str] | None,
-    _option(RUN, "--set", metavar="KEY=VALUE", help="Any setting of a job, such as resize=crop."),
+    _option(RUN, "--set", metavar="KEY=VALUE", help="Set any key of the job, such as resize=crop."),
 ]
 Prompt = Annotated[
     str | None, _option(TRANSLATION, "--prompt", "-p", help="What the pictures should become.")
 ]
 NegativePrompt = Annotated[
-    str | None, _option(TRANSLATION, "--negative-prompt", help="What they should not become.")
+    str | None, _option(TRANSLATION, "--negative-prompt", help="What the pictures should not become.")
 ]
 Mask = Annotated[
     str | None,
@@ -99,17 +99,17 @@ Mask = Annotated[
         "--mask",
         parser=source,
         metavar="FOLDER|alpha|words",
-        help="Edit within a mask: of a folder, white where to edit; the pictures' own alpha; or where "
-        "mask_words are seen.",
+        help="Edit only inside a mask: a folder of masks (white where to edit), alpha (each picture's "
+        "own), or words (where the model attends to mask_words).",
     ),
 ]
 Method = Annotated[
     str | None,
-    _option(TRANSLATION, "--method", key="method", help="A recipe; `sdcorrect recipes` lists them."),
+    _option(TRANSLATION, "--method", key="method", help="Recipe; `sdcorrect recipes` lists them."),
 ]
 Variants = Annotated[
     str | None,
-    _option(TRANSLATION, "--variants", help="Several recipes on the same pictures: sdedit,correct."),
+    _option(TRANSLATION, "--variants", help="Recipes to compare on the same pictures: sdedit,correct."),
 ]
 Strength = Annotated[
     Any,
@@ -149,21 +149,21 @@ Model = Annotated[
         MODEL,
         "--model",
         key="model",
-        help="mini, a diffusers folder, a .safetensors or .ckpt file, or a hub id.",
+        help="Checkpoint: mini, a diffusers folder, a .safetensors or .ckpt file, or a hub id.",
     ),
 ]
 Loras = Annotated[
     list[Any] | None,
     _option(
-        MODEL, "--lora", parser=lora, metavar="PATH[:WEIGHT]", help="A LoRA; give several, if you like."
+        MODEL, "--lora", parser=lora, metavar="PATH[:WEIGHT]", help="LoRA to apply; may be repeated."
     ),
 ]
 Vae = Annotated[
-    str | None, _option(MODEL, "--vae", parser=source, help="Another VAE: a file, a folder or a hub id.")
+    str | None, _option(MODEL, "--vae", parser=source, help="Other VAE: a file, a folder or a hub id.")
 ]
 Controlnets = Annotated[
     list[str] | None,
-    _option(MODEL, "--controlnet", parser=source, help="A ControlNet, on the pictures' Canny edges."),
+    _option(MODEL, "--controlnet", parser=source, help="ControlNet on Canny edges; may be repeated."),
 ]
 Size = Annotated[
     int | None,
@@ -171,7 +171,7 @@ Size = Annotated[
         PICTURES,
         "--size",
         show_default="the model's own",
-        help="Pixels of the longer side, to which pictures are resized.",
+        help="Resize pictures to this many pixels on the longer side.",
     ),
 ]
 Device = Annotated[
@@ -181,7 +181,7 @@ Device = Annotated[
         "--device",
         key="device",
         envvar="SDCORRECT_DEVICE",
-        help="auto, cpu, cuda, cuda:1 or mps.",
+        help="Device to run on: auto, cpu, cuda, cuda:1 or mps.",
     ),
 ]
 Dtype = Annotated[
@@ -191,7 +191,7 @@ Dtype = Annotated[
         "--dtype",
         key="dtype",
         envvar="SDCORRECT_DTYPE",
-        help="auto, float32, float16 or bfloat16.",
+        help="Precision: auto, float32, float16 or bfloat16.",
     ),
 ]
 Offline = Annotated[
@@ -200,11 +200,11 @@ Offline = Annotated[
         MODEL,
         "--offline",
         envvar="SDCORRECT_OFFLINE",
-        help="Use what `sdcorrect prefetch` fetched; ask no hub.",
+        help="Use only files that are already downloaded, as by `sdcorrect prefetch`.",
     ),
 ]
 Format = Annotated[
-    str | None, _option(PICTURES, "--format", show_default="png", help="png, jpg or webp.")
+    str | None, _option(PICTURES, "--format", show_default="png", help="Image format: png, jpg or webp.")
 ]
 BatchSize = Annotated[
     str | None,
@@ -213,27 +213,27 @@ BatchSize = Annotated[
         "--batch-size",
         key="batch_size",
         metavar="N|auto",
-        help="Pictures at a time; auto: as many as memory takes.",
+        help="Pictures per batch; auto: as many as fit in memory.",
     ),
 ]
 NumShards = Annotated[
-    int | None, _option(RUN, "--num-shards", min=1, help="Divide the pictures among so many runs.")
+    int | None, _option(RUN, "--num-shards", min=1, help="Split the pictures among this many runs.")
 ]
 ShardIndex = Annotated[
     int | None,
-    _option(RUN, "--shard-index", min=0, help="Which of those runs this one is, counted from 0."),
+    _option(RUN, "--shard-index", min=0, help="Which of those runs this is, counting from 0."),
 ]
 Limit = Annotated[int | None, _option(PICTURES, "--limit", help="Process only the first N pictures.")]
 
 
 def recipes(method: str | None, variants: str | None) -> dict[str, Any]:
-    """--method and --variants as settings: either counts for more than both of a job.
+    """--method and --variants as settings: either one replaces both of the job's.
 
     Raises:
         UsageError: both are given.
     """
     if method is not None and variants is not None:
-        raise UsageError("--method and --variants: give one of them; --variants names several")
+        raise UsageError("--method and --variants: give only one; --variants names several recipes")
     if method is not None:
         return {"method": method, "variants": ()}
     return {"variants": names(variants) if variants is not None else None}

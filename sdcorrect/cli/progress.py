@@ -1,4 +1,4 @@
-"""How long commands are followed: by a bar in a terminal, in a log by a line every half minute."""
+"""Progress of long commands: a bar in a terminal, and in a log a line every half minute."""
 
 import io
 import time
@@ -13,14 +13,14 @@ from sdcorrect.cli.console import err, verbosity
 
 T = TypeVar("T")
 
-#: In a log, seconds from one line to the next at most; kept to by looking every TICK.
+#: Seconds between two lines in a log, and between two checks whether one is due.
 PATIENCE, TICK = 25.0, 0.5
 BAR = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {unit}, {elapsed} elapsed, {remaining} left"
 LINE = "{desc}: {n_fmt}/{total_fmt} {unit}, {elapsed} elapsed, {remaining} left"
 
 
 class _Lines(io.StringIO):
-    """Where a bar writes in a log: each of its states becomes a line."""
+    """A stream for a bar in a log: each state of the bar becomes a line."""
 
     def write(self, text: str) -> int:
         if line := text.strip():
@@ -29,7 +29,7 @@ class _Lines(io.StringIO):
 
 
 def bar(what: str, total: float, unit: str = "pictures", **options: Any) -> "tqdm[Any]":
-    """A bar that stays in a log alone, and moves at the mean rate so far: work comes by the batch."""
+    """A bar that estimates from the mean rate so far, since work comes in batches; a log keeps it."""
     logged = not err.is_terminal
     return tqdm(
         desc=what,
@@ -38,7 +38,7 @@ def bar(what: str, total: float, unit: str = "pictures", **options: Any) -> "tqd
         file=_Lines() if logged else err.file,
         leave=logged,
         mininterval=PATIENCE if logged else 0.1,
-        delay=PATIENCE if logged else 0,  # before, nothing is said that the next line does not say
+        delay=PATIENCE if logged else 0,  # an earlier line would say nothing new
         miniters=0,
         smoothing=0,
         disable=verbosity.quiet,
@@ -48,7 +48,7 @@ def bar(what: str, total: float, unit: str = "pictures", **options: Any) -> "tqd
 
 
 def time_left(shown: "tqdm[Any]") -> str:
-    """At the mean rate so far, as a bar tells it."""
+    """The time left at the mean rate so far, as a bar shows it."""
     state = shown.format_dict
     if not state["n"]:
         return "?"
@@ -57,7 +57,7 @@ def time_left(shown: "tqdm[Any]") -> str:
 
 @contextmanager
 def following(what: str, total: int) -> Iterator["tqdm[Any]"]:
-    """A bar of pictures that shows the time that passes while none is through."""
+    """A bar of pictures whose clock moves even while no picture is finished."""
     with bar(what, total) as shown:
 
         def show_time() -> None:
@@ -70,7 +70,7 @@ def following(what: str, total: int) -> Iterator["tqdm[Any]"]:
 
 
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """`items`, followed as they are worked through."""
+    """Yield `items` and show a bar of how many are done."""
     with following(what, total) as shown:
         for item in items:
             yield item
@@ -81,8 +81,8 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
 def ticking(call: Callable[[], None]) -> Iterator[Callable[[], None]]:
     """Within this context `call` runs twice a second, whatever the main thread is busy with.
 
-    What it raises, such as that nobody reads on, the main thread raises where it calls what is yielded,
-    and at the end.
+    An exception in it, such as for a closed pipe, is raised in the main thread: at the end, and
+    whenever it calls the function that is yielded.
     """
     ended = Event()
     raised: list[BaseException] = []
@@ -91,7 +91,7 @@ def ticking(call: Callable[[], None]) -> Iterator[Callable[[], None]]:
         try:
             while not ended.wait(TICK):
                 call()
-        except BaseException as error:  # SystemExit, where a pipe is closed
+        except BaseException as error:  # SystemExit, when a pipe is closed
             raised.append(error)
 
     def check() -> None:

@@ -1,4 +1,4 @@
-"""`sdcorrect report`: a page, and a contact sheet, that show what became of a job's pictures."""
+"""`sdcorrect report`: a page and a contact sheet of a job's pictures."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,25 +17,24 @@ def report(
     folder: Out,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", parser=path, help="The page; OUT/report.html without it."),
+        typer.Option("--output", "-o", parser=path, help="HTML file.", show_default="OUT/report.html"),
     ] = None,
     embed: Annotated[
         bool,
-        typer.Option("--embed", help="Put the pictures into the page, large PNGs as WebP."),
+        typer.Option("--embed", help="Embed the pictures in the page, large PNGs as WebP."),
     ] = False,
     grid: Annotated[
         Path | None, typer.Option("--grid", metavar="PNG", parser=path, help="Draw a contact sheet too.")
     ] = None,
     columns: Annotated[
-        int | None, typer.Option("--columns", min=1, help="Pictures in a row of the sheet.")
+        int | None, typer.Option("--columns", min=1, help="Pictures per row of the contact sheet.")
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Show only the first N pictures.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
-    """Show outputs beside their sources, on one HTML page.
-
-    The page needs no network.
-    """
+    """Show outputs beside their sources, on one HTML page."""
     with errors_for_people(debug):
         page = _named(output or folder / "report.html", "--output", ".html")
         sheet = grid and _named(grid, "--grid", ".png")
@@ -46,7 +45,7 @@ def report(
             from sdcorrect.report.sheet import write_sheet
         except ImportError as error:
             raise UsageError(
-                f"a report needs {error.name}, which is not installed: pip install 'sdcorrect[view]'"
+                f"report needs {error.name}, which is not installed; run `pip install 'sdcorrect[view]'`"
             ) from None
         gallery = read_gallery(folder, limit)
         pictures = Cards(gallery, page.parent, embed=embed)
@@ -63,5 +62,5 @@ def report(
 
 def _named(file: Path, option: str, suffix: str) -> Path:
     if file.suffix.lower() != suffix:
-        raise UsageError(f"{option} {printable(file)}: give a name that ends in {suffix}")
+        raise UsageError(f"{option} {printable(file)}: the name must end in {suffix}")
     return file

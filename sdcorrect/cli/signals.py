@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop, and what they make it exit with."""
+"""Signals that ask a run to stop, and the exit codes they lead to."""
 
 import os
 import signal
@@ -11,30 +11,30 @@ from threading import Thread, Timer
 from sdcorrect.cli.console import err, tell
 from sdcorrect.errors import SdcorrectError
 
-#: 142 is what asks the SLURM script to requeue the task.
+#: 142 makes the SLURM script requeue the task.
 EXIT_CODES = {Signals.SIGTERM: 143, Signals.SIGINT: 130, Signals.SIGUSR1: 142}
 
-GRACE = 20  #: seconds that a run has to stop in good order; SLURM kills what takes over 30
-PATIENCE = 1  #: seconds that threads which are blocked in a read have once all else has ended
+GRACE = 20  #: seconds in which a run can stop cleanly; SLURM kills it after 30
+PATIENCE = 1  #: seconds for threads that block in a read once all else has ended
 
 
 class Stopped(SdcorrectError):
-    """A signal asked for it."""
+    """A signal asked the run to stop."""
 
     def __init__(self, received: Signals) -> None:
         super().__init__(
-            f"stopped by {received.name}; what is recorded is whole, "
-            "and the same command goes on from there"
+            f"stopped by {received.name}; finished pictures are saved, "
+            "and the same command resumes from there"
         )
         self.exit_code = EXIT_CODES[received]
 
 
 @dataclass
 class Stop:
-    """What the first signal sets, for the run to heed where it can stop in good order."""
+    """Remembers the first signal; the run checks it where it can stop cleanly."""
 
     received: Signals | None = None
-    #: whether there is a run that heeds it; without one, the first signal ends the process too
+    #: whether a run checks it; if not, the first signal already ends the process
     heeded: bool = False
 
     def check(self) -> None:
@@ -49,7 +49,7 @@ class Stop:
         self.exit_within(GRACE, _give_up)
 
     def exit_within(self, seconds: float, ending: Callable[[Signals], None]) -> None:
-        """End the process then, whatever it is blocked in: what is recorded is whole at any moment."""
+        """End the process by then, even if it is blocked: the records are intact at any moment."""
         if self.received is not None:
             timer = Timer(seconds, ending, [self.received])
             timer.daemon = True
@@ -68,10 +68,10 @@ def _exit(number: Signals) -> None:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Within this context the first signal sets the stop that it yields, and a second one exits at once.
+    """Within this context the first signal sets the yielded `Stop`, and a second one exits at once.
 
-    Python runs signal handlers between the main thread's instructions, and one evaluation of a large
-    U-Net is a few instructions of many seconds. A thread that the C handler wakes waits for none.
+    Python runs signal handlers only between the main thread's bytecode instructions, and an evaluation
+    of a large U-Net is a few instructions of many seconds. A thread woken by the C handler acts at once.
     """
     stop = Stop()
     receiving, sending = os.pipe()

@@ -1,4 +1,4 @@
-"""`sdcorrect slurm`: the script that runs a job as a SLURM array."""
+"""`sdcorrect slurm`: write the script that runs a job as a SLURM array."""
 
 import io
 import shutil
@@ -18,34 +18,34 @@ from sdcorrect.config import load_job
 def slurm(
     config: Annotated[
         Path,
-        typer.Option("--config", "-c", metavar="JOB.yaml", parser=path, help="The job, a YAML file."),
+        typer.Option("--config", "-c", metavar="JOB.yaml", parser=path, help="Job file (YAML)."),
     ],
-    tasks: Annotated[int, typer.Option("--tasks", min=1, help="How many tasks share its pictures.")],
+    tasks: Annotated[int, typer.Option("--tasks", min=1, help="Number of tasks to split the job into.")],
     time: Annotated[
-        str | None, typer.Option("--time", metavar="LIMIT", help="Of each task, such as 4:00:00.")
+        str | None, typer.Option("--time", metavar="LIMIT", help="Limit of each task, such as 4:00:00.")
     ] = None,
     gres: Annotated[
-        str | None, typer.Option("--gres", metavar="LIST", help="What each task needs, such as gpu:1.")
+        str | None, typer.Option("--gres", metavar="LIST", help="Resources of each task, such as gpu:1.")
     ] = None,
     partition: Annotated[
-        str | None, typer.Option("--partition", metavar="NAME", help="The partition to run in.")
+        str | None, typer.Option("--partition", metavar="NAME", help="Partition to run in.")
     ] = None,
     account: Annotated[
-        str | None, typer.Option("--account", metavar="NAME", help="The account to charge.")
+        str | None, typer.Option("--account", metavar="NAME", help="Account to charge.")
     ] = None,
     setup: Annotated[
         list[str] | None,
         typer.Option(
             "--setup",
             metavar="COMMAND",
-            help="What each task runs first, such as 'module load cuda'; may be repeated.",
+            help="Command that each task runs first, such as 'module load cuda'; may be repeated.",
         ),
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Write a script that runs a job as a SLURM array.
+    """Print a script that runs a job as a SLURM array.
 
-    It is printed: sdcorrect slurm ... > job.sbatch
+    Write it to a file: sdcorrect slurm ... > job.sbatch
     """
     with errors_for_people(debug):
         load_job(config, {})
@@ -53,13 +53,13 @@ def slurm(
         options = {name: value for name, value in given.items() if value is not None}
         script = render_array(_program(), str(config), tasks, options, setup or ())
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a path's bytes, text or not
+        sys.stdout.reconfigure(errors="surrogateescape")  # paths may be no valid text
     out.file.write(script)
     out.file.flush()
 
 
 def _program() -> str:
-    """How tasks call this very program: by its name where the name finds it, else by its path."""
+    """How tasks call this program: by name if the name is found on PATH, else by its full path."""
     program = Path(sys.argv[0]).absolute()
     found = shutil.which(program.name)
     return program.name if found and Path(found).absolute() == program else str(program)

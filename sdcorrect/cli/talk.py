@@ -1,4 +1,4 @@
-"""How much a command says, and in which form."""
+"""How much a command prints, and whether for people or for programs."""
 
 import json
 import logging
@@ -16,27 +16,27 @@ from sdcorrect.errors import SdcorrectError, UsageError
 if TYPE_CHECKING:
     from sdcorrect.output.records import Record
 
-PANEL = "What is printed"
+PANEL = "Messages"
 LEVELS = ("debug", "info", "warning", "error")
 
 Quiet = Annotated[
     bool,
     typer.Option(
-        "--quiet", "-q", help="Print warnings, failures and errors only.", rich_help_panel=PANEL
+        "--quiet", "-q", help="Print only warnings, failures and errors.", rich_help_panel=PANEL
     ),
 ]
 Verbose = Annotated[
     bool,
     typer.Option(
-        "--verbose", "-v", help="Print what is loaded and how long it took.", rich_help_panel=PANEL
+        "--verbose", "-v", help="Print what is loaded, and how long it takes.", rich_help_panel=PANEL
     ),
 ]
 LogLevel = Annotated[
     str | None,
     typer.Option(
         "--log-level",
-        help="Print log lines from this level on: debug, info, warning or error.",
-        show_default="warning; with -v info",
+        help="Lowest level of log lines to print: debug, info, warning or error.",
+        show_default="warning; info with -v",
         rich_help_panel=PANEL,
     ),
 ]
@@ -44,34 +44,34 @@ Json = Annotated[
     bool,
     typer.Option(
         "--json",
-        help="Print events for programs: one JSON object a line, the last one `ended`.",
+        help="Print events for programs: one JSON object per line; the last is `ended`.",
         rich_help_panel=PANEL,
     ),
 ]
 
 
 def set_verbosity(*, quiet: bool, verbose: bool, log_level: str | None) -> None:
-    """Print as much as is asked for.
+    """Set how much is printed.
 
     Raises:
-        UsageError: there is no such level, or both more and less is asked for.
+        UsageError: there is no such level, or the flags contradict each other.
     """
     if quiet and verbose:
-        raise UsageError("--quiet and --verbose: give one of them")
+        raise UsageError("--quiet and --verbose: give only one")
     if log_level is not None and log_level not in LEVELS:
-        raise UsageError(f"--log-level {log_level}: there is no such level; known: {', '.join(LEVELS)}")
+        raise UsageError(f"--log-level {log_level}: no such level; choose from {', '.join(LEVELS)}")
     console.verbosity.quiet = quiet
     level = getattr(logging, (log_level or ("info" if verbose else "warning")).upper())
     logging.getLogger("sdcorrect").setLevel(level)
-    logging.getLogger().setLevel(max(level, logging.WARNING))  # what libraries say below it is no help
+    logging.getLogger().setLevel(max(level, logging.WARNING))  # lower levels of libraries are noise
 
 
 @dataclass
 class Events:
-    """What happens, told to programs: one JSON object a line on standard output."""
+    """Reports events to programs: one JSON object per line on standard output."""
 
     shown: bool
-    end: dict[str, Any] = field(default_factory=dict)  #: what the last one tells
+    end: dict[str, Any] = field(default_factory=dict)  #: facts for the last event
 
     def tell(self, event: str, **facts: Any) -> None:
         if self.shown:
@@ -100,7 +100,7 @@ def talking(quiet: bool, verbose: bool, log_level: str | None, for_programs: boo
 
 @contextmanager
 def events_for_programs(shown: bool) -> Iterator[Events]:
-    """Events, where they are asked for, the last of which says how the command ended."""
+    """Events, if `shown`; the last one says how the command ended."""
     events = Events(shown)
     try:
         yield events
@@ -117,6 +117,6 @@ def events_for_programs(shown: bool) -> Iterator[Events]:
 
 
 def facts_of(record: "Record") -> dict[str, Any]:
-    """What a program is told of a translation."""
+    """The facts of a translation that an event reports."""
     told = {"input", "variant", "output", "error", "seconds", "unet_evaluations"}
     return record.model_dump(mode="json", include=told)

@@ -1,4 +1,4 @@
-"""`sdcorrect translate`: run a job, follow it, and say what came of it."""
+"""`sdcorrect translate`: run a job, show its progress, and sum up the results."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def translate(
         str | None,
         typer.Argument(
             metavar="[INPUT]",
-            help="A folder, a picture, a pattern such as '**/*.jpg', or a list: .txt, .csv, .jsonl.",
+            help="A folder, a picture, a pattern such as '**/*.jpg', or a list (.txt, .csv, .jsonl).",
         ),
     ] = None,
     output: Annotated[
@@ -61,7 +61,7 @@ def translate(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Where the pictures go: FOLDER/<variant>/<same name>.",
+            help="Output folder; pictures go to FOLDER/<variant>/<same name>.",
             rich_help_panel=options.PICTURES,
         ),
     ] = None,
@@ -85,7 +85,7 @@ def translate(
     devices: Annotated[
         str | None,
         typer.Option(
-            "--devices", metavar="all|0,1|NAMES", help="Run on several, a process for each device."
+            "--devices", metavar="all|0,1|NAMES", help="Run on several devices, one process each."
         ),
     ] = None,
     dtype: options.Dtype = None,
@@ -99,7 +99,7 @@ def translate(
         bool,
         typer.Option(
             "--dry-run",
-            help="Print the job and its number of pictures; load no model.",
+            help="Print the job and count its pictures; load no model.",
             rich_help_panel=options.RUN,
         ),
     ] = False,
@@ -107,7 +107,7 @@ def translate(
         bool,
         typer.Option(
             "--overwrite",
-            help="Translate again what the output folder has.",
+            help="Translate pictures again that the output folder already has.",
             rich_help_panel=options.RUN,
         ),
     ] = False,
@@ -127,7 +127,7 @@ def translate(
         bool,
         typer.Option(
             "--no-embed-metadata",
-            help="Write no prompt and settings into the pictures.",
+            help="Keep the prompt and settings out of the pictures' metadata.",
             rich_help_panel=options.PICTURES,
         ),
     ] = False,
@@ -189,23 +189,23 @@ def _choose_shard(job: Job, num_shards: int | None, shard_index: int | None, cla
     if shard.count > 1 and num_shards is None:
         tell(
             "note",
-            f"shard {shard} alone, as {_narrowed(os.environ)}; --num-shards 1 takes all pictures",
+            f"runs only shard {shard}, because {_narrowed(os.environ)}; --num-shards 1 runs all",
         )
     return shard
 
 
 def _narrowed(environment: Mapping[str, str]) -> str:
-    """Whose variables say that this process has a part of the pictures alone."""
+    """Which launcher's variables give this process only a part of the pictures."""
     from sdcorrect.output.shards import Place
 
     told = []
     if "SLURM_ARRAY_TASK_ID" in environment:
         array = environment.get("SLURM_ARRAY_JOB_ID", "?")
         told.append(
-            f"SLURM's variables say (task {environment['SLURM_ARRAY_TASK_ID']} of array {array})"
+            f"SLURM's variables say so (task {environment['SLURM_ARRAY_TASK_ID']} of array {array})"
         )
     if place := Place.from_environment(environment):
-        told.append(f"{place.launcher}'s variables say (process {place.rank} of {place.count})")
+        told.append(f"{place.launcher}'s variables say so (process {place.rank} of {place.count})")
     return " and ".join(told)
 
 
@@ -218,7 +218,7 @@ def _show_plan(job: Job, num_shards: int | None, shard_index: int | None) -> Non
     names = ", ".join(variant.name for variant in job.expanded)
     part = f" (shard {shard})" if shard.count > 1 else ""
     folder = printable(job.output.path)
-    out.print(f"would translate {pictures} pictures{part} by {names} into {folder}")
+    out.print(f"would translate {pictures} pictures{part} with {names} into {folder}")
 
 
 def _translate(
@@ -234,11 +234,11 @@ def _translate(
 
     place = Place.from_environment(os.environ)
     if devices and place:
-        raise UsageError(f"--devices: {place.launcher} gives each process its own; leave it out")
+        raise UsageError(f"--devices: {place.launcher} gives each process its own; remove this flag")
     found = look(job)
     shard = _choose_shard(job, num_shards, shard_index, claim=True)
     tell_left_out(found)
-    # torch takes seconds, which no error above should wait for
+    # importing torch takes seconds; the errors above should not wait for it
     with lean_imports():
         from sdcorrect.batch.runner import ShardRun
         from sdcorrect.models import choose_devices, device_of, load, quiet_libraries
@@ -263,7 +263,7 @@ def _translate(
 
 
 def _follow(run: "ShardRun | DevicesRun", events: Events) -> list["Record"]:
-    """Work through `run` and show how far it is; its failures."""
+    """Work through `run` and show its progress; return the failures."""
     failures: list[Record] = []
     follower = Follower(run, events)
     with follower.following():
@@ -294,7 +294,7 @@ def _summarize(run: "ShardRun | DevicesRun", failures: list["Record"]) -> None:
         table.add_row(variant, *map(str, counts))
     out.print(table, soft_wrap=False)
     if not run.wrote:
-        out.print("nothing to do: all was done before")
+        out.print("nothing to do: everything was done before")
     print_gone(run.gone())
     folder = printable(run.job.output.path)
     out.print(f"pictures: {folder}/<variant>/  settings and counts: job.json")

@@ -1,6 +1,6 @@
-"""Which words of one prompt are which words of another (Hertz et al., Prompt-to-Prompt, ICLR 2023).
+"""Align the words of two prompts (Hertz et al., Prompt-to-Prompt, ICLR 2023).
 
-Follows the public implementation's `seq_aligner`, so that its prompts give its results.
+Follows `seq_aligner` of the public implementation, so that the same prompts give the same results.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,20 +20,20 @@ class Prompt:
     """A prompt as the text encoder reads it."""
 
     text: str
-    tokens: tuple[int, ...]  #: with those of start and end, without padding
-    words: tuple[str, ...]  #: what spaces part
+    tokens: tuple[int, ...]  #: with start and end, without padding
+    words: tuple[str, ...]  #: separated by spaces
     positions: tuple[
         tuple[int, ...], ...
-    ]  #: for each word its tokens' places, none where it was cut off
+    ]  #: for each word, the positions of its tokens; empty if it was cut off
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """How the target reads the source's cross-attention, for a batch of pictures."""
+    """How the target takes over the source's cross-attention, for a batch of pictures."""
 
-    #: (batch, 1, source tokens, target tokens): how much each takes of each
+    #: (batch, 1, source tokens, target tokens): the weight of each source token for each target token
     take: Tensor
-    #: (batch, 1, 1, target tokens): 1 where a token reads the source, 0 where it is new
+    #: (batch, 1, 1, target tokens): 1 for tokens that take the source's attention, 0 for new ones
     known: Tensor
     #: (batch, 1, 1, target tokens): the equalizer
     scale: Tensor
@@ -50,7 +50,7 @@ class Alignment:
         """Align each of `sources` with its target; the encoder reads `length` tokens.
 
         Raises:
-            UsageError: `replace`, and the numbers of words differ; or a word of the equalizer is not
+            UsageError: with `replace`, the numbers of words differ; or a word of the equalizer is not
                 in a target.
         """
         pairs = list(zip(sources, targets, strict=True))
@@ -66,12 +66,12 @@ class Alignment:
         return Alignment(*(part.to(device, dtype) for part in parts))
 
     def edit(self, source: Tensor, own: Tensor) -> Tensor:
-        """The target's probabilities (batch, heads, pixels, tokens) from the source's and its own."""
+        """The target's probabilities (batch, heads, pixels, tokens), edited to follow the source's."""
         return (source @ self.take * self.known + own * (1 - self.known)) * self.scale
 
 
 def replaced(source: Prompt, target: Prompt, length: int) -> tuple[Tensor, Tensor]:
-    """Word for word: a word's tokens are those of the word that stands in its place.
+    """Word for word: each word takes the attention of the word in the same place.
 
     Raises:
         UsageError: the prompts have different numbers of words.
@@ -96,16 +96,16 @@ def replaced(source: Prompt, target: Prompt, length: int) -> tuple[Tensor, Tenso
             for position in theirs:
                 take[position, list(ours)] = 1 / len(ours)
         i, j = theirs[-1] + 1, ours[-1] + 1
-    # behind the last replaced word the public implementation goes by position, until either prompt ends
+    # after the last replaced word, the public implementation aligns by position until a prompt ends
     for position in range(j, j + length - max(i, j)):
         take[position, position] = 1
     return take, torch.ones(length)
 
 
 def refined(source: Prompt, target: Prompt, length: int) -> tuple[Tensor, Tensor]:
-    """The tokens that both prompts have in the same order, found by global alignment.
+    """Align the tokens that both prompts have in the same order.
 
-    Needleman-Wunsch with gap 0, match 1, mismatch -1, which never pairs two different tokens.
+    Global alignment (Needleman-Wunsch) with gap 0, match 1, mismatch -1 never pairs different tokens.
     """
     ours, theirs = target.tokens, source.tokens
     score = [[0] * (len(ours) + 1) for _ in range(len(theirs) + 1)]
@@ -130,13 +130,13 @@ def refined(source: Prompt, target: Prompt, length: int) -> tuple[Tensor, Tensor
 
 
 def equalized(target: Prompt, equalizer: Mapping[str, float], length: int) -> Tensor:
-    """How much more or less each token of `target` is to weigh, wherever one of these words stands.
+    """The weight of each token of `target` (length,): that of its word in the equalizer, else 1.
 
-    A word is found with and without the punctuation around it; the public implementation finds it as
-    spaces part it alone.
+    Words match with and without surrounding punctuation; the public implementation only splits at
+    spaces.
 
     Raises:
-        UsageError: a word that `target` has not.
+        UsageError: a word of the equalizer is not in `target`.
     """
     scale = torch.ones(length)
     for word, factor in equalizer.items():
@@ -145,13 +145,13 @@ def equalized(target: Prompt, equalizer: Mapping[str, float], length: int) -> Te
 
 
 def tokens_of(word: str, prompt: Prompt, setting: str) -> tuple[int, ...]:
-    """The tokens of `word` wherever it stands in `prompt`, with or without punctuation around it.
+    """The positions of the tokens of `word` in `prompt`, with or without punctuation around it.
 
     Args:
-        setting: what names the word, as messages say.
+        setting: the setting that names the word, for messages.
 
     Raises:
-        UsageError: it stands nowhere.
+        UsageError: the word is not in the prompt.
     """
     places = [
         place for place, name in enumerate(prompt.words) if word in (name, name.strip(punctuation))

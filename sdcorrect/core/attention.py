@@ -1,4 +1,4 @@
-"""Attention of a diffusers layer written out, so that its parts can be kept and replaced."""
+"""The attention of a diffusers layer, step by step, so that its parts can be kept and replaced."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -7,41 +7,41 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, einsum, unflatten
 from torch.nn.functional import scaled_dot_product_attention
 
-#: From so many tokens on a layer's attention is kept as Q and K, its probabilities would fill memory:
-#: at 1,024 px 40 MiB a layer of SDXL, of 20 layers, where Q and K are 5 MiB; at 512 px 256 MiB on the
-#: finest level of SD 1.5, where they are 5 MiB.
+#: With this many tokens or more, Q and K are kept, because probabilities would fill memory: 40 MiB
+#: against 5 MiB in each of 20 layers of SDXL at 1,024 px, and 256 MiB against 5 MiB on the finest level
+#: of SD 1.5 at 512 px.
 MANY_TOKENS = 1024
 
 
 @runtime_checkable
 class ReportsAttention(Protocol):
-    """What computes a self-attention layer by probabilities that may not be those of its input."""
+    """A processor of a self-attention layer whose probabilities may not come from the layer's input."""
 
     def probabilities(self, layer: Attention, hidden_states: Tensor) -> Tensor | None:
-        """(branches, pictures, heads, tokens, tokens); branches that share them are one.
+        """(branches, pictures, heads, tokens, tokens), with one entry for branches that share them.
 
-        None where they are those of its input.
+        None if they come from the layer's input.
         """
 
 
 class SelfAttention(Protocol):
-    """What the tokens of some pictures attend to, kept to be attended by again."""
+    """The self-attention of one layer on some pictures, kept to be put back."""
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All that is kept."""
+        """All tensors that are kept."""
 
     @property
     def probabilities(self) -> Tensor:
         """softmax(QK^T / sqrt(d)): (pictures, heads, tokens, tokens)."""
 
     def attend(self, values: Tensor) -> Tensor:
-        """The probabilities by V, (branches, pictures, heads, tokens, channels), for each branch."""
+        """The probabilities times V, (branches, pictures, heads, tokens, channels), for each branch."""
 
 
 @dataclass(frozen=True)
 class Maps:
-    """The probabilities themselves."""
+    """Self-attention kept as probabilities, (pictures, heads, tokens, tokens)."""
 
     probabilities: Tensor
 
@@ -50,13 +50,13 @@ class Maps:
         return (self.probabilities,)
 
     def attend(self, values: Tensor) -> Tensor:
-        # one product as wide as the branches are many, with no copy of the probabilities
+        # one product for all branches, without copying the probabilities
         return einsum("bhqk,rbhkc->rbhqc", self.probabilities, values)
 
 
 @dataclass(frozen=True)
 class QueryKey:
-    """Q and K, (pictures, heads, tokens, channels) each, from which the probabilities are made anew."""
+    """Self-attention kept as Q and K, (pictures, heads, tokens, channels) each."""
 
     query: Tensor
     key: Tensor
@@ -78,7 +78,7 @@ class QueryKey:
 
 
 def self_attention_of(layer: Attention, hidden_states: Tensor) -> SelfAttention:
-    """That of (pictures, tokens, channels), in the form that suits so many tokens."""
+    """The self-attention of (pictures, tokens, channels), kept in the form that needs less memory."""
     if hidden_states.shape[1] < MANY_TOKENS:
         return Maps(attention_probabilities(layer, hidden_states))
     query, key = (
@@ -92,7 +92,7 @@ def attention_probabilities(
 ) -> Tensor:
     """softmax(QK^T / sqrt(d)) of (rows, tokens, channels): (rows, heads, tokens, keys).
 
-    The keys are those of `context`, the text, in cross-attention.
+    In cross-attention, the keys come from `context`, the text.
     """
     query = split_heads(layer.to_q(hidden_states), layer.heads)
     key = split_heads(layer.to_k(hidden_states if context is None else context), layer.heads)
@@ -100,7 +100,7 @@ def attention_probabilities(
 
 
 def _probabilities(query: Tensor, key: Tensor, scale: float) -> Tensor:
-    # in float32 whatever the model's precision: half precision overflows before the softmax
+    # always in float32: half precision overflows before the softmax
     scores = query.float() @ key.float().transpose(-1, -2) * scale
     return scores.softmax(dim=-1).to(query.dtype)
 

@@ -1,4 +1,4 @@
-"""The rows of a U-Net call: whose latents they are, what they are told, whom they take tensors from."""
+"""The branches of a U-Net call: their latents, their text, and the branch they take tensors from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,38 +11,38 @@ from sdcorrect.core.plan import Beside, Injection, Plan
 from sdcorrect.core.text import Text
 
 Whose = Literal["source", "target"]
-#: Which text rows are under; null is the empty prompt, and uncond the negative one.
+#: The text of a branch; null is the empty prompt, uncond the negative prompt.
 Row = Literal["null", "source", "uncond", "cond"]
 
-#: For each branch the branch it takes from: itself, a source beside it, or what was captured before.
+#: For each branch, the branch that it takes tensors from: itself, the source's, or CAPTURED.
 Donors = tuple[int, ...]
 CAPTURED = -1
 
 
 @dataclass(frozen=True)
 class Branch:
-    """Rows of a U-Net call, one for each picture."""
+    """One branch of a U-Net call: a row for each picture."""
 
     of: Whose
     told: Row
-    donor: int  #: the number of the branch whose tensors it takes, or CAPTURED
-    controlled: bool = True  #: by ControlNets
+    donor: int  #: the index of the branch whose tensors it takes, or CAPTURED
+    controlled: bool = True  #: whether ControlNets act on it
 
 
 @dataclass(frozen=True)
 class Branches:
-    """All rows of a U-Net call: branches, each of as many pictures, one after the other."""
+    """All rows of a U-Net call: one branch after the other, each with the same pictures."""
 
     all: tuple[Branch, ...]
 
     @classmethod
     def of(cls, source: Beside, *, guided: bool, source_guided: bool = False) -> Self:
-        """The branches of one step; without guidance the unconditional ones are left out.
+        """The branches of one step; without guidance, the unconditional ones are left out.
 
-        captured: [uncond, cond], the source known from before.
+        captured: [uncond, cond]; the source was captured before.
         inverted: [source, uncond, cond].
-        sampled: [source uncond, uncond, source cond, cond], the source guided as the target.
-        noised: [source null, uncond, source cond, cond], each guided by itself.
+        sampled: [source uncond, uncond, source cond, cond]; the source is guided like the target.
+        noised: [source null, uncond, source cond, cond]; each has a guidance of its own.
         """
         sampled, noised = source == "sampled", source == "noised"
         rows: list[tuple[Whose, Row]] = []
@@ -64,7 +64,7 @@ class Branches:
 
     @classmethod
     def of_plan(cls, plan: Plan, *, guided: bool) -> Self:
-        """Those of `plan` at a step at which the target is guided, or not."""
+        """The branches of `plan` at a step with or without guidance of the target."""
         return cls.of(
             plan.beside, guided=guided, source_guided=bool(plan.noised and plan.noised.guidance != 1)
         )
@@ -79,16 +79,16 @@ class Branches:
 
     @property
     def uncontrolled(self) -> int:
-        """How many of the branches, the first ones, no ControlNet acts on."""
+        """The number of branches, at the start, that no ControlNet acts on."""
         return sum(not branch.controlled for branch in self.all)
 
     @property
     def unprompted(self) -> int:
-        """How many of the branches, those behind the uncontrolled, are of the negative prompt."""
+        """The number of branches, after the uncontrolled ones, without a prompt of their own."""
         return self.conditional.count(False)
 
     def donors_of(self, injection: Injection) -> Donors:
-        """Where each branch takes `injection` from; those that it leaves alone take from themselves."""
+        """The donor of each branch for `injection`; a branch that stays unchanged is its own donor."""
         return tuple(
             donor if conditional or injection.branches == "both" else branch
             for branch, (donor, conditional) in enumerate(
@@ -97,11 +97,11 @@ class Branches:
         )
 
     def latents(self, latents: Mapping[Whose, Tensor]) -> list[Tensor]:
-        """The rows of each branch, out of the latents of source and target."""
+        """The latents of each branch, from those of source and target."""
         return [latents[branch.of] for branch in self.all]
 
     def texts(self, null: Text | None, source: Text, uncond: Text, cond: Text) -> list[Text]:
-        """What each branch is told; `null`, the empty prompt, where the source is guided by itself."""
+        """The text of each branch; `null`, the empty prompt, is for a source with its own guidance."""
         texts = {"source": source, "uncond": uncond, "cond": cond}
         if null is not None:
             texts["null"] = null
@@ -115,9 +115,9 @@ class Branches:
         source_scale: float | None = None,
         threshold: float | None = None,
     ) -> dict[Whose, Tensor]:
-        """What the predictions of all branches come to for source and target, each guided.
+        """The guided predictions of source and target, from the predictions of all branches.
 
-        The source's scale is the target's, where it has none of its own; `threshold` is the target's.
+        `source_scale` is `scale` by default; `threshold` applies only to the target.
         """
         guided = {b.of: p for b, p in zip(self.all, predictions, strict=True) if _is_prompted(b)}
         for branch, without in zip(self.all, predictions, strict=True):
@@ -132,7 +132,7 @@ class Branches:
         return guided
 
 
-#: Whose latents, beside which source, no ControlNet acts on: the inversion ran without.
+#: (whose, source) of the branch that no ControlNet acts on, because the inversion ran without any.
 _UNCONTROLLED = ("source", "inverted")
 
 
@@ -141,9 +141,9 @@ def _is_prompted(branch: Branch) -> bool:
 
 
 def _donor_of(told: Row, rows: Sequence[tuple[Whose, Row]]) -> int:
-    """The number of the source's branch that a branch of `told` takes from.
+    """The index of the source's branch that a branch with the text `told` takes from.
 
-    A prompt's takes from a prompt's; the others from the source's unconditional one, where there is one.
+    Branches with a prompt take from the source's with a prompt, others from its unconditional branch.
     """
     sources = [number for number, (whose, _) in enumerate(rows) if whose == "source"]
     if not sources:
@@ -154,8 +154,8 @@ def _donor_of(told: Row, rows: Sequence[tuple[Whose, Row]]) -> int:
 def guide(without: Tensor, towards: Tensor, scale: float, threshold: float | None = None) -> Tensor:
     """Classifier-free guidance (Ho and Salimans, 2022).
 
-    With `threshold` only where it is strongest: in a picture's channels summed, above that quantile
-    (LEDITS++, Brack et al., CVPR 2024).
+    `threshold` keeps guidance only where its magnitude, summed over channels, is above that quantile of
+    the picture (LEDITS++, Brack et al., CVPR 2024).
     """
     if threshold is None:
         return without + scale * (towards - without)

@@ -1,4 +1,4 @@
-"""Record what the decoder sees: attention, skip tensors and resnet features."""
+"""Capture what the U-Net computes on the source: attention, skip tensors and resnet features."""
 
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +15,7 @@ from sdcorrect.core.sites import Processor, attention_block_at, block_at
 
 @dataclass
 class Captured:
-    """What one U-Net evaluation on `batch` pictures left behind, by block."""
+    """The tensors captured from one U-Net evaluation on `batch` pictures, by block."""
 
     #: `A_k` of each transformer layer of the block
     self_attention: dict[Block, list[SelfAttention]] = field(default_factory=dict)
@@ -23,25 +23,25 @@ class Captured:
     skip: dict[Block, Tensor] = field(default_factory=dict)
     #: the hidden states before the shortcut: (batch, channels, height, width)
     resnet: dict[Block, Tensor] = field(default_factory=dict)
-    #: what Q, K and V are made of: the input (batch, tokens, channels) of each self-attention layer
+    #: the input (batch, tokens, channels) of each self-attention layer, which Q, K and V are made from
     self_attention_input: dict[Block, list[Tensor]] = field(default_factory=dict)
 
 
 class AllCaptured(Exception):
-    """Ends an evaluation in the middle: all that was asked for is captured."""
+    """Ends an evaluation early, once everything is captured."""
 
 
 @contextmanager
 def capture(
     unet: UNet2DConditionModel, injections: Collection[Injection], *, then_stop: bool = False
 ) -> Iterator[Captured]:
-    """Record all that `injections` will put back from the next evaluation of `unet`.
+    """Capture from the next evaluation of `unet` everything that `injections` will put back.
 
-    The evaluation's own result is that of the unchanged U-Net; with `then_stop` there is none, but
-    AllCaptured as soon as the last tensor is captured.
+    The result of the evaluation is unchanged; with `then_stop` there is no result, and AllCaptured is
+    raised as soon as the last tensor is captured.
 
     Raises:
-        UsageError: a block that the U-Net lacks, or that has no self-attention.
+        UsageError: the U-Net lacks a block, or the block has no self-attention.
         RuntimeError: a site is being captured or injected already.
     """
     captured = Captured()
@@ -68,7 +68,7 @@ def capture(
 
 @dataclass
 class _Awaited:
-    """The sites that have yet to be captured."""
+    """Counts the sites that are still to be captured."""
 
     stop: bool
     sites: int = 0
@@ -81,7 +81,7 @@ class _Awaited:
 
 @dataclass
 class _Keeper:
-    """Lets a tensor pass and keeps it."""
+    """A hook that keeps a tensor and returns it unchanged."""
 
     kept: dict[Block, Tensor]
     name: Block
@@ -98,7 +98,7 @@ class _Keeper:
 
 @dataclass
 class _Recorder:
-    """Keeps a layer's input, or what it attends by, for which it is written out."""
+    """A processor that keeps a layer's input, its attention, or both."""
 
     unchanged: Processor
     maps: list[SelfAttention] | None
@@ -122,5 +122,5 @@ class _Recorder:
         return merge_heads(layer, attention.attend(value[None])[0])
 
     def probabilities(self, _layer: Attention, _hidden_states: Tensor) -> Tensor | None:
-        """Those that were kept, (1, pictures, heads, tokens, tokens)."""
+        """The probabilities that were kept, (1, pictures, heads, tokens, tokens)."""
         return self.maps[-1].probabilities[None] if self.maps else None

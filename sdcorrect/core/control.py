@@ -1,4 +1,4 @@
-"""ControlNet (Zhang et al., ICCV 2023): what it adds to the skips, and to the middle, of each step."""
+"""ControlNet (Zhang et al., ICCV 2023): the residuals added to skips and mid block at each step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,26 +15,26 @@ from sdcorrect.core.text import Text
 
 @dataclass
 class Control:
-    """ControlNets on the hints of a batch of pictures, and the residuals of the step in hand."""
+    """ControlNets with the hints of a batch of pictures, and the residuals of the current step."""
 
     networks: MultiControlNetModel
-    hints: Sequence[Tensor]  #: for each network (batch, 3, height, width) in 0 to 1
+    hints: Sequence[Tensor]  #: for each network, (batch, 3, height, width) in [0, 1]
     scales: Sequence[float]
     _down: Sequence[Tensor] = field(default=(), init=False)
 
     def evaluate(
         self, latents: Tensor, t: Tensor, text: Text, free: int, unprompted: int = 0
     ) -> dict[str, Any]:
-        """The residuals of the rows `latents`, as arguments of the U-Net; zero for the first `free`.
+        """The residuals for the rows `latents`, as arguments of the U-Net; zero for the first `free`.
 
-        Of networks whose residuals are pooled to one value a channel, zero for the next `unprompted`
-        too: they were trained to act on the prompt's branch alone, as ControlNet's shuffle.
+        Networks that pool their residuals to one value per channel, such as ControlNet's shuffle, were
+        trained to act only on the prompt's branch: theirs are zero for the next `unprompted` rows too.
         """
         each = []
         for network, hint, scale in zip(self.networks.nets, self.hints, self.scales, strict=True):
             spared = free + (unprompted if network.config.global_pool_conditions else 0)
             each.append(_residuals(network, latents, t, text, hint, scale, spared))
-        # pooled residuals, (rows, channels, 1, 1), are the same everywhere
+        # pooled residuals, (rows, channels, 1, 1), broadcast
         *self._down, mid = [reduce(add, residuals) for residuals in zip(*each, strict=True)]
         return {
             "down_block_additional_residuals": tuple(self._down),
@@ -42,7 +42,7 @@ class Control:
         }
 
     def residual(self, block: int) -> Tensor:
-        """What decoder block `block` finds added to its skip, (rows, channels, height, width)."""
+        """The residual added to the skip of decoder block `block`, (rows, channels, height, width)."""
         return self._down[-(block + 1)]
 
 
@@ -55,7 +55,7 @@ def _residuals(
     scale: float,
     spared: int,
 ) -> list[Tensor]:
-    """One network's residuals on the rows `latents`, the middle's last; zero for the first `spared`."""
+    """One network's residuals for the rows `latents`, mid block last; zero for the first `spared`."""
     rows, text = latents[spared:], replace(text[spared:], guidance=None)
     down, mid = network(
         sample=rows,

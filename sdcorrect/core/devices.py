@@ -1,13 +1,13 @@
-"""To and from the device that computes, without making it wait."""
+"""Move tensors to the device without making it wait."""
 
 import torch
 from torch import Tensor
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor`, of the CPU, on `device`; on CUDA it goes while the host and the kernels go on.
+    """Copy a CPU `tensor` to `device`; to CUDA asynchronously, while host and kernels continue.
 
-    Only what lies in pages that the system cannot move is copied so.
+    The tensor is pinned first, because only pinned memory can be copied asynchronously.
     """
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)

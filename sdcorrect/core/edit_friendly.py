@@ -1,13 +1,13 @@
-"""Noise maps from each latents of a source to the next (Huberman-Spiegelglas et al., CVPR 2024).
+"""Edit-friendly DDPM inversion: noise maps of a source (Huberman-Spiegelglas et al., CVPR 2024).
 
-The source is noised for each timestep by itself, and the map of a step is what is missing from the step
-that the U-Net predicts there:
+The source is noised independently for each timestep. The noise map of a step is the difference between
+the source's next latents and the mean that the U-Net predicts for them:
 
     x_t = sqrt(a_t) x0 + sqrt(1 - a_t) noise_t,    map_t = x_(t-1) - mean(x_t, e(x_t))
 
-It is sigma_t z_t of the paper, not divided by sigma_t, which may be 0. LEDITS++ (Brack et al., CVPR
-2024) goes the same way by the stochastic DPM-Solver++ 2M, TurboEdit (Deutch et al., SIGGRAPH Asia 2024)
-with the noise of a later step.
+The map is sigma_t z_t of the paper; it is not divided by sigma_t, which may be 0. LEDITS++ (Brack et
+al., CVPR 2024) does the same with the stochastic DPM-Solver++ 2M, TurboEdit (Deutch et al., SIGGRAPH
+Asia 2024) with the noise of a later step.
 """
 
 from collections.abc import Callable, MutableMapping, Sequence
@@ -31,10 +31,10 @@ def find_maps(
     trajectory: MutableMapping[int, Tensor],
     maps: MutableMapping[int, Tensor],
 ) -> None:
-    """Put the source's latents at each of `timesteps` into `trajectory`, and the maps into `maps`.
+    """Put the source's latents at each of `timesteps` into `trajectory`, and the noise maps into `maps`.
 
     `predict` gives the guided prediction for latents at a timestep. Noise is drawn for the cleanest
-    timestep first, as the authors' code draws it.
+    timestep first, as in the authors' code.
     """
     taken = timesteps.tolist()
     for t in reversed(taken):
@@ -56,14 +56,14 @@ def _spacing(timesteps: Sequence[int]) -> int:
 def _noised(
     scheduler: SchedulerMixin, x0: Tensor, t: int, plan: Maps, generators: Sequence[Generator]
 ) -> Tensor:
-    """x0 with the noise of `t`; clean, where a shift leads behind the last."""
+    """x0 noised for `t`; clean if a shift leads beyond the last step."""
     if t <= 0 < plan.shift:
         return x0
     return add_noise(scheduler, x0, draw_like(x0, generators), t)
 
 
 def _limited(noise_map: Tensor, most: float | None) -> Tensor:
-    """`noise_map` of each picture, made smaller where its norm is above `most`."""
+    """`noise_map`, scaled down for each picture whose norm is above `most`."""
     if most is None:
         return noise_map
     norm = noise_map.flatten(1).norm(dim=1)[:, None, None, None]

@@ -1,4 +1,4 @@
-"""What a plan keeps in memory of each picture, told from a U-Net's configuration."""
+"""How much memory a plan needs per picture, computed from a U-Net's configuration."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from sdcorrect.core.plan import Plan
 from sdcorrect.core.sampler import invert_one_step
 from sdcorrect.core.text import Text
 
-TOKENS = 77  #: of a prompt; what is kept does not depend on it
+TOKENS = 77  #: in a prompt; the result does not depend on it
 
 
 def kept_bytes(
@@ -22,10 +22,10 @@ def kept_bytes(
     dtype: torch.dtype,
     steps: int,
 ) -> int:
-    """The bytes of `A_k`, `S_k` and the like that stay while one picture is denoised.
+    """The bytes of `A_k`, `S_k` and the like that are kept while one picture is denoised.
 
-    Found by the inversion itself, on tensors that have shapes and no content. A full inversion keeps
-    its latents at the timesteps of the `steps` that are sampled, in float32, instead.
+    Computed by running the inversion on meta tensors. A full inversion instead keeps its latents at
+    the timesteps of the `steps` that are sampled, in float32.
 
     Args:
         latent_size: height and width of the latents.
@@ -43,7 +43,7 @@ def kept_bytes(
 
 
 def tensors_of(captured: Captured) -> list[Tensor]:
-    """All tensors that were kept."""
+    """All tensors in `captured`."""
     attention = [
         tensor for kept in captured.self_attention.values() for a in kept for tensor in a.tensors
     ]

@@ -37,14 +37,14 @@ def inject(
     alignment: Alignment | None = None,
     control: Control | None = None,
 ) -> Iterator[None]:
-    """Within this context `unet` uses the source's tensors; after it, `unet` is as it was before.
+    """Within this context `unet` uses the source's tensors; afterwards it is as it was before.
 
-    The tensors of a picture are those of `captured`, or where that is None, those of the source's own
-    branch in the same U-Net call. Cross-attention is read through `alignment`; on a skip that is put
-    back the residual of `control` lies as on the U-Net's own.
+    The tensors come from `captured`, or if that is None, from the source's branch in the same U-Net
+    call. Cross-attention is mapped through `alignment`. To a skip that is put back, the residual of
+    `control` is added as to the U-Net's own.
 
     Raises:
-        UsageError: a block that the U-Net lacks, or that lacks the tensor.
+        UsageError: the U-Net lacks a block, or the block lacks the tensor.
         RuntimeError: a site is being captured or injected already.
     """
     with ExitStack() as changes:
@@ -56,18 +56,18 @@ def inject(
         yield
 
 
-#: (layer, hidden_states) -> what each branch attends by
+#: (layer, hidden_states) -> the attention probabilities of each branch
 _Probabilities = Callable[[Attention, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class _WhereSmall:
-    """A layer changed where it has at most so many tokens as the injection says, as it was above."""
+    """Changes a layer up to the injection's limit of tokens, and leaves it unchanged above."""
 
     attend: Processor
     unchanged: Processor
     limit: int | None
-    told: _Probabilities | None  #: of self-attention
+    told: _Probabilities | None  #: for self-attention
 
     def __call__(
         self, layer: Attention, hidden_states: Tensor, *args: Tensor, **kwargs: Tensor
@@ -76,14 +76,14 @@ class _WhereSmall:
         return chosen(layer, hidden_states, *args, **kwargs)
 
     def probabilities(self, layer: Attention, hidden_states: Tensor) -> Tensor | None:
-        """What self-attention that is changed attends by; see ReportsAttention."""
+        """The probabilities of self-attention, if changed; see ReportsAttention."""
         return self.told(layer, hidden_states) if self.told and self._applies(hidden_states) else None
 
     def _applies(self, hidden_states: Tensor) -> bool:
         return self.limit is None or hidden_states.shape[1] <= self.limit
 
 
-#: A layer's input -> what is read instead of it, of the same shape.
+#: A layer's input -> the tensor to read instead, of the same shape.
 _Reads = Callable[[Tensor], Tensor]
 
 
@@ -93,7 +93,7 @@ def _own(hidden_states: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Projected:
-    """Self-attention that asks with the source's Q, or is answered by its K and V."""
+    """Self-attention with the source's Q, or with its K and V."""
 
     unchanged: Processor
     branches: int
@@ -102,7 +102,7 @@ class _Projected:
 
     @classmethod
     def over(cls, processor: Processor, branches: int, injection: Injection, reads: _Reads) -> Self:
-        """The layer that `processor` computes, one part of it changed, beside the other where it is."""
+        """Change one part of the layer that `processor` computes; a change of the other part remains."""
         below = processor if isinstance(processor, cls) else cls(processor, branches)
         if injection.tensor == "query":
             return replace(below, query=reads)
@@ -114,7 +114,7 @@ class _Projected:
         return attended
 
     def probabilities(self, layer: Attention, hidden_states: Tensor) -> Tensor | None:
-        """What it attends by; see ReportsAttention."""
+        """The probabilities; see ReportsAttention."""
         asking, answering = self.query(hidden_states), self.key_value(hidden_states)
         if asking is answering:
             return None
@@ -165,11 +165,11 @@ class _PutBack:
         return _WhereSmall(attend, layer.processor, self.injection.max_tokens, told)
 
     def _blend(self, captured: Tensor | None, own: Tensor) -> Tensor:
-        """The source's tensor for every branch of `own`, (branches * batch, ...) (features)."""
+        """The source's tensor for each branch of `own`, (branches * batch, ...) (features)."""
         return self._between(own, self._sources(captured, own))
 
     def _skip(self, captured: Tensor | None, name: Block, own: Tensor) -> Tensor:
-        """`S_k`, or `S_k` and the ControlNet's residual where there is one."""
+        """`S_k`, plus the ControlNet's residual if there is one."""
         if self.control is None:
             return self._blend(captured, own)
         residual = self.control.residual(int(name))
@@ -181,7 +181,7 @@ class _PutBack:
         return unflatten(rows, 0, (len(self.donors), -1))
 
     def _sources(self, captured: Tensor | None, own: Tensor) -> list[Tensor]:
-        """What each branch of `own` takes, with the mean and deviation that it is to have."""
+        """The tensor that each branch of `own` takes, with the statistics of the injection."""
         rows = self._by_branch(own)
         known = [*rows] if captured is None else [*rows, captured]
         sources = [known[donor] for donor in self.donors]
@@ -190,7 +190,7 @@ class _PutBack:
         return sources
 
     def _between(self, own: Tensor, sources: list[Tensor]) -> Tensor:
-        """`own` blended with its branches' `sources`; to the bit where a branch is left alone."""
+        """`own` blended with the `sources` of its branches; unchanged branches stay bit for bit."""
         weight = self.injection.weight
         blended = [
             row if donor == branch else row.lerp(source, weight) if weight < 1 else source
@@ -203,7 +203,7 @@ class _PutBack:
     def _self_attention(
         self, captured: SelfAttention | None, layer: Attention, hidden_states: Tensor, **_: object
     ) -> Tensor:
-        """Self-attention by the source's `A_k`: it returns `A_k V` (correlations)."""
+        """Self-attention with the source's `A_k`: returns `A_k V` (correlations)."""
         value = split_heads(layer.to_v(hidden_states), layer.heads)
         # (branches, pictures, heads, tokens, channels)
         values, sources = self._by_branch(value), self._attentions(captured, layer, hidden_states)
@@ -213,14 +213,14 @@ class _PutBack:
         by_source = attended[0] if len(attended) == 1 else cat(attended)
         if self.injection.weight == 1:
             return merge_heads(layer, by_source.flatten(0, 1))
-        # a product is linear in the probabilities, so a blend of products is one of them
+        # A V is linear in A: blending the products blends the probabilities
         own = self_attention_of(layer, hidden_states).attend(value[None])[0]
         return merge_heads(layer, self._between(own, [*by_source]))
 
     def _attentions(
         self, captured: SelfAttention | None, layer: Attention, hidden_states: Tensor
     ) -> dict[int, SelfAttention]:
-        """By donor; Q and K are computed for the source alone, and not at all where it was captured."""
+        """Self-attention by donor; Q and K are computed only for donors that were not captured."""
         rows = self._by_branch(hidden_states)
         return {
             donor: captured
@@ -232,7 +232,7 @@ class _PutBack:
     def _source_probabilities(
         self, captured: SelfAttention | None, layer: Attention, hidden_states: Tensor
     ) -> Tensor:
-        """`A_k` of each branch, (branches, batch, heads, tokens, tokens); one where they share it."""
+        """`A_k` of each branch, (branches, batch, heads, tokens, tokens); one entry if all share it."""
         maps = {
             donor: attention.probabilities
             for donor, attention in self._attentions(captured, layer, hidden_states).items()
@@ -244,9 +244,9 @@ class _PutBack:
         return maps[self.donors[0]][None] if shared else stack([maps[d] for d in self.donors])
 
     def _read(self, captured: Tensor | None, hidden_states: Tensor) -> Tensor:
-        """What Q, or K and V, are made of instead of a layer's input `hidden_states`.
+        """The tensor to compute Q, or K and V, from instead of the layer's input `hidden_states`.
 
-        They are linear in it, so a blend of inputs is a blend of them.
+        They are linear in it, so blending the inputs blends them.
         """
         limit = self.injection.max_tokens
         if limit is not None and hidden_states.shape[1] > limit:
@@ -256,8 +256,8 @@ class _PutBack:
     def _cross_attention(
         self, layer: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor, **_: object
     ) -> Tensor:
-        """Cross-attention whose probabilities are the source's, its words in the target's places."""
-        assert self.alignment is not None, "cross-attention is read through an alignment"
+        """Cross-attention with the source's probabilities, mapped to the target's words."""
+        assert self.alignment is not None, "cross-attention needs an alignment"
         probabilities = attention_probabilities(layer, hidden_states, encoder_hidden_states)
         rows = self._by_branch(probabilities)
         edited = stack(

@@ -1,4 +1,4 @@
-"""Which blocks a U-Net has, told from its configuration alone (imports no torch)."""
+"""The blocks of a U-Net, read from its configuration (imports no torch)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from sdcorrect.core.plan import FEATURES, MID, Block, TensorName
 
 @dataclass(frozen=True)
 class UNetLayout:
-    """Decoder blocks, numbered in the order they run and grouped by resolution level, and the rest.
+    """Decoder blocks by resolution level, numbered in the order they run, and blocks with attention.
 
-    A U-Net of L levels has 3L decoder blocks (SD 1.x and 2.x: 12, SDXL: 9); block `k` concatenates
+    A U-Net with L levels has 3L decoder blocks (SD 1.x and 2.x: 12, SDXL: 9); block `k` concatenates
     the output of encoder block `3L - 1 - k`. Encoder block 0 is the first convolution.
     """
 
@@ -35,7 +35,7 @@ class UNetLayout:
         levels: list[tuple[int, ...]] = []
         first = 0
         for layers in reversed(depths):
-            # a decoder level has one block more than the encoder level it mirrors
+            # a decoder level has one block more than its encoder level
             levels.append(tuple(range(first, first + layers + 1)))
             first += layers + 1
         attention = frozenset(
@@ -50,7 +50,7 @@ class UNetLayout:
 
     @property
     def attention_levels(self) -> tuple[tuple[int, ...], ...]:
-        """The decoder levels that have attention, the coarsest first: 3 to 5 and on in SD 1.x."""
+        """The decoder levels with attention, coarsest first; in SD 1.x the first is blocks 3 to 5."""
         return tuple(level for level in self.levels if level[0] in self.attention)
 
     def having(self, tensor: TensorName) -> tuple[Block, ...]:

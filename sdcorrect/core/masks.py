@@ -1,4 +1,4 @@
-"""Where a picture is edited: given as a mask, or seen where the U-Net attends to words."""
+"""Where a picture is edited: by a given mask, or where the U-Net attends to given words."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -20,40 +20,40 @@ from sdcorrect.core.text import Text
 
 @dataclass(frozen=True)
 class Mask:
-    """Where latents are edited, and what stays elsewhere (Avrahami et al., CVPR 2022).
+    """Where latents are edited; elsewhere they follow the source (Avrahami et al., CVPR 2022).
 
-    As in diffusers' inpainting pipeline for U-Nets of four channels.
+    Works as diffusers' inpainting pipeline does with four-channel U-Nets.
     """
 
-    weights: Tensor  #: from 0 to 1, (batch, 1, height, width) as the latents
+    weights: Tensor  #: 0 to 1, (batch, 1, height, width) at the size of the latents
     x0: Tensor
     source_at: Callable[[Tensor], Tensor]  #: timestep -> the source's latents there
 
     def source(self, following: Tensor) -> Tensor:
-        """The source's latents at the first of the timesteps `following`, clean behind the last."""
+        """The source's latents at the first timestep of `following`; clean if there is none left."""
         return self.source_at(following[0]) if len(following) else self.x0
 
     def blend(self, latents: Tensor, source: Tensor) -> Tensor:
-        """`latents` within the mask, those of the source outside."""
+        """`latents` inside the mask, those of the source outside."""
         return self.weights * latents + (1 - self.weights) * source
 
 
 def at_latents(weights: Tensor, latents: Tensor) -> Tensor:
-    """The weights of pixels, (batch, 1, height, width), at the places of `latents`.
+    """Pixel weights (batch, 1, height, width) resized to `latents`.
 
-    Of the pixels that a place stands for the first decides, as in diffusers' inpainting pipeline.
+    Each latent takes the weight of the first of its pixels, as in diffusers' inpainting pipeline.
     """
     return interpolate(weights, latents.shape[-2:]).to(latents)
 
 
 def feathered(inside: NDArray[np.bool_], feather: float) -> NDArray[np.float32]:
-    """The weights of a mask, (height, width), which fall to its edge over the last `feather` pixels.
+    """The weights of a mask, (height, width), which fall off over the last `feather` pixels to its edge.
 
-    Nothing outside is edited, whatever the feather; a mask of everything has no edge.
+    Nothing outside the mask is edited; a mask that covers everything has no edge.
     """
     if not feather or inside.all():
         return inside.astype(np.float32)
-    import cv2  # which most jobs have no use for
+    import cv2  # slow to import, and most jobs do not need it
 
     distance = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.clip(distance / (feather + 1), 0, 1).astype(np.float32)
@@ -67,13 +67,13 @@ def word_maps(
     tokens: Sequence[Sequence[int]],
     blocks: Sequence[Block],
 ) -> Tensor:
-    """How much each place attends to some `tokens` of `text`: (batch, 1, height, width) as `latents`.
+    """How much each latent attends to some `tokens` of `text`: (batch, 1, height, width) as `latents`.
 
-    The mean over blocks, layers, heads and tokens of the cross-attention in one evaluation of `latents`
-    at `t` (Tang et al., DAAM, ACL 2023), from 0 at the least to 1 at the most.
+    The mean cross-attention over blocks, layers, heads and tokens in one evaluation of `latents` at `t`
+    (Tang et al., DAAM, ACL 2023), scaled to a minimum of 0 and a maximum of 1 in each picture.
 
     Args:
-        tokens: of each picture, the places of its words in the prompt.
+        tokens: for each picture, the positions of its words' tokens in the prompt.
     """
     heard: list[Tensor] = []
     with ExitStack() as stack:
@@ -90,7 +90,7 @@ def word_maps(
 
 
 def _as_map(places: Tensor, shape: torch.Size) -> Tensor:
-    """(batch, places) of any resolution of a U-Net as (batch, 1, *shape)."""
+    """Resize (batch, places), from any resolution of the U-Net, to (batch, 1, *shape)."""
     height, width = shape
     scale = (height * width / places.shape[1]) ** 0.5
     rows = round(height / scale)
@@ -99,7 +99,7 @@ def _as_map(places: Tensor, shape: torch.Size) -> Tensor:
 
 @dataclass
 class _Listener:
-    """Keeps how much a layer attends to some tokens: (batch, places)."""
+    """A processor that keeps how much a layer attends to some tokens: (batch, places)."""
 
     unchanged: Processor
     heard: list[Tensor] = field(repr=False)

@@ -1,12 +1,12 @@
-"""A source that is noised anew beside the target at each step, with no inversion before.
+"""A source that is noised anew at each step, beside the target, without an inversion.
 
     x_s = sqrt(a) x0 + sqrt(1 - a) noise
     x'  = x_s' + step(x, e(x)) - step(x_s, e(x_s))
 
 is what InfEdit (Xu et al., CVPR 2024), CycleDiffusion (Wu and De la Torre, ICCV 2023) and FlowEdit
 (Kulikov et al., ICCV 2025; its form for a model that predicts noise) have in common: the target moves by
-what it would step on, less what the source would. They differ in `step` and in the noise of x_s'.
-Where target and source are told the same, the target is the source at each step, and x0 at the end.
+the difference between its own step and the source's. They differ in `step` and in the noise of x_s'.
+If target and source have the same prompt, the target equals the source at each step, and x0 at the end.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,14 +24,16 @@ from sdcorrect.core.schedule import add_noise, alpha_of, clean_from, mean_step, 
 
 @dataclass
 class NoisedSource:
-    """The source's latents at the step in hand, and the way from there to the next."""
+    """The source's latents at the current step, and how to get from there to the next."""
 
     x0: Tensor
-    latents: Tensor  #: at the step in hand
+    latents: Tensor  #: at the current step
     scheduler: SchedulerMixin
     noising: Noising
     generators: Sequence[Generator]
-    _own: SchedulerMixin = field(init=False)  #: the source's, for solvers that remember steps
+    _own: SchedulerMixin = field(
+        init=False
+    )  #: the source's own copy, for solvers that remember earlier steps
 
     def __post_init__(self) -> None:
         self._own = deepcopy(self.scheduler)
@@ -39,9 +41,9 @@ class NoisedSource:
     def step(
         self, predictions: Mapping[Whose, Tensor], t: int, then: int | None, target: Tensor
     ) -> Tensor:
-        """The target's latents at `then`, the next timestep, where the source's are from then on.
+        """Step the source to the next timestep, `then`, and return the target's latents there.
 
-        Behind the last step, where `then` is None, they are clean.
+        After the last step, `then` is None and both are clean.
         """
         own = self._mean(self._own, predictions["source"], t, then, self.latents)
         edited = self._mean(self.scheduler, predictions["target"], t, then, target)
@@ -51,7 +53,7 @@ class NoisedSource:
     def _mean(
         self, scheduler: SchedulerMixin, prediction: Tensor, t: int, then: int | None, latents: Tensor
     ) -> Tensor:
-        """What `latents` come to without noise."""
+        """The next latents, without the noise that is drawn for the step."""
         if self.noising.to_clean or isinstance(scheduler, LCMScheduler):
             clean = clean_from(scheduler, prediction, t, latents)
             return clean if then is None else alpha_of(scheduler, then) ** 0.5 * clean
@@ -70,6 +72,6 @@ class NoisedSource:
 
 
 def draw_like(latents: Tensor, generators: Sequence[Generator]) -> Tensor:
-    """Noise for each picture of `latents` from its own generator, which is on the CPU."""
+    """Noise in the shape of `latents`, for each picture from its own CPU generator."""
     drawn = torch.cat([torch.randn(latents[:1].shape, generator=g) for g in generators])
     return drawn.to(latents.device)

@@ -1,4 +1,4 @@
-"""Look on as the decoder works, evaluation by evaluation, and change nothing of it."""
+"""Observe what the decoder computes in each evaluation, without changing it."""
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,9 +17,9 @@ from sdcorrect.core.sites import DecoderBlock, block_at
 
 @dataclass(frozen=True)
 class SelfAttention:
-    """What the tokens of the conditional branch attend to in one layer: its own, or what was put back.
+    """The self-attention of the conditional branch in one layer: its own, or what was put back.
 
-    It is computed when it is asked for, and some queries at a time: whole it has tokens^2 values a head.
+    It is computed on demand, some queries at a time, because it has tokens^2 values per head.
     """
 
     layer: Attention
@@ -36,7 +36,7 @@ class SelfAttention:
         return self.layer.heads
 
     def by_queries(self, queries: int) -> Iterator[Tensor]:
-        """The probabilities (pictures, heads, queries, tokens) of so many queries at a time."""
+        """Yield the probabilities (pictures, heads, queries, tokens), this many queries at a time."""
         if isinstance(self.processor, ReportsAttention):
             told = self.processor.probabilities(self.layer, self.hidden_states)
             if told is not None:
@@ -49,10 +49,10 @@ class SelfAttention:
 
 @dataclass
 class Observation:
-    """What decoder blocks used in one evaluation, in the conditional branch, its rows the pictures."""
+    """What decoder blocks used in one evaluation, in the conditional branch; one row per picture."""
 
     timestep: int
-    #: by block, the skip that it concatenated: (pictures, channels, height, width)
+    #: the skip that the block concatenated: (pictures, channels, height, width)
     skip: dict[Block, Tensor] = field(default_factory=dict)
     #: the hidden states before the shortcut: (pictures, channels, height, width)
     resnet: dict[Block, Tensor] = field(default_factory=dict)
@@ -68,11 +68,10 @@ def observe(
     *,
     pictures: int = 1,
 ) -> Iterator[None]:
-    """Within this context `look` is shown each evaluation of `unet` when it ends.
+    """Within this context `look` is called after each evaluation of `unet`.
 
-    What is captured or injected is observed as it is used, whichever context was entered first. The
-    conditional branch is the one observed: the last `pictures` rows of a call, which follow the
-    unconditional ones where there are any.
+    It sees tensors as they are used, after injection, whichever context was entered first. It observes
+    the conditional branch: the last `pictures` rows of a call.
 
     Raises:
         UsageError: the U-Net has no such decoder block.
@@ -102,7 +101,7 @@ class _Watch:
         self._look(self._seen)
 
     def over(self, block: DecoderBlock) -> Iterator[Any]:
-        """Hooks that note what `block` uses."""
+        """Register hooks that note what `block` uses."""
 
         def skip(_module: nn.Module, _args: object, kwargs: dict[str, tuple[Tensor, ...]]) -> None:
             used = kwargs["res_hidden_states_tuple"][block.skip_index]

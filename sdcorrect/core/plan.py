@@ -1,4 +1,4 @@
-"""What the sampler is told to do, as plain values (imports no torch)."""
+"""The sampler's instructions as plain values (imports no torch)."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -7,58 +7,59 @@ from typing import Literal
 
 from sdcorrect.errors import UsageError
 
-#: What can be taken from the source. self-attention: post-softmax `A_k`, which is what copying Q and K
-#: comes to; query: Q of self-attention; key-value: its K and V; cross-attention: its post-softmax
-#: probabilities, read through the alignment of the two prompts; skip: `S_k`; resnet: the hidden states
+#: The tensors that can be taken from the source. self-attention: post-softmax `A_k`, equivalent to
+#: copying Q and K; query: Q of self-attention; key-value: its K and V; cross-attention: its post-softmax
+#: probabilities, mapped through the alignment of the two prompts; skip: `S_k`; resnet: the hidden states
 #: after a block's last convolution, before its shortcut is added.
 TensorName = Literal["self-attention", "query", "key-value", "cross-attention", "skip", "resnet"]
-#: Tensors that are features, a channel for each picture and an image in each channel.
+#: The tensors that are features: (pictures, channels, height, width).
 FEATURES: tuple[TensorName, ...] = ("skip", "resnet")
 
-#: Whose mean and standard deviation a channel of features has when it is put back: the source's, which
-#: is the tensor as it is, or those of the tensor that it replaces (AdaIN).
+#: The mean and standard deviation of each channel of features that are put back: the source's, which
+#: leaves them unchanged, or those of the tensor that they replace (AdaIN).
 Statistics = Literal["source", "own"]
 
-#: The paper's one evaluation on the clean latents is at the cleanest timestep but the first.
+#: The timestep of the paper's one evaluation on the clean latents: the second cleanest.
 ONE_STEP = 1
 
 #: A decoder block by its number, or an attention block elsewhere by its name: "encoder.4", "mid".
 Block = int | str
 MID = "mid"
 
-#: DDIM, DPM-Solver++ 2M, UniPC, the multistep sampling of latent consistency models, and the stochastic
-#: DPM-Solver++ 2M, which goes along noise maps alone.
+#: DDIM, DPM-Solver++ 2M, UniPC, multistep sampling of latent consistency models, and the stochastic
+#: DPM-Solver++ 2M, which works only with noise maps.
 SchedulerName = Literal["ddim", "dpm++", "unipc", "lcm", "sde-dpm++"]
 
-#: How the words of two prompts are told to be the same. replace: word for word, so both prompts have as
-#: many; refine: the words that both have, the others are new; reweight: as refine, some weighing more.
+#: How the words of two prompts are aligned. replace: word for word, so both must have as many; refine:
+#: by the words they share, the others are new; reweight: as refine, with weights for some words.
 Words = Literal["replace", "refine", "reweight"]
 
-#: How the source is found before the target is denoised, if at all. one-step: one evaluation on the
-#: clean latents; full: DDIM inversion; ddpm: x0 noised for each timestep by itself, and the noise maps
-#: that lead from each to the next (edit-friendly DDPM inversion).
+#: How the source is inverted before the target is denoised. one-step: one evaluation on the clean
+#: latents; full: DDIM inversion; ddpm: x0 noised independently for each timestep, and the noise maps
+#: that lead from each timestep to the next (edit-friendly DDPM inversion).
 Inversion = Literal["none", "one-step", "full", "ddpm"]
 
-#: The source's branch: the inversion's own latents, denoised anew, or x0 noised anew at each step.
+#: The latents of the source's branch: those of the inversion, those denoised again from its end, or x0
+#: noised anew at each step.
 SourceBranch = Literal["inverted", "sampled", "noised"]
 
-#: What a branch is told.
+#: The prompt of a branch.
 Told = Literal["empty", "source", "target"]
 
-#: Where the source is while the target is denoised: captured before, or in a branch of its own.
+#: The source while the target is denoised: captured before, or in a branch of its own.
 Beside = Literal["captured", "inverted", "sampled", "noised"]
 
-#: The first and the last as fractions of the steps taken, half-open.
+#: Part of the steps that are run: first and last as fractions, half-open.
 Window = tuple[float, float]
 ALWAYS: Window = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Injection:
-    """A tensor of the source put back at `blocks`, over a part of the steps taken.
+    """A tensor of the source that is put back at `blocks`, in a part of the steps.
 
-    That part is a `window` of the steps or, where `timesteps` are given, all steps between those two,
-    both included. `weight` 1 replaces the tensor, less blends it with the U-Net's own.
+    That part is a `window` of the steps or, if `timesteps` are given, all steps between those two,
+    inclusive. `weight` 1 replaces the U-Net's own tensor, less blends the two.
     """
 
     tensor: TensorName
@@ -66,16 +67,16 @@ class Injection:
     window: Window = ALWAYS
     timesteps: tuple[int, int] | None = None
     weight: float = 1.0
-    #: of attention: only where the picture has at most so many tokens at the block
+    #: for attention: skip layers with more tokens than this
     max_tokens: int | None = None
-    #: "cond" leaves the branch of the negative prompt as it is
+    #: "cond" leaves the branch of the negative prompt unchanged
     branches: Literal["both", "cond"] = "both"
-    #: of features
+    #: for features
     statistics: Statistics = "source"
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """The parts of a block that are changed: self-attention is all that its Q, K and V come to."""
+        """The parts of a block that are changed; self-attention involves its Q, K and V."""
         return ("query", "key-value") if self.tensor == "self-attention" else (self.tensor,)
 
     def active(self, step: int, timesteps: Sequence[int]) -> bool:
@@ -87,7 +88,7 @@ class Injection:
 
 @dataclass(frozen=True)
 class Reuse:
-    """Deep U-Net features computed at every `every`-th step and kept in between."""
+    """Deep U-Net features are computed every `every` steps, and reused in between."""
 
     every: int
 
@@ -96,14 +97,14 @@ class Reuse:
 class Plan:
     """A recipe resolved for one U-Net.
 
-    `inversion` says where the source's tensors come from: from one evaluation on the clean latents
-    ("one-step") at `timestep`, or from the source itself, which runs beside the target. There its
-    branch, `source`, is "inverted", the inversion's own latents at each timestep, or "sampled", denoised
-    anew with the same guidance from where the inversion ended, or "noised", x0 noised anew at each step
+    With `inversion` "one-step", the source's tensors come from one evaluation on the clean latents at
+    `timestep`; otherwise they come from the source's own branch beside the target. The latents of that
+    branch, `source`, are "inverted": those of the inversion at each timestep; "sampled": denoised again
+    from the end of the inversion, with the same guidance; or "noised": x0 noised anew at each step,
     without an inversion.
 
-    The one evaluation reads the clean latents x0 themselves; with `scale_input` it reads
-    sqrt(a_t) x0, which is the noised latents of that timestep with their noise left out.
+    The one evaluation reads the clean latents x0 unscaled; with `scale_input` it reads sqrt(a_t) x0:
+    the noised latents of that timestep without the noise.
     """
 
     inversion: Inversion = "none"
@@ -116,14 +117,14 @@ class Plan:
     reuse: Reuse | None = None
     timestep: int = ONE_STEP
     scale_input: bool = False
-    #: U-Net evaluations for each step of a full inversion, and which of them, half-open, are averaged
+    #: U-Net evaluations per step of a full inversion, and which of them (half-open) are averaged
     inversion_iterations: int = 1
     inversion_average: tuple[int, int] | None = None
-    #: of inversion: ddpm
+    #: for inversion: ddpm
     maps: "Maps | None" = None
-    #: of source: noised
+    #: for source: noised
     noised: "Noising | None" = None
-    #: the part of guidance that is left out, where it is smallest
+    #: the fraction of the picture that gets no guidance, where guidance is weakest
     guidance_threshold: float | None = None
 
     @property
@@ -135,19 +136,19 @@ class Plan:
 
     @property
     def source_guidance(self) -> float | None:
-        """The guidance scale of the source's branch, where it is not the target's."""
+        """The guidance scale of the source's branch; None if it is the target's."""
         return self.noised.guidance if self.noised else None
 
 
 @dataclass(frozen=True)
 class Maps:
-    """How the noise maps of an edit-friendly DDPM inversion are found (Huberman-Spiegelglas, 2024)."""
+    """How to find the noise maps of an edit-friendly DDPM inversion (Huberman-Spiegelglas, 2024)."""
 
     shift: int = (
-        0  #: latents are noised as so many steps later, while the U-Net is told their own timestep
+        0  #: latents are noised as this many steps later, but the U-Net gets the unshifted timestep
     )
-    last: bool = True  #: the map of the last step is kept, without which x0 is not met exactly
-    last_norm: float | None = None  #: the largest norm of the last map of a picture
+    last: bool = True  #: keep the map of the last step, without which x0 is not reproduced exactly
+    last_norm: float | None = None  #: the largest norm of a picture's last map
 
 
 @dataclass(frozen=True)
@@ -155,18 +156,18 @@ class Noising:
     """How a source is noised anew beside the target."""
 
     guidance: float = 1.0
-    eta: float = 0.0  #: of DDIM's steps, how much is drawn: 0 none, 1 as much as DDPM draws
-    #: "anew": noise that has nothing to do with the last; "posterior": as DDIM with eta draws it
+    eta: float = 0.0  #: DDIM's: how much noise is drawn per step, from 0 (none) to 1 (as DDPM)
+    #: "anew": independent noise; "posterior": as DDIM with eta draws it
     noise: Literal["anew", "posterior"] = "anew"
-    #: whether a step leads to the clean picture, which is noised again, or to the next timestep
+    #: whether a step goes to the clean picture, which is noised again, not to the next timestep
     to_clean: bool = False
 
 
 def check_windows(plan: Plan, timesteps: Sequence[int]) -> None:
-    """Refuse what cannot be done on a run over `timesteps`.
+    """Check that the injections of `plan` work on a run over `timesteps`.
 
     Raises:
-        UsageError: an injection at no step at all, or two of them at one site in one step.
+        UsageError: an injection applies to no step, or two apply to one site in the same step.
     """
     for injection in plan.injections:
         if not any(injection.active(step, timesteps) for step in range(len(timesteps))):
@@ -176,7 +177,7 @@ def check_windows(plan: Plan, timesteps: Sequence[int]) -> None:
                 else f"window {injection.window[0]:g} to {injection.window[1]:g}"
             )
             raise UsageError(
-                f"{injection.tensor}: none of the {len(timesteps)} steps taken (timesteps "
+                f"{injection.tensor}: none of the {len(timesteps)} steps (timesteps "
                 f"{timesteps[0]} to {timesteps[-1]}) is in its {part}; widen it, or take more steps"
             )
     for step in range(len(timesteps)):
@@ -189,17 +190,17 @@ def check_windows(plan: Plan, timesteps: Sequence[int]) -> None:
                     raise UsageError(
                         f"{taken[site, block]} of block {block} is put back twice at step {step}"
                         f"{_beside(taken[site, block], injection.tensor)}; "
-                        f"give each block once, or windows that do not overlap"
+                        f"list each block once, or use windows that do not overlap"
                     )
                 taken[site, block] = injection.tensor
 
 
 def _beside(first: TensorName, second: TensorName) -> str:
-    return "" if first == second else f", there is {second} too"
+    return "" if first == second else f", because {second} changes it too"
 
 
 def check_word_for_word(source: str, target: str) -> None:
-    """Refuse two prompts that have no word for each word of the other.
+    """Check that two prompts can be aligned word for word.
 
     Raises:
         UsageError: they have different numbers of words.
@@ -207,14 +208,14 @@ def check_word_for_word(source: str, target: str) -> None:
     if len(source.split()) != len(target.split()):
         raise UsageError(
             f"prompts cannot be aligned word for word: {source!r} has {len(source.split())} words, "
-            f"{target!r} has {len(target.split())}; give as many, or use p2p-refine"
+            f"{target!r} has {len(target.split())}; use as many words in both, or p2p-refine"
         )
 
 
 def effective_steps(steps: int, strength: float) -> int:
-    """How many of `steps` are computed when denoising starts at `strength`: N - i0.
+    """How many of `steps` are run when denoising starts at `strength`: N - i0.
 
-    The small term absorbs floating point, so that 20 steps at 0.9 are 18 and never 17.
+    The small term absorbs floating-point error, so that 20 steps at 0.9 give 18, never 17.
     """
     return int(steps * strength + 1e-6)
 

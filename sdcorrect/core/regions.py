@@ -1,7 +1,7 @@
-"""Parts of a U-Net that are compiled, each while nothing in it is captured, put back or observed.
+"""Compile the parts of a U-Net in which nothing is captured, put back or observed.
 
-A compiled graph does not notice hooks and processors that come and go. So what a recipe changes runs
-as it is written, and the largest regions that it leaves alone run compiled.
+A compiled graph does not notice hooks and processors that come and go. So the parts that a recipe
+changes run uncompiled, and the largest regions that it leaves unchanged run compiled.
 """
 
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
-#: A U-Net repeats its blocks: those of one shape share a graph, and all that have the same code share
-#: this many. SD 1.5 has resnets of 12 shapes, each compiled for one row and for several.
+#: The limit of graphs for modules with the same code. Blocks of the same shape share a graph; SD 1.5 has
+#: resnets of 12 shapes, each compiled for one row and for several.
 GRAPHS = 64
 
 OUTER = (ResnetBlock2D, BasicTransformerBlock)
@@ -26,29 +26,29 @@ INNER = (Attention, FeedForward)
 
 @dataclass(eq=False)
 class _Region:
-    """A module, and the smaller regions that are left of it when a part of it is changed."""
+    """A module, and the smaller regions in it that can stay compiled when a part of it is changed."""
 
     module: nn.Module
     compiled: Any
     inner: tuple["_Region", ...] = ()
-    changed: int = 0  #: how many changes there are now within it
+    changed: int = 0  #: the number of changes in it at present
 
     def settle(self, *, inside: bool = False) -> None:
-        """Compiled where nothing in it is changed and no region around it is compiled already."""
+        """Use the compiled module if nothing in it is changed and no region around it is compiled."""
         whole = not inside and not self.changed
         self.module._compiled_call_impl = self.compiled if whole else None
         for region in self.inner:
             region.settle(inside=inside or whole)
 
 
-#: For each module within regions these, the outermost first.
+#: For each module, the regions that contain it, outermost first.
 _around: WeakKeyDictionary[nn.Module, tuple[_Region, ...]] = WeakKeyDictionary()
 
 
 def compile_regions(unet: nn.Module, **options: Any) -> None:
-    """Compile the resnets and transformer blocks of `unet` when each is first called.
+    """Compile the resnets and transformer blocks of `unet`, each at its first call.
 
-    Their shapes may change from call to call. `options` are those of torch.compile.
+    Shapes may change from call to call. `options` are passed to torch.compile.
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, GRAPHS)
     for module in unet.modules():
@@ -76,7 +76,7 @@ def is_compiled(module: nn.Module) -> bool:
 
 @contextmanager
 def uncompiled(module: nn.Module) -> Iterator[None]:
-    """Within this context `module` runs as it is written, with its hooks and its processor."""
+    """Within this context `module` runs uncompiled, with its hooks and its processor."""
     regions = _around.get(module, ())
     for region in regions:
         region.changed += 1

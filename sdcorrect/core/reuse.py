@@ -14,13 +14,13 @@ from sdcorrect.core.sites import occupy
 
 @contextmanager
 def reusing(unet: UNet2DConditionModel, every: int) -> Iterator[None]:
-    """All but the finest level is computed at the first call in this context and every `every`-th.
+    """Within this context all levels but the finest are computed only at every `every`-th call.
 
     The calls in between take it as it was, so their rows must be as many. Deep features vary slowly
     from step to step (Ma et al., DeepCache, CVPR 2024), more so where the correction anchors them.
 
     Raises:
-        RuntimeError: a context of this kind is entered already.
+        RuntimeError: such a context is active already.
     """
     calls = 0
 

@@ -1,9 +1,9 @@
-"""The method, top to bottom (Yuan et al., IEEE/CAA JAS 2025), and those it is compared with.
+"""The method, top to bottom (Yuan et al., IEEE/CAA JAS 2025), and the methods it is compared with.
 
     timesteps = timesteps_from(scheduler, steps, strength)
-    source = invert(unet, scheduler, x0, null, plan, timesteps)     # what the U-Net sees un-noised
-    latents = start(scheduler, x0, noise, source, plan, timesteps)  # SDEdit noises the latents ...
-    latents = denoise(unet, scheduler, latents, timesteps, ...)     # ... and the source is put back
+    source = invert(unet, scheduler, x0, null, plan, timesteps)     # capture the clean picture
+    latents = start(scheduler, x0, noise, source, plan, timesteps)  # add noise, as SDEdit does
+    latents = denoise(unet, scheduler, latents, timesteps, ...)     # denoise, and put the source back
 
 Latents are (batch, 4, height, width) in float32; the U-Net computes in its own precision. Timesteps
 run from the noisiest down.
@@ -36,13 +36,13 @@ from sdcorrect.errors import UsageError
 
 @dataclass(frozen=True)
 class Source:
-    """What is known of the pictures before anything is noised."""
+    """The inverted source of a batch: captured tensors, or latents for a branch of its own."""
 
-    text: Text  # what the source's branch is told
+    text: Text  # the prompt of the source's branch
     captured: Captured | None = None
     trajectory: Mapping[int, Tensor] = field(default_factory=dict)  # timestep -> latents
-    maps: Mapping[int, Tensor] = field(default_factory=dict)  # timestep -> what is added to its step
-    x0: Tensor | None = None  # where the source is noised beside the target
+    maps: Mapping[int, Tensor] = field(default_factory=dict)  # timestep -> noise map added to the step
+    x0: Tensor | None = None  # without an inversion
 
 
 def invert(
@@ -57,14 +57,14 @@ def invert(
     keep: Callable[[], MutableMapping[int, Tensor]] = dict,
     generators: Sequence[Generator] = (),
 ) -> Source:
-    """Find the source of `x0` that `plan` needs, under the empty prompt `null`.
+    """Invert the clean latents `x0` as `plan` needs it, under the empty prompt `null`.
 
-    An inversion over many steps is under `prompt` where that is given, and keeps its latents in what
-    `keep` makes. `scheduler` is DDIM's but for noise maps, which are the steps' of a solver, and drawn
-    from each picture's own of `generators`.
+    An inversion over many steps uses `prompt` if given, and stores its latents in what `keep` returns.
+    `scheduler` is DDIM, except for noise maps, which take the solver of denoising and draw from the
+    `generators`, one per picture.
 
     Raises:
-        UsageError: a block that the U-Net lacks, or an inversion that misses a sampling timestep.
+        UsageError: the U-Net lacks a block, or the inversion misses a sampling timestep.
     """
     text = null if prompt is None else prompt
     match plan.inversion:
@@ -77,7 +77,7 @@ def invert(
                 invert_fully(predict, scheduler, x0, plan, timesteps, trajectory)
             return Source(text, trajectory=trajectory)
         case "ddpm":
-            assert plan.maps, "inversion: ddpm has its maps"
+            assert plan.maps, "inversion: ddpm needs maps"
             trajectory, maps = keep(), keep()
             predict = predictor(unet, null, text, plan.inversion_guidance)
             with reading_text_once(unet):
@@ -88,14 +88,14 @@ def invert(
 
 
 def clean(scheduler: SchedulerMixin, x0: Tensor, plan: Plan) -> Tensor:
-    """What the one evaluation reads: x0, as in the paper, or sqrt(a_t) x0, where its input is scaled."""
+    """The input of the one-step inversion: x0, as in the paper, or with `scale_input`, sqrt(a_t) x0."""
     return x0 * scheduler.alphas_cumprod[plan.timestep].sqrt() if plan.scale_input else x0
 
 
 def invert_one_step(unet: UNet2DConditionModel, x0: Tensor, null: Text, plan: Plan) -> Captured:
-    """`A_k` and `S_k` of one evaluation on the clean latents, at the plan's timestep (the paper's: 1).
+    """`A_k` and `S_k` of one evaluation on the clean latents, at the plan's timestep (1 in the paper).
 
-    Its noise prediction is not used, so it ends where the last of them is known.
+    The noise prediction is not used, so the evaluation ends once the last tensor is captured.
     """
     with capture(unet, plan.injections, then_stop=True) as captured, suppress(AllCaptured):
         evaluate_unet(unet, [x0], torch.full((), plan.timestep, device=x0.device), null)
@@ -105,7 +105,7 @@ def invert_one_step(unet: UNet2DConditionModel, x0: Tensor, null: Text, plan: Pl
 def predictor(
     unet: UNet2DConditionModel, null: Text, text: Text, guidance_scale: float
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """The prediction under `text` for latents at a timestep, guided away from `null` if not by 1."""
+    """A function (latents, timestep) -> prediction under `text`, with guidance away from `null`."""
 
     both = Text.cat([null, text])
 
@@ -127,19 +127,19 @@ def invert_fully(
     keep: Tensor,
     trajectory: MutableMapping[int, Tensor],
 ) -> None:
-    """DDIM inversion along `predict`; the latents at the timesteps to `keep` go to `trajectory`.
+    """DDIM inversion with `predict`; stores the latents at the timesteps to `keep` in `trajectory`.
 
-    Each step asks for the prediction at latents that it has yet to find, and takes those before it
-    instead; iterated, it comes near to the fixed point (AIDI, Pan et al., ICCV 2023; ReNoise, Garibi et
-    al., ECCV 2024, which goes by a mean of predictions).
+    A step needs the prediction at the latents it leads to, and uses that at the latents before it
+    instead; iterations converge to the fixed point (AIDI, Pan et al., ICCV 2023; ReNoise, Garibi et al.,
+    ECCV 2024, which averages predictions).
 
     Raises:
-        UsageError: a timestep to keep lies on none of the steps.
+        UsageError: the inversion passes no timestep that is to be kept.
     """
     inverse = inverse_of(scheduler, plan.inversion_steps or scheduler.num_inference_steps)
     check_passes(inverse.timesteps, keep)
     latents, kept = x0, set(keep.tolist())
-    # numbers for what the host computes, tensors for the U-Net, which would copy each number there
+    # plain numbers for the host, and tensors for the U-Net, which would copy each number to the device
     for t, there in zip(inverse.timesteps.tolist(), send(inverse.timesteps, x0.device), strict=True):
         before, predictions = latents, []
         for _ in range(plan.inversion_iterations):
@@ -153,15 +153,15 @@ def invert_fully(
 
 
 def check_passes(visited: Tensor, needed: Tensor) -> None:
-    """Refuse an inversion over the timesteps `visited` that passes by one of those `needed`.
+    """Check that an inversion over the timesteps `visited` passes all those `needed`.
 
     Raises:
-        UsageError: it does.
+        UsageError: it misses one.
     """
     missed = sorted(set(needed.tolist()) - set(visited.tolist()))
     if missed:
         raise UsageError(
-            f"an inversion of {len(visited)} steps passes no timestep {missed[0]}, which sampling "
+            f"an inversion of {len(visited)} steps misses timestep {missed[0]}, which sampling "
             f"needs; invert with as many steps as sampling has, or with 999"
         )
 
@@ -176,8 +176,8 @@ def start(
 ) -> Tensor:
     """The latents that denoising starts from.
 
-    From noise, SDEdit (Meng et al., ICLR 2022): x = sqrt(a_t) x0 + sqrt(1 - a_t) noise at the first
-    timestep; or the inverted latents of that timestep.
+    Either noised latents as in SDEdit (Meng et al., ICLR 2022), x = sqrt(a_t) x0 + sqrt(1 - a_t) noise
+    at the first timestep, or the inverted latents of that timestep.
     """
     if plan.start == "inverted":
         return source.trajectory[int(timesteps[0])]
@@ -201,15 +201,14 @@ def denoise(
     mask: Mask | None = None,
     generators: Sequence[Generator] = (),
 ) -> Tensor:
-    """Denoise with classifier-free guidance, the source's tensors put back in both branches.
+    """Denoise with classifier-free guidance, with the source's tensors put back in both branches.
 
-    At every step the U-Net is evaluated once, on the rows of all branches (see Branches): [uncond,
-    cond]; where the source is not captured but runs along, on [source, uncond, cond]; where it is
-    sampled beside the target, on [source uncond, uncond, source cond, cond]. Without guidance, which is
-    a scale of up to 1, there are no unconditional rows; that of a source with guidance of its own is
-    under the empty prompt `null`. `control` adds its residuals in all of them but an inverted source's.
-    Outside of `mask` the target stays the source. Solvers that draw noise as they go, and sources that
-    are noised anew, take each picture's from its own of `generators`.
+    Each step is one U-Net call on the rows of all branches (see Branches): [uncond, cond] for a captured
+    source, [source, uncond, cond] for an inverted one, and [source uncond, uncond, source cond, cond]
+    for one that is sampled beside the target. Without guidance (a scale of 1 or less) there are no
+    unconditional rows; a source with its own guidance uses the empty prompt `null` for its own.
+    `control` adds its residuals to all rows except those of an inverted source. Outside `mask`, the
+    target follows the source. Noise that is drawn on the way comes from `generators`, one per picture.
     """
     total, taken = len(timesteps), timesteps.tolist()
     there = send(timesteps, latents.device)
@@ -275,7 +274,7 @@ def evaluate_unet(
 ) -> Sequence[Tensor]:
     """The U-Net's prediction for each of `rows` under its part of `text`, in one call, in float32.
 
-    With the residuals of `control` in those of `branches` that it acts on.
+    `control` adds its residuals to those of `branches` that it acts on.
     """
     # not unet.dtype, which walks through all parameters to tell
     latents = torch.cat(rows).to(unet.conv_in.weight.dtype)

@@ -1,4 +1,4 @@
-"""The DDIM schedule of the paper, forward and backward, and faster solvers on the same betas."""
+"""The paper's DDIM schedule in both directions, and faster solvers on the same betas."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
@@ -25,7 +25,7 @@ STABLE_DIFFUSION_BETAS = {
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
 }
-#: What the U-Net predicts, and how a solver reads it; how a folder's own solver steps is not asked.
+#: Settings of a checkpoint's scheduler that every solver keeps; all others are replaced.
 THRESHOLDING = ("thresholding", "dynamic_thresholding_ratio", "sample_max_value")
 PREDICTION = ("prediction_type", *THRESHOLDING)
 PAPER_SPACING = {
@@ -37,11 +37,11 @@ PAPER_SPACING = {
 
 
 class UniPC(UniPCMultistepScheduler):  # type: ignore[misc]
-    """Diffusers' UniPC with its coefficients computed on the CPU, wherever the latents are.
+    """Diffusers' UniPC, with its coefficients computed on the CPU.
 
-    It computes them where the latents are, and waits for each of them there. Its predictor and its
-    corrector are linear in the latents and in what the model predicted: on unit vectors, its own
-    arithmetic gives the coefficients.
+    The original computes them on the device, and waits there for each. Its predictor and corrector are
+    linear in the latents and in the model's outputs, so running its own code on unit vectors gives the
+    coefficients.
     """
 
     model_outputs: list[Tensor | None]
@@ -71,16 +71,16 @@ class UniPC(UniPCMultistepScheduler):  # type: ignore[misc]
 
 
 def ddim_scheduler(config: Mapping[str, Any] = STABLE_DIFFUSION_BETAS) -> DDIMScheduler:
-    """Deterministic DDIM (Song et al., 2021, eq. 12), spaced as the paper spaces it."""
+    """Deterministic DDIM (Song et al., 2021, eq. 12), with the paper's timestep spacing."""
     return DDIMScheduler.from_config({**config, **PAPER_SPACING})
 
 
 def spaced(
     ddim: DDIMScheduler, steps_offset: int | None = None, trailing: bool = False
 ) -> DDIMScheduler:
-    """`ddim` with another offset of its timesteps, or spaced from the noisiest down as Turbo models are.
+    """`ddim` with another offset of its timesteps, or with trailing spacing as Turbo models need it.
 
-    Models that are spaced so have no noise left behind the last step.
+    With trailing spacing, the last step leaves no noise.
     """
     changes: dict[str, Any] = {} if steps_offset is None else {"steps_offset": steps_offset}
     if trailing:
@@ -91,7 +91,7 @@ def spaced(
 
 
 def inverse_of(scheduler: DDIMScheduler, steps: int) -> DDIMInverseScheduler:
-    """The same steps towards noise, over `steps`.
+    """DDIM inversion with the settings of `scheduler`, in `steps` steps.
 
     x_next = sqrt(a_next) (x - sqrt(1 - a) e) / sqrt(a) + sqrt(1 - a_next) e
     """
@@ -102,7 +102,7 @@ def inverse_of(scheduler: DDIMScheduler, steps: int) -> DDIMInverseScheduler:
 
 
 def timesteps_from(scheduler: DDIMScheduler, steps: int, strength: float) -> Tensor:
-    """The timesteps that are computed, noisiest first: the last `steps` * `strength` of them."""
+    """The timesteps that are run, noisiest first: the last `steps` * `strength` of all."""
     scheduler.set_timesteps(steps)
     timesteps: Tensor = scheduler.timesteps[steps - effective_steps(steps, strength) :]
     return timesteps
@@ -115,22 +115,22 @@ def solver_from(
     strength: float,
     solver_steps: int | None = None,
 ) -> tuple[SchedulerMixin, Tensor]:
-    """The solver `name`, ready to step, and the timesteps that are computed, noisiest first.
+    """The solver `name`, ready to step, and the timesteps that it runs, noisiest first.
 
-    Every solver starts at the noise where `ddim` would, and goes from there in `solver_steps`, or in
-    as many as `ddim`. dpm++: DPM-Solver++ 2M (Lu et al., 2022); unipc: UniPC (Zhao et al., 2023);
-    lcm: latent consistency models (Luo et al., 2023), which start at the next noisier of the
-    timesteps that they were distilled on. sde-dpm++: DPM-Solver++ 2M with the noise of noise maps.
+    Every solver starts at the noise level of `ddim`, and takes `solver_steps` from there, by default as
+    many as `ddim`. dpm++: DPM-Solver++ 2M (Lu et al., 2022); unipc: UniPC (Zhao et al., 2023);
+    lcm: latent consistency models (Luo et al., 2023), which start at the next noisier timestep that
+    they were distilled on. sde-dpm++: DPM-Solver++ 2M with the noise of noise maps.
 
     Raises:
-        UsageError: more steps than those models were distilled on at this strength, or a start at
-            which a model that predicts noise has no signal left.
+        UsageError: more steps than an LCM was distilled on at this strength, or a start without any
+            signal for a model that predicts noise.
     """
     solver, timesteps = _solver_from(name, ddim, steps, strength, solver_steps)
     if ddim.config.prediction_type == "epsilon" and ddim.alphas_cumprod[timesteps[0]] == 0:
         raise UsageError(
-            f"at timestep {timesteps[0]} this zero-SNR model has no signal left, and noise alone "
-            "(prediction_type: epsilon) does not tell the picture; set prediction_type: v_prediction, "
+            f"at timestep {timesteps[0]} this zero-SNR model has no signal left, so predicting noise "
+            "(prediction_type: epsilon) cannot recover the picture; set prediction_type: v_prediction, "
             "or zero_snr: false"
         )
     return solver, timesteps
@@ -154,11 +154,10 @@ def _solver_from(
 def _cut_off(
     kind: type[SchedulerMixin], ddim: DDIMScheduler, start: int, steps: int
 ) -> tuple[SchedulerMixin, Tensor]:
-    """A solver on the schedule up to `start`, where SDEdit starts.
+    """A solver on the part of the schedule below `start`, where SDEdit starts.
 
-    Its own spacing then divides what is left, and its first step is its first, with no earlier one to
-    remember. The betas are taken as `ddim` has them: rescaled already, where the model has no signal
-    left at its noisiest (Lin et al., 2024).
+    It spaces its steps over that part, and begins without a history of earlier steps. The betas come
+    from `ddim`, already rescaled for zero-SNR models (Lin et al., 2024).
     """
     solver = kind(
         trained_betas=ddim.betas[: start + 1].tolist(),
@@ -166,7 +165,7 @@ def _cut_off(
         timestep_spacing="linspace",
         **{key: ddim.config[key] for key in PREDICTION},
     )
-    # what diffusers takes for no signal at all, so that sigma is finite
+    # diffusers' own value for no signal, which keeps sigma finite
     solver.alphas_cumprod[solver.alphas_cumprod == 0] = 2**-24
     solver.set_timesteps(steps)
     solver.set_begin_index(0)
@@ -174,7 +173,7 @@ def _cut_off(
 
 
 def _stochastic(ddim: DDIMScheduler, steps: int, taken: int) -> tuple[SchedulerMixin, Tensor]:
-    """DPM-Solver++ 2M with noise, spaced as in diffusers' LEDITS++ pipeline: the last of all steps."""
+    """DPM-Solver++ 2M with noise, spaced as in diffusers' LEDITS++ pipeline: the last `taken` steps."""
     solver = DPMSolverMultistepScheduler.from_config(
         ddim.config, algorithm_type="sde-dpmsolver++", solver_order=2, timestep_spacing="leading"
     )
@@ -194,10 +193,10 @@ def _consistency(ddim: DDIMScheduler, steps: int, strength: float) -> tuple[Sche
 
 
 def add_noise(scheduler: SchedulerMixin, x0: Tensor, noise: Tensor, t: int) -> Tensor:
-    """sqrt(a_t) x0 + sqrt(1 - a_t) noise, the two roots computed on the CPU whatever `x0` is on.
+    """sqrt(a_t) x0 + sqrt(1 - a_t) noise, with both roots computed on the CPU.
 
-    Diffusers brings its schedule to where `x0` is and leaves it there, where roots are rounded
-    otherwise: what a picture becomes would depend on which recipes came before.
+    Diffusers moves its schedule to the device of `x0` and leaves it there, where roots are rounded
+    differently: a picture would depend on which recipes ran before.
     """
     at, one, none = tensor([t]), ones(1), zeros(1)
     signal, deviation = scheduler.add_noise(one, none, at)[0], scheduler.add_noise(none, one, at)[0]
@@ -213,9 +212,9 @@ def step_on(
     generators: Sequence[Generator],
     maps: Mapping[int, Tensor] = MappingProxyType({}),
 ) -> Tensor:
-    """`latents` one step on from `t`; what a solver draws for it comes from each picture's generator.
+    """`latents` one step after `t`; noise that the solver draws comes from each picture's generator.
 
-    Along noise maps, by timestep, what DDPM would draw is the map instead, and nothing without one.
+    With `maps`, by timestep, the noise of the step is its map, or none if the step has no map.
     """
     if maps:
         mean = mean_step(scheduler, prediction, t, latents, eta=1.0)
@@ -228,10 +227,10 @@ def step_on(
 def mean_step(
     scheduler: SchedulerMixin, prediction: Tensor, t: int, latents: Tensor, eta: float
 ) -> Tensor:
-    """`latents` one step on from `t` but for the noise that is drawn there.
+    """`latents` one step after `t`, without the noise that is drawn for the step.
 
-    By DDIM `eta` says how much is: 0 none, 1 as much as DDPM draws. The stochastic DPM-Solver++ draws
-    all of it; no other solver draws.
+    DDIM draws by `eta`: none at 0, as much as DDPM at 1. The stochastic DPM-Solver++ draws as much as
+    it can; other solvers draw none.
     """
     options: dict[str, Any] = {}
     if isinstance(scheduler, DDIMScheduler) and eta:
@@ -243,7 +242,7 @@ def mean_step(
 
 
 def alpha_of(scheduler: SchedulerMixin, t: int) -> Tensor:
-    """a_t, what part of the latents' variance at `t` is signal."""
+    """a_t, the share of signal in the variance of the latents at `t`."""
     alpha: Tensor = scheduler.alphas_cumprod[t]
     return alpha
 
@@ -254,7 +253,7 @@ def variance_of(a: Tensor, a_then: Tensor) -> Tensor:
 
 
 def clean_from(scheduler: SchedulerMixin, prediction: Tensor, t: int, latents: Tensor) -> Tensor:
-    """The clean latents that a prediction at `t` speaks for (Song et al., 2021, eq. 12)."""
+    """The clean latents that a prediction at `t` implies (Song et al., 2021, eq. 12)."""
     a = alpha_of(scheduler, t)
     match scheduler.config.prediction_type:
         case "sample":

@@ -1,4 +1,4 @@
-"""Block -> the modules of a diffusers U-Net, found by name and loud when absent."""
+"""Find the modules of a diffusers U-Net by block, and change what they compute."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,23 +13,23 @@ from sdcorrect.core.plan import MID, Block
 from sdcorrect.core.regions import uncompiled
 from sdcorrect.errors import UsageError
 
-#: What stands in for an attention layer's computation: (layer, hidden_states, ...) -> hidden_states.
-#: diffusers reads its signature before every call: a class with `__call__` is quick to read, a partial
-#: or a function takes longer than small attention takes to compute.
+#: Replaces the computation of an attention layer: (layer, hidden_states, ...) -> hidden_states.
+#: diffusers inspects its signature before every call, which is quick for a class with `__call__`; for a
+#: partial or a function it takes longer than a small attention layer.
 Processor = Callable[..., Tensor]
 
-#: The parts of an attention layer that are changed apart from each other.
+#: The parts of an attention layer that can be changed independently.
 WHOLE = ("query", "key-value")
 
-#: Sites that are changed right now, so that a second change on top of the first is refused.
+#: Sites that are changed at present, to refuse a second change on top of the first.
 _occupied: WeakKeyDictionary[nn.Module, set[object]] = WeakKeyDictionary()
-#: The blocks of the U-Nets that were looked through.
+#: The blocks of each U-Net, searched once.
 _found: WeakKeyDictionary[nn.Module, Mapping[Block, "AttentionBlock"]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionBlock:
-    """Transformer layers, each with self-attention and then cross-attention; none at some levels."""
+    """The attention layers of a block, one of each kind per transformer layer; empty at some levels."""
 
     name: Block
     self_attention: tuple[Attention, ...]
@@ -39,7 +39,7 @@ class AttentionBlock:
     def attention_through(
         self, attention: Attention, processor: Processor, parts: Sequence[str] = WHOLE
     ) -> Iterator[None]:
-        """Compute `attention`, a layer of this block, by `processor`, which changes `parts` of it."""
+        """Within this context `processor` computes the layer `attention`, and changes `parts` of it."""
         original = attention.processor
         with ExitStack() as taken:
             for part in parts:
@@ -53,11 +53,11 @@ class AttentionBlock:
 
 @dataclass(frozen=True, eq=False)
 class DecoderBlock(AttentionBlock):
-    """One decoder block: a resnet that concatenates a skip, then attention where its level has it."""
+    """One decoder block: a resnet that concatenates a skip, then attention if its level has any."""
 
     up_block: nn.Module
     resnet: nn.Module
-    #: where this block's skip stands in the tuple that `up_block` receives and pops from the end
+    #: the index of this block's skip in the tuple that `up_block` receives and pops from the end
     skip_index: int
 
     @contextmanager
@@ -72,7 +72,7 @@ class DecoderBlock(AttentionBlock):
             return args, {**kwargs, "res_hidden_states_tuple": tuple(skips)}
 
         with occupy(self.up_block, self.skip_index, f"the skip of decoder block {self.name}"):
-            # before the hooks of those who observe, whom it shows what is used
+            # before the hooks of observers, which must see what is used
             handle = self.up_block.register_forward_pre_hook(hook, prepend=True, with_kwargs=True)
             try:
                 yield
@@ -143,7 +143,7 @@ def _layers(module: nn.Module, i: int) -> tuple[tuple[Attention, ...], tuple[Att
 
 
 def _blocks_by_name(unet: UNet2DConditionModel) -> Mapping[Block, AttentionBlock]:
-    """All blocks of `unet` but those of the encoder without attention, looked for once."""
+    """The decoder blocks of `unet`, and all others with attention."""
     if unet not in _found:
         blocks = (*decoder_blocks(unet), *other_attention_blocks(unet))
         _found[unet] = {block.name: block for block in blocks}
@@ -159,7 +159,7 @@ def block_at(unet: UNet2DConditionModel, number: Block) -> DecoderBlock:
     block = _blocks_by_name(unet).get(number)
     if not isinstance(block, DecoderBlock):
         last = len(decoder_blocks(unet)) - 1
-        raise UsageError(f"decoder block {number}: this U-Net has blocks 0 to {last}, no others")
+        raise UsageError(f"decoder block {number}: this U-Net has only blocks 0 to {last}")
     return block
 
 
@@ -173,6 +173,6 @@ def attention_block_at(unet: UNet2DConditionModel, name: Block) -> AttentionBloc
     if not block.self_attention:
         having = ", ".join(str(b.name) for b in decoder_blocks(unet) if b.self_attention)
         raise UsageError(
-            f"decoder block {name} has no self-attention in this U-Net; blocks that have: {having}"
+            f"decoder block {name} of this U-Net has no self-attention; choose from blocks {having}"
         )
     return block

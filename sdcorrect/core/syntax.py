@@ -1,7 +1,7 @@
-"""What web UIs read in a prompt beside its words (imports no torch).
+"""The prompt syntax of web UIs (imports no torch).
 
-(words) weigh 1.1 times, [words] 1 / 1.1 times, (words:1.4) 1.4 times, nested ones their product; a
-backslash before a bracket means the bracket. After BREAK the text encoder reads anew.
+(words) get a weight of 1.1, [words] of 1 / 1.1, (words:1.4) of 1.4; nested weights multiply. A backslash
+before a bracket makes it literal. BREAK starts a new chunk for the text encoder.
 """
 
 import re
@@ -20,22 +20,24 @@ _TURNS = re.compile(r"\[[^\[\]]*(\|[^\[\]]*|:\s*[-+.\d]+\s*)\]")
 _NETWORK = re.compile(
     r"<(?P<kind>lora|lyco|locon|hypernet)\s*:\s*(?P<name>[^:>]+)(:(?P<weight>[^:>]*))?[^>]*>", re.I
 )
-TO_WEIGHTED = "plain reads it as words; set prompt_syntax: weighted, which reads it as web UIs do"
+TO_WEIGHTED = (
+    "prompt_syntax: plain treats it as words; set prompt_syntax: weighted to read it as web UIs do"
+)
 
 
 def check_networks(prompt: str) -> None:
-    """Refuse web UIs' way to name LoRAs within a prompt, which the text encoder would read as words.
+    """Refuse LoRAs named in the prompt, as web UIs allow; the text encoder would read them as words.
 
     Raises:
         ValueError: the prompt names one; the message says where it belongs.
     """
     match = _NETWORK.search(prompt)
     if match and match["kind"].lower() == "hypernet":
-        raise ValueError(f"{match[0]} stands in the prompt; hypernetworks are not known, leave it out")
+        raise ValueError(f"the prompt contains {match[0]}; hypernetworks are not supported, remove it")
     if match:
         name, weight = match["name"].strip(), (match["weight"] or "1").strip()
         raise ValueError(
-            f"{match[0]} stands in the prompt; LoRAs are named in the job: "
+            f"the prompt contains {match[0]}; LoRAs belong in the job: "
             f"`loras: [{{path: {name}.safetensors, weight: {weight}}}]`"
         )
 
@@ -53,13 +55,13 @@ def without_networks(prompt: str, used: Collection[str]) -> str:
 
 
 def unread(prompt: str, *, weighted: bool) -> Iterator[tuple[str, str]]:
-    """What a web UI would read in `prompt` and its syntax here does not, and what to do about each."""
+    """Yield each piece of web-UI syntax in `prompt` that is not supported here, and what to do."""
     if _AND.search(prompt):
-        yield "AND", "it joins several prompts in web UIs and is a word here; make one prompt of them"
+        yield "AND", "it combines several prompts in web UIs, but is a word here; write a single prompt"
     if match := _TURNS.search(prompt):
         yield (
             match[0],
-            "web UIs change these words from step to step, here they stay; write them out",
+            "web UIs change these words from step to step, but here they stay; write them out",
         )
     if weighted:
         return
@@ -70,7 +72,7 @@ def unread(prompt: str, *, weighted: bool) -> Iterator[tuple[str, str]]:
 
 
 def parse_weights(prompt: str) -> list[tuple[str, float]]:
-    """The pieces of `prompt` and their weights. A bracket that is never closed reaches to the end.
+    """The pieces of `prompt` and their weights. A bracket that is never closed extends to the end.
 
     >>> parse_weights("a (red:1.5) [old] house")
     [('a ', 1.0), ('red', 1.5), (' ', 1.0), ('old', 0.9090909090909091), (' house', 1.0)]
@@ -110,9 +112,9 @@ def _joined(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
 
 
 def readings(pieces: Sequence[tuple[str, float]]) -> list[list[tuple[str, float]]]:
-    """The pieces of a prompt and their weights, from each BREAK to the next.
+    """Split the pieces of a prompt at each BREAK.
 
-    A BREAK with nothing before it leaves an empty reading there, as web UIs do; one at the end, none.
+    A BREAK with nothing before it leaves an empty part, as in web UIs; one at the end leaves none.
 
     >>> readings([("a BREAK b", 1.0), (" c", 1.2)])
     [[('a', 1.0)], [('b', 1.0), (' c', 1.2)]]

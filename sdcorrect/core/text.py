@@ -1,4 +1,4 @@
-"""What the U-Net is told beside the latents."""
+"""The text conditioning of the U-Net."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from typing_extensions import Self
 
 @dataclass(frozen=True)
 class Text:
-    """The texts of a batch of pictures, and what the model's family is told with them."""
+    """The encoded texts of a batch of pictures, and other conditioning of the model's family."""
 
     embeddings: Tensor  #: (batch, tokens, channels)
-    #: SDXL: the pooled texts (batch, channels) and the sizes (batch, 6)
+    #: for SDXL: the pooled texts (batch, channels) and the sizes (batch, 6)
     added: Mapping[str, Tensor] = field(default_factory=dict)
-    #: models that were distilled to follow guidance by themselves: its scale, (batch, channels)
+    #: for models with distilled guidance: the embedded guidance scale, (batch, channels)
     guidance: Tensor | None = None
 
     def __len__(self) -> int:
@@ -32,7 +32,7 @@ class Text:
 
     @classmethod
     def cat(cls, texts: Sequence[Self]) -> Self:
-        """The rows of `texts`, one after the other."""
+        """Concatenate the rows of `texts`."""
         first = texts[0]
         return cls(
             torch.cat([text.embeddings for text in texts]),

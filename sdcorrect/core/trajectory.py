@@ -1,4 +1,4 @@
-"""An inversion's latents on disk, for runs whose memory they would not fit."""
+"""Keep an inversion's latents on disk, for runs that lack the memory."""
 
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from sdcorrect.errors import SdcorrectError
 
 
 class SpilledTrajectory(MutableMapping[int, Tensor]):
-    """Timestep -> latents, one file each in a folder of its own below `folder`, removed with this.
+    """Timestep -> latents, one file each, in a temporary folder in `folder` that is removed with this.
 
     Raises:
         SdcorrectError: the folder cannot be written.
@@ -24,8 +24,8 @@ class SpilledTrajectory(MutableMapping[int, Tensor]):
             self._own = TemporaryDirectory(prefix="trajectory-", dir=folder)
         except OSError as error:
             raise SdcorrectError(f"spill {folder}: cannot be written: {error.strerror}") from None
-        #: by timestep, where the latents were and in which layout: kernels round by it, and spilling
-        #: must not change a picture
+        #: by timestep, the device and strides of the latents: rounding depends on the memory layout, and
+        #: spilling must not change a picture
         self._places: dict[int, tuple[torch.device, tuple[int, ...]]] = {}
 
     def _file(self, t: int) -> Path:

@@ -1,1 +1,1 @@
-"""See what SDEdit's noise does to the decoder, and what the correction makes of it."""
+"""Show what SDEdit's noise does to the decoder, and what the correction mends."""

@@ -1,4 +1,4 @@
-"""What a dissection was of, and its discrepancies as JSON."""
+"""The settings of a dissection, and its discrepancies as JSON."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ from sdcorrect.core.plan import Block, Injection, TensorName
 from sdcorrect.dissect.dissection import CONDITIONS, Condition, Dissection
 from sdcorrect.dissect.measure import COMPARED
 
-#: tensor -> condition -> its mean over steps, of one block
+#: for one block: tensor -> condition -> mean over steps
 Means = dict[TensorName, dict[Condition, float]]
 UNITS = {
     "self-attention": "Jensen-Shannon divergence in bits, 0 to 1, mean over queries, heads and layers",
@@ -20,17 +20,17 @@ UNITS = {
 
 @dataclass(frozen=True)
 class Setup:
-    """What the pictures were run with."""
+    """The settings that the pictures were run with."""
 
     model: str
-    method: str  #: the recipe that the correction is
+    method: str  #: the recipe used as correction
     strength: float
     steps: int
     guidance_scale: float
     scheduler: str
     timestep: int  #: of the inversion
-    put_back: Mapping[Block, Sequence[TensorName]]  #: by block, what the correction puts back there
-    #: of that, what has the statistics of what it replaces
+    put_back: Mapping[Block, Sequence[TensorName]]  #: the tensors that the correction puts back
+    #: those of them that get the statistics of the tensor they replace
     own_statistics: Mapping[Block, Sequence[TensorName]]
 
     @property
@@ -38,7 +38,7 @@ class Setup:
         return {"sdedit": "SDEdit", "correction": self.method}
 
     def told(self, block: Block) -> str:
-        """What is put back at `block`, in words; nothing where nothing is."""
+        """What is put back at `block`, in words; empty if nothing is."""
         own = self.own_statistics.get(block, ())
         tensors = [
             f"{tensor} with own statistics" if tensor in own else tensor
@@ -47,7 +47,7 @@ class Setup:
         return f"{' and '.join(tensors)} put back by {self.method}" if tensors else ""
 
     def told_of(self, block: Block, tensor: TensorName) -> str:
-        """Whether the correction puts `tensor` back at `block`, in words; nothing where it does not."""
+        """Whether the correction puts `tensor` back at `block`, in words; empty if it does not."""
         if tensor in self.own_statistics.get(block, ()):
             return "put back with own statistics"
         return "put back" if tensor in self.put_back.get(block, ()) else ""
@@ -59,7 +59,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Subject:
-    """A picture as it was asked for."""
+    """A picture that was dissected, with its prompts and seed."""
 
     path: str
     sha256: str
@@ -78,7 +78,7 @@ def put_back_by(injections: Iterable[Injection]) -> dict[Block, list[TensorName]
 
 
 def means_of(dissection: Dissection) -> dict[Block, Means]:
-    """The discrepancies of each block, mean over steps."""
+    """The discrepancies of each block, averaged over steps."""
     return {
         block: {
             tensor: {c: fmean(dissection.scores[c][tensor][block]) for c in CONDITIONS}
@@ -89,7 +89,7 @@ def means_of(dissection: Dissection) -> dict[Block, Means]:
 
 
 def over_pictures(means: Sequence[Mapping[Block, Means]]) -> dict[Block, Means]:
-    """The mean of what `means_of` says of several pictures."""
+    """The mean over pictures of the results of `means_of`."""
     return {
         block: {
             tensor: {c: fmean(of_picture[block][tensor][c] for of_picture in means) for c in CONDITIONS}
@@ -100,7 +100,7 @@ def over_pictures(means: Sequence[Mapping[Block, Means]]) -> dict[Block, Means]:
 
 
 def picture_json(settings: Setup, subject: Subject, dissection: Dissection) -> dict[str, Any]:
-    """All scores of one picture."""
+    """All scores of one picture, for JSON."""
     return {
         "settings": settings.as_json(),
         "picture": asdict(subject),
@@ -135,7 +135,7 @@ def folder_json(
     pictures: Mapping[Subject, Mapping[Block, Means]],
     failures: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The mean scores of several pictures, and those of each. `failures` are reasons by path."""
+    """The mean scores of several pictures and of each, for JSON. `failures` are reasons by path."""
     return {
         "settings": settings.as_json(),
         "units": UNITS,

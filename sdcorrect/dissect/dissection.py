@@ -1,4 +1,4 @@
-"""One picture in three conditions from the same noise: the clean inversion, SDEdit, the correction."""
+"""Compare one picture in three conditions: the clean inversion, SDEdit, and the correction."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,17 +16,17 @@ from sdcorrect.dissect.measure import COMPARED, discrepancies
 from sdcorrect.errors import PictureError, UsageError
 from sdcorrect.translate import Method, Request, Translator
 
-#: What is compared with the inversion. SDEdit is the recipe with nothing put back.
+#: What is compared with the inversion; SDEdit is the recipe without anything put back.
 Condition = Literal["sdedit", "correction"]
 CONDITIONS: tuple[Condition, ...] = ("sdedit", "correction")
 
-#: tensor -> block -> a score for each timestep
+#: tensor -> block -> one score per timestep
 Scores = dict[TensorName, dict[Block, list[float]]]
 
 
 @dataclass
 class Drawn:
-    """What is drawn: at which timesteps, and the attention of which point of the picture."""
+    """What to draw (timesteps, and the point whose attention is shown), and the maps drawn."""
 
     timesteps: Collection[int]
     point: tuple[float, float]  #: x and y as fractions of the picture
@@ -36,33 +36,33 @@ class Drawn:
 
 @dataclass
 class Dissection:
-    """What was seen of one picture."""
+    """The results of dissecting one picture."""
 
     timesteps: list[int]  #: noisiest first
     source: Image.Image
     results: dict[Condition, Image.Image]
     scores: dict[Condition, Scores]
-    grids: dict[Block, tuple[int, int]]  #: height and width of the tokens of a block
+    grids: dict[Block, tuple[int, int]]  #: height and width of each block's tokens
     drawn: Drawn | None = None
 
 
 def dissectable(translator: Translator) -> Method:
-    """The translator's first method, which must be one that can be dissected.
+    """The translator's first method, checked that it can be dissected.
 
     Raises:
-        UsageError: it has no one-step inversion to compare with, or leaves blocks out at some steps.
+        UsageError: it has no one-step inversion to compare with, or skips blocks at some steps.
     """
     method = next(iter(translator.methods.values()))
     name = method.recipe.name
     if method.plan.inversion != "one-step":
         raise UsageError(
-            f"recipe {name} has no one-step inversion to compare with; choose one that has, such as "
-            "correct"
+            f"recipe {name} has no one-step inversion to compare with; choose a recipe that has, "
+            "such as correct"
         )
     if method.plan.reuse:
         raise UsageError(
-            f"recipe {name} computes its blocks at every {method.plan.reuse.every}th step alone "
-            "(reuse_every); leave that out to dissect it"
+            f"recipe {name} computes its blocks only every {method.plan.reuse.every} steps "
+            "(reuse_every); remove that to dissect it"
         )
     return method
 
@@ -71,10 +71,10 @@ def dissectable(translator: Translator) -> Method:
 def dissect(
     translator: Translator, asked: Request, blocks: Collection[Block], drawn: Drawn | None = None
 ) -> Dissection:
-    """Run the translator's first method on one picture, and the same with nothing put back.
+    """Run the translator's first method on one picture, with and without putting tensors back.
 
-    Discrepancies are of every step, from what the same U-Net saw of the clean latents at the method's
-    timestep under the empty prompt. They are those of the branch of the prompt, not of the negative one.
+    At every step, discrepancies compare the branch of the prompt with what the same U-Net computes on
+    the clean latents, at the method's timestep and under the empty prompt.
 
     Raises:
         UsageError: the method cannot be dissected.
@@ -133,7 +133,7 @@ def dissect(
             )
         (result,) = model.decode(latents)
         if result is None:
-            raise PictureError("the result is not finite (NaN); compute with --dtype float32")
+            raise PictureError("the result is not finite (NaN); try --dtype float32")
         dissection.results[condition] = result
         dissection.timesteps = timesteps.tolist()
     return dissection

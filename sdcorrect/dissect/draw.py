@@ -1,4 +1,4 @@
-"""The maps as pictures, the discrepancy as curves, and both as one figure."""
+"""Draw the maps as pictures, the discrepancies as curves, and both as one figure."""
 
 import io
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ from sdcorrect.dissect.dissection import CONDITIONS, Condition, Dissection, Draw
 from sdcorrect.dissect.maps import Map, Maps, Values
 from sdcorrect.dissect.measure import COMPARED
 
-#: Okabe and Ito's colours, told apart with any colour vision.
+#: Okabe and Ito's colours, distinct with any colour vision.
 COLOURS: dict[Condition, str] = {"sdedit": "#D55E00", "correction": "#0072B2"}
 
 
 class Inks(NamedTuple):
-    """What curves are drawn in: text and frames in one, each condition in its own."""
+    """Colours of curves: one for text and frames, and one for each condition."""
 
     text: str
     of: dict[Condition, str]
@@ -40,8 +40,8 @@ MEASURES: dict[TensorName, str] = {
     "resnet": "cosine distance",
 }
 SHORT: dict[TensorName, str] = {"self-attention": "JSD", "skip": "cos", "resnet": "cos"}
-OVER = "attention\nof the point"  #: the row that lies over the picture
-#: The rows of a block: their name, and the tensor that they are of.
+OVER = "attention\nof the point"  #: the row that is drawn over the picture
+#: The rows of a block: name and tensor.
 ROWS: tuple[tuple[str, TensorName], ...] = (
     ("attention\nPCA", "self-attention"),
     ("attention\nk-means", "self-attention"),
@@ -49,9 +49,9 @@ ROWS: tuple[tuple[str, TensorName], ...] = (
     ("skip\nPCA", "skip"),
     ("skip\nk-means", "skip"),
 )
-#: Those below which the discrepancy of their tensor stands: the last of each.
+#: The last row of each tensor; its discrepancy is written below.
 SCORED_ROWS = (2, 4)
-OVERLAY = 192  #: px, the least longer side of a picture that attention lies on
+OVERLAY = 192  #: px, the smallest longer side of a picture with attention over it
 
 WIDTH, LEFT, RIGHT = 10.0, 1.1, 0.15  # inches, as all below
 GAP, BETWEEN_GROUPS, LABEL, LARGEST, PICTURE = 0.05, 0.2, 0.15, 1.5, 1.5
@@ -59,7 +59,7 @@ DPI = 160
 
 
 def pictures_of(maps: Maps, source: Image.Image, drawn: Drawn, peak: float) -> list[Image.Image]:
-    """The maps of one block in the order of `ROWS`, a pixel for each token but where they overlie."""
+    """The maps of one block in the order of `ROWS`, one pixel per token except for the overlay."""
     return [
         _coloured(maps.attention),
         _clustered(maps.attention),
@@ -70,7 +70,7 @@ def pictures_of(maps: Maps, source: Image.Image, drawn: Drawn, peak: float) -> l
 
 
 def peak_of(drawn: Drawn, block: Block) -> float:
-    """What is brightest in the attention of the point: that of the inversion."""
+    """The value drawn brightest in the point's attention: the maximum of the inversion's."""
     return max(float(drawn.inversion[block].from_point.max()), float(np.finfo(np.float32).tiny))
 
 
@@ -84,7 +84,7 @@ def _clustered(tokens: Map) -> Image.Image:
 
 
 def overlay(source: Image.Image, attention: Values, point: tuple[float, float]) -> Image.Image:
-    """Attention, 0 to 1, glowing over the darkened picture, and a ring around the query point."""
+    """Draw attention, 0 to 1, over the darkened picture, with a ring around the query point."""
     scale = max(1, OVERLAY / max(source.size))
     size = (round(source.width * scale), round(source.height * scale))
     glow = np.asarray(Image.fromarray(attention).resize(size, Image.Resampling.BILINEAR)).clip(0, 1)
@@ -97,7 +97,7 @@ def overlay(source: Image.Image, attention: Values, point: tuple[float, float]) 
 
 
 def ring(image: Image.Image, point: tuple[float, float]) -> None:
-    """Mark `point`, fractions of the picture, in place."""
+    """Draw a ring around `point`, in fractions of the picture, in place."""
     x, y = point[0] * image.width, point[1] * image.height
     radius = max(image.size) / 24
     draw = ImageDraw.Draw(image)
@@ -114,7 +114,7 @@ def marked(source: Image.Image, point: tuple[float, float]) -> Image.Image:
 
 
 def plot_curves(axes: Axes, dissection: Dissection, tensor: TensorName, inks: Inks) -> None:
-    """The discrepancy of one tensor over the timesteps, a line for each condition and block."""
+    """Plot the discrepancy of one tensor over timesteps, one line per condition and block."""
     for condition in CONDITIONS:
         by_block = dissection.scores[condition][tensor].values()
         for scores, marker in zip(by_block, cycle(MARKERS), strict=False):
@@ -138,7 +138,7 @@ def plot_curves(axes: Axes, dissection: Dissection, tensor: TensorName, inks: In
 
 
 def legend_of(dissection: Dissection, names: dict[Condition, str], inks: Inks) -> list[Line2D]:
-    """What colours and markers of the curves mean."""
+    """Legend entries for the colours and markers of the curves."""
     conditions = [Line2D([], [], color=inks.of[c], linewidth=2, label=names[c]) for c in CONDITIONS]
     blocks = [
         Line2D(
@@ -150,7 +150,7 @@ def legend_of(dissection: Dissection, names: dict[Condition, str], inks: Inks) -
 
 
 def curves(dissection: Dissection, names: dict[Condition, str], inks: Inks) -> bytes:
-    """The curves alone, an SVG with text and frames on nothing."""
+    """The curves alone, as an SVG with a transparent background."""
     sheet = Figure(figsize=(10, 3.1), layout="constrained")
     for axes, tensor in zip(sheet.subplots(1, len(COMPARED)), COMPARED, strict=True):
         plot_curves(axes, dissection, tensor, inks)
@@ -171,12 +171,12 @@ def curves(dissection: Dissection, names: dict[Condition, str], inks: Inks) -> b
 
 
 def figure(settings: Setup, dissection: Dissection, drawn: Drawn, title: str) -> bytes:
-    """All of it as one PNG."""
+    """The whole figure as a PNG."""
     return _Sheet(settings, dissection, drawn).draw(title)
 
 
 class _Sheet:
-    """A figure laid out in inches from the top, so that its columns are aligned from block to block."""
+    """A figure laid out in inches from the top, so that columns align from block to block."""
 
     def __init__(self, settings: Setup, dissection: Dissection, drawn: Drawn) -> None:
         self.settings = settings
@@ -236,7 +236,7 @@ class _Sheet:
             plot_curves(axes, self.dissection, tensor, ON_WHITE)
 
     def _block(self, block: Block, top: float) -> float:
-        """Draw one block's maps from `top` on; where they end."""
+        """Draw one block's maps below `top`; return where they end."""
         height, width = self.dissection.grids[block]
         self._text(LEFT, top, f"Block {block}", fontsize=10, weight="bold", va="center")
         note = ", ".join(filter(None, (f"{width} x {height} tokens", self.settings.told(block))))
@@ -274,7 +274,7 @@ class _Sheet:
         return f"{SHORT[tensor]} {self.dissection.scores[condition][tensor][block][step]:.3f}"
 
     def _lefts(self) -> Iterator[float]:
-        """Where the columns begin."""
+        """The left edge of each column."""
         left = LEFT
         for column in range(1 + 2 * len(self.steps)):
             if column in (1, 1 + len(self.steps)):
@@ -283,7 +283,7 @@ class _Sheet:
             left += self.cell + GAP
 
     def _row(self, first: float, row: int) -> float:
-        """Where the `row`th row of a block begins, if its first begins there: scores need some room."""
+        """The top of row number `row` of a block whose rows start at `first`, with room for scores."""
         room = sum(LABEL for scored in SCORED_ROWS if scored < row)
         return first + row * (self.cell_height + GAP) + room
 

@@ -1,4 +1,4 @@
-"""Attention and features as maps: colours and clusters that mean the same in every condition."""
+"""Attention and features as maps, with colours and clusters that are comparable across conditions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,20 +16,20 @@ from sdcorrect.dissect.measure import queries_at_a_time
 
 Values = NDArray[np.float32]
 
-COMPONENTS = 16  #: of the PCA: the first three are colours, all of them are clustered
+COMPONENTS = 16  #: of the PCA: the first three give colours, all are clustered
 CLUSTERS = 6
-OUTLIERS = 1  #: per cent at either end of a component that colours do not reach
+OUTLIERS = 1  #: per cent at either end of a component that are clipped
 
 
 class Map(NamedTuple):
-    """The tokens of a block, coloured."""
+    """The tokens of a block, as colours and as clusters."""
 
     colours: Values  #: (height, width, 3), 0 to 1
     clusters: NDArray[np.int32]  #: (height, width)
 
 
 class Basis:
-    """PCA and k-means of the inversion's tokens, by which every condition's are coloured."""
+    """PCA and k-means of the inversion's tokens, which colour those of every condition."""
 
     def __init__(self, tokens: Values) -> None:
         components = min(COMPONENTS, *tokens.shape)
@@ -44,7 +44,7 @@ class Basis:
         return self._pca.transform(tokens).astype(np.float32)
 
     def map(self, reduced: Values, height: int, width: int) -> Map:
-        """Map what `reduce` made of height * width tokens."""
+        """Map height * width tokens, as returned by `reduce`."""
         spread = np.maximum(self._high - self._low, np.finfo(np.float32).tiny)
         scaled = np.clip((reduced - self._low) / spread, 0, 1)[:, :3]
         colours = np.zeros((len(scaled), 3), np.float32)
@@ -55,16 +55,16 @@ class Basis:
 
 @dataclass
 class Maps:
-    """What is drawn of one block in one condition at one timestep."""
+    """The maps of one block in one condition at one timestep."""
 
-    attention: Map  #: of the rows of its attention, mean over heads and layers
+    attention: Map  #: of the rows of its attention, averaged over heads and layers
     features: Map  #: of the skip that it concatenates
     from_point: Values  #: (height, width): what the query point attends to
 
 
 @dataclass
 class Atlas:
-    """The maps of a run, in the colours of its first observation, which is the inversion's."""
+    """Draws maps in the colours of the first observation, which is the inversion's."""
 
     point: tuple[float, float]  #: x and y as fractions of the picture
     _bases: dict[Block, tuple[Basis, Basis]] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Atlas:
             attention = np.concatenate([*_rows(observation, block)])
             self._bases[block] = Basis(attention), Basis(channels)
         of_attention, of_features = self._bases[block]
-        # the whole of the attention is too much to keep: its rows are reduced as they come
+        # all of the attention would not fit in memory, so its rows are reduced as they come
         x, y = (
             min(int(f * side), side - 1) for f, side in zip(self.point, (width, height), strict=True)
         )
@@ -100,7 +100,7 @@ class Atlas:
 
 
 def _rows(observation: Observation, block: Block) -> Iterator[Values]:
-    """A block's attention, mean over heads and layers, (queries, tokens) for some queries at a time."""
+    """Yield a block's attention, averaged over heads and layers, in chunks (queries, tokens)."""
     layers = observation.self_attention[block]
     some = queries_at_a_time(layers[0])
     for of_layers in zip(*(layer.by_queries(some) for layer in layers), strict=True):

@@ -1,4 +1,4 @@
-"""How far what the decoder used is from what it saw of the clean picture."""
+"""How far the decoder's tensors are from those it computes on the clean picture."""
 
 import math
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from sdcorrect.core.observe import Observation, SelfAttention
 from sdcorrect.core.plan import Block, TensorName
 from sdcorrect.errors import PictureError
 
-#: The tensors that are compared: each of them can be put back by a recipe.
+#: The tensors that are compared; recipes can put back each of them.
 COMPARED: tuple[TensorName, ...] = ("self-attention", "skip", "resnet")
-#: Attention is computed for so many queries at a time that it has about this many values: 64 MiB.
+#: Attention is computed for chunks of queries with about this many values (64 MiB).
 CHUNK = 1 << 24
 
 
 def discrepancies(ours: Observation, inversion: Observation) -> dict[TensorName, dict[Block, float]]:
-    """By tensor and block, how far `ours` is from the `inversion`, both of one picture.
+    """The discrepancies of `ours` from the `inversion` by tensor and block, for one picture.
 
     Raises:
         PictureError: a tensor is not finite.
@@ -36,13 +36,13 @@ def discrepancies(ours: Observation, inversion: Observation) -> dict[TensorName,
             if math.isnan(score):
                 raise PictureError(
                     f"{tensor} of block {block} is not finite at timestep {ours.timestep}; "
-                    "compute with --dtype float32"
+                    "try --dtype float32"
                 )
     return compared
 
 
 def attention_discrepancy(ours: Sequence[SelfAttention], theirs: Sequence[SelfAttention]) -> float:
-    """The Jensen-Shannon divergence of a block's attention, mean over queries, heads and layers."""
+    """The Jensen-Shannon divergence of a block's attention, averaged over queries, heads and layers."""
     return sum(map(_layer_discrepancy, ours, theirs)) / len(ours)
 
 
@@ -56,10 +56,10 @@ def _layer_discrepancy(ours: SelfAttention, theirs: SelfAttention) -> float:
 
 
 def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
-    """The divergence of the distributions in the last dimension, in bits: 0 if equal, 1 if disjoint.
+    """The divergence of distributions along the last dimension, in bits: 0 if equal, 1 if disjoint.
 
-    JSD = H((p + q) / 2) - (H(p) + H(q)) / 2 (Lin, IEEE Trans. Inf. Theory 37, 1991), the square of
-    scipy's `jensenshannon(p, q, base=2)`, on the device where the attention is.
+    JSD = H((p + q) / 2) - (H(p) + H(q)) / 2 (Lin, IEEE Trans. Inf. Theory 37, 1991): the square of
+    scipy's `jensenshannon(p, q, base=2)`, but computed on the tensors' device.
     """
     mean = (p + q) / 2
     nats = torch.special.entr(mean) - (torch.special.entr(p) + torch.special.entr(q)) / 2
@@ -67,9 +67,9 @@ def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
 
 
 def cosine_distance(ours: Tensor, theirs: Tensor) -> float:
-    """1 - cosine of the channels of (pictures, channels, height, width), mean over positions: 0 to 2.
+    """1 - cosine over channels of (pictures, channels, height, width), averaged over positions: 0 to 2.
 
-    As |a - b|^2 / 2 of the unit vectors, which of equal ones is exactly 0.
+    Computed as |a - b|^2 / 2 of unit vectors, which is exactly 0 for equal ones.
     """
     a, b = normalize(ours.float(), dim=1), normalize(theirs.float(), dim=1)
     return float((a - b).square().sum(dim=1).mean() / 2)

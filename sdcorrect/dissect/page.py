@@ -1,4 +1,4 @@
-"""A dissection as one HTML file that needs nothing else."""
+"""A dissection as one self-contained HTML file."""
 
 import base64
 import io
@@ -41,7 +41,7 @@ class Column(NamedTuple):
 
 
 def page(settings: Setup, subject: Subject, dissection: Dissection, drawn: Drawn) -> str:
-    """The page; every image is in it."""
+    """The page as HTML, with all images embedded."""
     names = settings.names
     return (
         environment("sdcorrect.dissect")

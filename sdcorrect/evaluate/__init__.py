@@ -1,1 +1,1 @@
-"""How near translated pictures are to their sources, to the truth and to their prompts."""
+"""Measure how close translated pictures are to their sources, true pictures and prompts."""

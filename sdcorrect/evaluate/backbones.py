@@ -1,4 +1,4 @@
-"""The networks behind the metrics: find their weights, or say which command fetches them."""
+"""The networks behind the metrics: find their weights, or say which command downloads them."""
 
 from pathlib import Path
 from shlex import quote
@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 
 def find_weights(what: str, name: str, finder: Finder) -> Found:
-    """The folder `name`, the hub's repository `name`, or the CLIP that comes with the embedded model.
+    """The folder or hub repository `name`; for `mini`, the CLIP that comes with the embedded model.
 
     Raises:
-        UsageError: it is not there; the message has the command that would fetch it.
+        UsageError: it is missing; the message has the command that downloads it.
     """
     path = str(MINI_CLIP) if name == "mini" else name
     try:
@@ -34,26 +34,26 @@ def find_weights(what: str, name: str, finder: Finder) -> Found:
         files = " ".join(f"--include '{pattern}'" for pattern in FILES)
         if constants.default_cache_path != constants.HF_HUB_CACHE:
             files += f" --cache-dir {quote(constants.HF_HUB_CACHE)}"
-        raise UsageError(f"{reason}; fetch it with `hf download {name} {files}`") from None
+        raise UsageError(f"{reason}; download it with `hf download {name} {files}`") from None
 
 
 def read_config(what: str, name: str, folder: Path, kinds: tuple[str, ...]) -> PretrainedConfig:
-    """The configuration of a network that is one of `kinds`, as transformers calls them.
+    """The configuration of a network, whose type must be one of `kinds` (transformers' names).
 
     Raises:
-        UsageError: it is something else.
+        UsageError: it cannot be read, or is of another type.
     """
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{what} {name}: is no model that loads: {one_line(error)}") from None
+        raise UsageError(f"{what} {name}: not a model that can be loaded: {one_line(error)}") from None
     if config.model_type not in kinds:
         raise UsageError(f"{what} {name}: is a {config.model_type}; expected a {' or a '.join(kinds)}")
     return config
 
 
 def load_network(what: str, name: str, kind: type[T], folder: Path, **options: Any) -> T:
-    """Load a transformers model whole, in float32: what it measures is to be the same everywhere.
+    """Load a whole transformers model, in float32 so that measurements are the same everywhere.
 
     Raises:
         UsageError: it is broken, or weights are missing from it.
@@ -70,14 +70,14 @@ def load_network(what: str, name: str, kind: type[T], folder: Path, **options: A
 
 
 def load_reader(what: str, name: str, kind: type[T], folder: Path, **options: Any) -> T:
-    """The tokenizer or image processor that lies beside a network's weights.
+    """Load the tokenizer or image processor beside a network's weights.
 
     Raises:
-        UsageError: there is none.
+        UsageError: it is missing.
     """
     try:
         return kind.from_pretrained(folder, local_files_only=True, **options)  # type: ignore[attr-defined]
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{what} {name}: tokenizer or preprocessor is missing: {one_line(error)}"
+            f"{what} {name}: its tokenizer or preprocessor is missing: {one_line(error)}"
         ) from None

@@ -1,4 +1,4 @@
-"""BLIP writes the captions that no one else has."""
+"""Write captions with BLIP."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +12,14 @@ from sdcorrect.evaluate.backbones import find_weights, load_network, load_reader
 from sdcorrect.models.sources import Finder
 
 BLIP = "Salesforce/blip-image-captioning-large"
-TOKENS = 20  #: of a caption at most, as transformers had it when the paper was written
+TOKENS = 20  #: at most in a caption: transformers' default when the paper was written
 
 
 class Blip:
-    """The captions of pictures, as the code of Yuan et al. 2025 has them written.
+    """Captions pictures as the code of Yuan et al. 2025 does.
 
     Raises:
-        UsageError: the weights are not there, or are none of BLIP.
+        UsageError: the weights are missing, or are not BLIP's.
     """
 
     def __init__(self, name: str, *, device: torch.device, finder: Finder) -> None:

@@ -1,4 +1,4 @@
-"""What lies beside a job for each of its pictures: the truth, the edit mask, the caption."""
+"""Find what belongs to each picture of a job: the true picture, the edit mask, the caption."""
 
 import os
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ from sdcorrect.inputs.walk import ANYWHERE, walk
 
 
 def find_pictures(option: str, folder: Path, translated: Translated) -> dict[str, Path]:
-    """For each picture that is done, the one of the same relative path in `folder`, by any suffix.
+    """For each picture that is done, the file at the same relative path in `folder`, with any suffix.
 
     Raises:
-        UsageError: there is no such folder, none for some of the pictures, or several for one.
+        UsageError: the folder is missing, has none for some pictures, or several for one.
     """
     if not folder.is_dir():
         raise UsageError(f"{option} {printable(folder)}: there is no such folder")
@@ -37,39 +37,37 @@ def find_pictures(option: str, folder: Path, translated: Translated) -> dict[str
         there = by_stem.get(splitext(own)[0], [])
         if len(there) > 1 and own not in there:
             raise UsageError(
-                f"{option} {printable(folder)}: {', '.join(map(printable, sorted(there)))} are all of "
+                f"{option} {printable(folder)}: {', '.join(map(printable, sorted(there)))} all match "
                 f"{printable(own)}; keep one"
             )
         if there:
             found[entry.item.key] = folder / (own if own in there else there[0])
         else:
             missing.append(own)
-    _refuse_missing(
-        f"{option} {printable(folder)}", "picture", missing, translated, "add what is missing"
-    )
+    _refuse_missing(f"{option} {printable(folder)}", "picture", missing, translated, "add them")
     return found
 
 
 def find_masks(given: Path, translated: Translated) -> dict[str, Image.Image | Path]:
-    """The edit masks, white where the edit is: a folder of pictures, or PIE-Bench's mapping file.
+    """The edit masks (white where edited), from a folder of pictures or PIE-Bench's mapping file.
 
     Raises:
-        UsageError: neither of these, or none for some of the pictures.
+        UsageError: it is neither of these, or lacks masks for some pictures.
     """
     if not is_mapping(str(given)):
         return dict(find_pictures("--masks", given, translated))
     masks = read_mapping(given)
     paths = {entry.item.key: splitext(companion_path(entry.item))[0] for entry in translated.entries}
     missing = [key for key, path in paths.items() if path not in masks]
-    _refuse_missing(f"--masks {printable(given)}", "mask", missing, translated, "add what is missing")
+    _refuse_missing(f"--masks {printable(given)}", "mask", missing, translated, "add them")
     return {key: decode_mask(masks[path].mask) for key, path in paths.items()}
 
 
 def find_captions(file: Path | None, translated: Translated) -> dict[str, str]:
-    """The captions: of the COCO file `file`, or those that the job itself has.
+    """The captions from the COCO file `file`, or else the job's own.
 
     Raises:
-        UsageError: some pictures have none, or the file is none of captions.
+        UsageError: some pictures have no caption, or the file is not a captions file.
     """
     settings: Input = translated.job.input
     if file is not None:
@@ -83,7 +81,7 @@ def find_captions(file: Path | None, translated: Translated) -> dict[str, str]:
         except PictureError:
             reasons.append(entry.item.key)
     place = printable(settings.captions) if settings.captions else "the .txt files beside the pictures"
-    advice = "add them, give a COCO file with --captions, or let BLIP write them, --captions blip"
+    advice = "add them, give a COCO file with --captions, or let BLIP write them with --captions blip"
     _refuse_missing(f"captions, {place}", "caption", reasons, translated, advice)
     return captions
 

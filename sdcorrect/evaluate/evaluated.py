@@ -1,4 +1,4 @@
-"""What an earlier `sdcorrect evaluate` left in an output folder (imports no torch)."""
+"""Read what `sdcorrect evaluate` has written to output folders (imports no torch)."""
 
 import math
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from sdcorrect.report.scores import Scores, read_scores
 
 
 def evaluated_folders(folders: Sequence[Path]) -> list[Path]:
-    """Those of `folders` that were evaluated, and of any other the evaluated ones in it.
+    """The evaluated folders among `folders`, and in those that were not evaluated themselves.
 
     Raises:
-        UsageError: one neither was evaluated nor holds one that was.
+        UsageError: a folder was not evaluated, and contains none that was.
     """
     found: list[Path] = []
     for folder in folders:
@@ -26,7 +26,7 @@ def evaluated_folders(folders: Sequence[Path]) -> list[Path]:
         own = [folder] if (folder / JSON_NAME).exists() else inner
         if not own:
             raise UsageError(
-                f"{printable(folder)}: was not evaluated, and holds no folder that was; "
+                f"{printable(folder)}: was not evaluated, and contains no folder that was; "
                 f"run sdcorrect evaluate {printable(folder)} first"
             )
         found += own
@@ -34,10 +34,10 @@ def evaluated_folders(folders: Sequence[Path]) -> list[Path]:
 
 
 def read_evaluated(folder: Path) -> MeasuredFolder:
-    """What was measured of the pictures in `folder`.
+    """Read the measurements of the pictures in `folder`.
 
     Raises:
-        UsageError: it cannot be read, or pictures were translated since.
+        UsageError: they cannot be read, or are older than some pictures.
     """
     output, file = OutputFolder(folder), folder / JSON_NAME
     try:
@@ -45,7 +45,7 @@ def read_evaluated(folder: Path) -> MeasuredFolder:
     except OSError as error:
         raise UsageError(f"{printable(file)}: cannot be read: {error.strerror}") from None
     except ValidationError:
-        raise _stale(file, "is not as this version of sdcorrect writes it") from None
+        raise _stale(file, "was not written by this version of sdcorrect") from None
     scores = read_scores(folder / CSV_NAME)
     if scores.metrics != tuple(evaluation.metrics):
         raise _stale(folder / CSV_NAME, f"has other columns than {JSON_NAME}")
@@ -65,7 +65,7 @@ def _check_fresh(folder: Path, output: OutputFolder, scores: Scores) -> None:
     for key in scores.values:
         record = records.get(key)
         if record is None or record.finished > scores.written:
-            raise _stale(folder / CSV_NAME, f"is older than what the folder has of {printable(key[0])}")
+            raise _stale(folder / CSV_NAME, f"is older than the output of {printable(key[0])}")
 
 
 def _or_nan(value: float | None) -> float:

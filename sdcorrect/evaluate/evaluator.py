@@ -1,4 +1,4 @@
-"""From an output folder to figures: check all that is asked for, then measure picture by picture."""
+"""Evaluate an output folder: check that everything needed is there, then measure picture by picture."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ from sdcorrect.models.machine import choose_device, tf32
 from sdcorrect.models.sources import Finder
 from sdcorrect.output.records import Fingerprint
 
-#: Where neither the profile nor the user names a network; a job on mini has the embedded CLIP for both.
+#: Networks if neither the profile nor the user names any; a job on mini uses the embedded CLIP for both.
 CLIP, STRUCTURE = "openai/clip-vit-large-patch14", "facebook/dino-vitb8"
 MINI_NAME = "mini"
 WRITTEN_BY_BLIP = "blip"
@@ -45,7 +45,7 @@ WRITTEN_BY_BLIP = "blip"
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be measured of an output folder, and how."""
+    """What to measure in an output folder, and how."""
 
     out: Path
     profile: str = "default"
@@ -54,7 +54,7 @@ class Request:
     reference: Path | None = None  #: a folder of true pictures
     masks: Path | None = None  #: a folder of edit masks, or PIE-Bench's mapping file
     captions: str | None = None  #: a COCO file, or "blip"; None for the job's own
-    style: str | None = None  #: what stands before a caption
+    style: str | None = None  #: words before each caption
     other_styles: Sequence[str] = ()
     clip: str | None = None  #: mini, a folder or a hub id
     structure: str | None = None  #: the same
@@ -64,10 +64,10 @@ class Request:
 
 
 class Evaluator:
-    """One evaluation. `rows()` measures, `evaluation()` says what the rows come to.
+    """One evaluation: `rows()` measures, `evaluation()` summarises the rows.
 
     Raises:
-        UsageError: the folder, or something that a metric needs, is not there or does not fit.
+        UsageError: the folder, or something that a metric needs, is missing or does not fit.
     """
 
     def __init__(self, request: Request) -> None:
@@ -85,7 +85,7 @@ class Evaluator:
         self._reader = self._find_companions()
         device, _ = choose_device(request.device, "float32")
         finder = Finder(request.offline or self.translated.job.offline)
-        # what is asked for and absent is to be told before large networks are loaded
+        # report missing weights before large networks are loaded
         lpips = Lpips(self.profile.lpips_net, device) if self._needs("lpips") else None
         self._blip = Blip(BLIP, device=device, finder=finder) if self._writes_captions else None
         self.measures = self._load(device, finder, lpips)
@@ -105,20 +105,20 @@ class Evaluator:
         )
 
     def rows(self) -> Iterator[list[Measured]]:
-        """For each batch of pictures, what was measured of each in each variant.
+        """Yield the measurements of each batch of pictures, one for each picture and variant.
 
         Raises:
-            UsageError: a picture cannot be read, has changed, or has another size than it should.
+            UsageError: a picture cannot be read, has changed, or has the wrong size.
         """
         depth = 2 * self.measures.batch_size
         with closing(ahead(self._reader, self.translated.entries, lambda: depth)) as samples:
             while batch := list(islice(samples, self.measures.batch_size)):
-                with tf32(False):  # what is measured is to be the same everywhere
+                with tf32(False):  # so that measurements are the same everywhere
                     measured = self.measures(self._captioned(batch))
                 yield measured
 
     def evaluation(self, rows: Sequence[Measured]) -> Evaluation:
-        """Means, intervals and tests of all `rows`."""
+        """Means, intervals and tests over all `rows`."""
         by_variant: dict[str, list[Measured]] = {variant: [] for variant in self.translated.progress}
         for row in rows:
             by_variant[row.variant].append(row)
@@ -187,19 +187,19 @@ class Evaluator:
         return self.translated.job_file.fingerprint
 
     def _check_texts(self) -> None:
-        """Refuse metrics whose text is not there."""
+        """Refuse metrics whose texts are missing."""
         if self._needs_captions and self.request.style is None:
             raise UsageError(
-                f"profile {self.profile.name}: clip_text puts the style before each caption; "
-                "give it, --style 'cartoon style of ', or '' for none"
+                f"profile {self.profile.name}: clip_text needs the style to put before each caption; "
+                "give it as --style 'cartoon style of ', or '' for none"
             )
         if any(metric.against == "source_text" for metric in self.metrics):
             without = [e.item.key for e in self.translated.entries if not e.item.source_prompt]
             if without:
                 raise UsageError(
                     f"metric clip_text_source: {len(without)} of {self.pictures} pictures "
-                    f"{in_brackets(without)} without a source prompt; give the job source_prompt, "
-                    "or leave the metric out with --metrics"
+                    f"{in_brackets(without)} without a source prompt; set source_prompt in the job, "
+                    "or choose other metrics with --metrics"
                 )
 
     def _find_companions(self) -> SampleReader:
@@ -207,8 +207,8 @@ class Evaluator:
         regional = [metric.name for metric in self.metrics if metric.region != "whole"]
         if regional and request.masks is None:
             raise UsageError(
-                f"metrics {', '.join(regional)} look at regions: give the edit masks, --masks FOLDER or "
-                "PIE-Bench's mapping_file.json, or choose others with --metrics"
+                f"metrics {', '.join(regional)} need edit masks: give --masks with a folder or "
+                "PIE-Bench's mapping_file.json, or choose other metrics with --metrics"
             )
         truths = {}
         if request.reference is not None:
@@ -251,21 +251,21 @@ class Evaluator:
     def _notices(self, rows: Sequence[Measured]) -> Iterator[str]:
         if gone := self.translated.gone:
             names = in_brackets(gone)
-            yield f"{len(gone)} recorded {names} no longer among the inputs, and not measured"
+            yield f"{len(gone)} recorded {names} no longer among the inputs, and were not measured"
         for what, network in self._networks().items():
             exact = {"clip": self.profile.clip, "structure": self.profile.structure}.get(what)
             if exact and network.name != exact:
-                yield f"{what} {network.name} measured, where profile {self.profile.name} has {exact}"
+                yield f"{what}: used {network.name}, but profile {self.profile.name} specifies {exact}"
         clip = self.measures.clip
         if clip and clip.cut:
-            yield f"{clip.cut} texts are longer than CLIP reads, {clip.length} tokens, and were cut"
+            yield f"{clip.cut} texts were cut to the {clip.length} tokens that CLIP reads"
         for metric in self.metrics:
             values = [row.values[metric.name] for row in rows]
             if count := sum(not math.isfinite(value) for value in values):
-                yield f"{metric.name}: {count} values are not finite, and do not count in its mean"
+                yield f"{metric.name}: {count} values are not finite, and are left out of its mean"
         if not self._needs("lpips") and any(metric.kind == "lpips" for metric in self.profile.metrics):
             chosen = ",".join(m.name for m in self.metrics if m.against != "truth")
-            yield f"lpips was not asked for: --metrics {chosen},lpips (it needs torchvision)"
+            yield f"lpips was not measured; add it with --metrics {chosen},lpips (needs torchvision)"
 
     def _captioned(self, samples: list[Sample]) -> list[Sample]:
         if self._blip is None:

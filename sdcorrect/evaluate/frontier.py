@@ -1,4 +1,4 @@
-"""What each variant keeps at each style: curves over strengths, and the areas under them."""
+"""What each variant keeps against the style it reaches: curves over strengths, and areas under them."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,27 +14,27 @@ from sdcorrect.errors import UsageError, printable
 from sdcorrect.evaluate.results import Area, Frontier, Measured, MetricInfo, Outline, Plane, Point
 from sdcorrect.evaluate.statistics import CONFIDENCE, RESAMPLES
 
-#: What is kept, of the truth where that was given and of the source else; and of what style.
+#: Metrics of what is kept (of the truth if given, else of the source), and of style.
 KEPT = ("ssim", "structure_distance")
 STYLES = ("clip_text", "style_accuracy")
-BETWEEN = 32  #: points on the line between two strengths
+BETWEEN = 32  #: interpolated points between two strengths
 
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class MeasuredFolder:
-    """An output folder and all that was measured of it."""
+    """An output folder and its measurements."""
 
     outline: Outline
     rows: Sequence[Measured]
 
 
 def check_alike(outlines: Sequence[Outline]) -> None:
-    """Refuse output folders that are not of one job at several strengths.
+    """Check that output folders belong to one job at several strengths.
 
     Raises:
-        UsageError: they are not, or the metrics tell nothing of style or of what is kept.
+        UsageError: they do not, or no metric measures style or what is kept.
     """
     first, *others = outlines
     planes(first)
@@ -52,7 +52,7 @@ def check_alike(outlines: Sequence[Outline]) -> None:
         for difference in _differences(first, other):
             raise UsageError(
                 f"{printable(first.path)} and {printable(other.path)} differ in {difference}; "
-                "a curve is of one job at several strengths"
+                "a curve needs one job at several strengths"
             )
 
 
@@ -66,14 +66,14 @@ def _differences(one: Outline, other: Outline) -> Iterator[str]:
         if ours.variants.get(name, recipe) != recipe:
             yield f"the recipe {name}"
     if one.metrics != other.metrics:
-        yield "what was measured of them"
+        yield "their metrics"
 
 
 def planes(outline: Outline) -> list[tuple[str, str]]:
-    """The metrics of style and of what is kept, each with each, that a folder is measured by.
+    """All pairs (style, kept) of metrics that a folder was measured with.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there are none.
     """
     whole = {name: info for name, info in outline.metrics.items() if info.region == "whole"}
     against = "truth" if any(info.against == "truth" for info in whole.values()) else "source"
@@ -85,17 +85,17 @@ def planes(outline: Outline) -> list[tuple[str, str]]:
     ]
     if not styles or not kept:
         raise UsageError(
-            f"curves are of {' or '.join(STYLES)}, and {' or '.join(KEPT)}: "
-            "have one of each measured, evaluate --metrics"
+            f"curves need {' or '.join(STYLES)}, and {' or '.join(KEPT)}; "
+            "evaluate with one of each in --metrics"
         )
     return [(style, of) for of in kept for style in styles]
 
 
 def frontier(folders: Sequence[MeasuredFolder]) -> Frontier:
-    """The curves of the variants of `folders` and the areas under them, on the pictures that all have.
+    """The curves of the variants of `folders` and the areas under them, over the pictures that all have.
 
     Raises:
-        UsageError: there are none.
+        UsageError: they have no picture in common.
     """
     first = folders[0].outline
     everywhere = [
@@ -105,7 +105,7 @@ def frontier(folders: Sequence[MeasuredFolder]) -> Frontier:
     ]
     pictures = sorted(set.intersection(*everywhere))
     if not pictures:
-        raise UsageError("no picture is done in every variant of every folder: there is no curve")
+        raise UsageError("no picture is done in every variant of every folder, so there is no curve")
     curves: dict[str, list[Point]] = {}
     values: dict[str, dict[str, list[Values]]] = {}
     for strength, recipe, folder, variants in _spots(folders):
@@ -192,7 +192,7 @@ def _plane(
 
 @dataclass(frozen=True)
 class _Scale:
-    """Values of a metric from 0, the worst mean of all curves, to 1, the best."""
+    """Scales a metric from 0, the worst mean of all curves, to 1, the best."""
 
     least: float
     most: float
@@ -209,9 +209,9 @@ class _Scale:
 
 
 def area_under(styles: Values, kept: Values) -> float:
-    """The area that a curve dominates of the square from 0 to 1, more of both being better.
+    """The area of the unit square that a curve dominates, where more of both is better.
 
-    A point is dominated where the curve, straight between its points, has somewhere no less of either:
+    A point is dominated if some point of the curve (linear between strengths) has no less of either:
     the hypervolume in two dimensions (Zitzler and Thiele, 1999).
     """
     line = np.linspace(0, len(styles) - 1, BETWEEN * (len(styles) - 1) + 1)

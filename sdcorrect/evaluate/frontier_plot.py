@@ -1,4 +1,4 @@
-"""The curves of a frontier as a figure."""
+"""Draw the curves of a frontier."""
 
 import io
 from itertools import cycle
@@ -11,21 +11,21 @@ from sdcorrect.evaluate.profiles import LOWER_IS_BETTER
 from sdcorrect.evaluate.results import Frontier, Plane
 from sdcorrect.output.files import write_atomically
 
-#: Okabe and Ito's colours, told apart with any colour vision.
+#: Okabe and Ito's colours, distinct with any colour vision.
 COLOURS = ("#999999", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#000000")
-SIDE = 4.2  #: of a panel, inches
+SIDE = 4.2  #: side of a panel, inches
 DPI = 110
 
 
 def write_plot(frontier: Frontier, file: Path) -> None:
-    """Raises SdcorrectError where the file cannot be written."""
+    """Write the figure to `file`. Raises SdcorrectError if it cannot be written."""
     stream = io.BytesIO()
     draw(frontier).savefig(stream, format=file.suffix.lower().removeprefix("."))
     write_atomically(file, stream.getvalue(), temporary=file.with_name(f".{file.name}.tmp"))
 
 
 def draw(frontier: Frontier) -> Figure:
-    """A panel for each plane: each curve goes over the strengths, and a variant at one is a diamond."""
+    """A panel for each plane, with a curve over strengths (or a diamond for one) for each variant."""
     kept = list(dict.fromkeys(plane.kept for plane in frontier.planes))
     styles = list(dict.fromkeys(plane.style for plane in frontier.planes))
     figure = Figure((SIDE * len(styles), SIDE * len(kept) + 0.6), dpi=DPI, layout="constrained")

@@ -1,4 +1,4 @@
-"""Recipes side by side: how good they are, and what they cost."""
+"""Compare recipes: how good their results are, and what they cost."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from sdcorrect.models import Model
 from sdcorrect.output.folder import OutputFolder
 from sdcorrect.output.records import Done
 
-#: Metric -> its head in the table, and its decimals.
+#: Metric -> its column heading, and its decimals.
 METRICS = {
     "ssim_truth": ("SSIM to the truth", 3),
     "psnr_truth": ("PSNR to the truth, dB", 2),
@@ -22,13 +22,13 @@ METRICS = {
     "clip_text": ("CLIP similarity to the prompt", 3),
     "ssim": ("SSIM to the source", 3),
 }
-#: What the table is sorted by, the best first: the first of these that is measured.
+#: The table is sorted by the first of these that is measured, best first.
 BEST = ("ssim_truth", "clip_text")
 
 
 @dataclass(frozen=True)
 class Board:
-    """The table: a row for each recipe, the best first."""
+    """The table: a row for each recipe, best first."""
 
     heads: tuple[str, ...]
     rows: list[tuple[str, ...]]
@@ -41,15 +41,15 @@ def leaderboard(
     other_styles: Sequence[str],
     measuring: Callable[[int, int], None] = lambda done, total: None,
 ) -> Board:
-    """What the output folder `out` has, measured.
+    """Measure the output folder `out`.
 
     Args:
-        truth: a folder of true pictures, where there is one.
-        other_styles: the prompts that style accuracy tells the pictures' own from.
-        measuring: told how many of how many pictures are measured.
+        truth: a folder of true pictures, if there is one.
+        other_styles: the prompts that style accuracy compares the pictures' own with.
+        measuring: called with the number of pictures measured, and of all pictures.
 
     Raises:
-        UsageError: the folder, or something that a metric needs, is not there or does not fit.
+        UsageError: the folder, or something that a metric needs, is missing or does not fit.
     """
     metrics = ["ssim", "clip_text", *(["psnr", "structure_distance"] if truth else [])]
     evaluator = Evaluator(Request(out, metrics=metrics, reference=truth, other_styles=other_styles))
@@ -60,7 +60,7 @@ def leaderboard(
     found = evaluator.evaluation(rows)
     told = {name: METRICS[name] for name in METRICS if name in found.metrics}
     best = next(name for name in BEST if name in told)
-    # of another run's recipes the folder may have none yet
+    # the folder may list recipes of another run without any pictures yet
     done = {name: result for name, result in found.variants.items() if result.pictures}
     ranked = sorted(done.items(), key=lambda one: -(one[1].metrics[best].mean or 0))
     costs = _costs(out)
@@ -75,8 +75,7 @@ def _cells(result: VariantResult, told: dict[str, tuple[str, int]]) -> list[str]
 
 
 def _costs(out: Path) -> dict[str, tuple[str, str]]:
-    """By recipe, the U-Net's evaluations of a picture and the median of its seconds, an inversion
-    included."""
+    """By recipe, the U-Net evaluations per picture and the median of seconds, including an inversion."""
     done: dict[str, list[Done]] = {}
     for record in OutputFolder(out).records().values():
         if isinstance(record, Done):
@@ -88,7 +87,7 @@ def _costs(out: Path) -> dict[str, tuple[str, str]]:
 
 
 def page_of(board: Board, job: Job, model: Model, command: str) -> str:
-    """The board as a page of Markdown, with what was measured and the `command` that makes it again."""
+    """The board as a Markdown page, with its settings and the `command` that reproduces it."""
     lines = [board.heads, ("---",) * len(board.heads)]
     lines += [(f"`{name}`", *cells) for name, *cells in board.rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,4 +1,4 @@
-"""LPIPS, whose networks torchvision has: nothing is fetched unasked."""
+"""LPIPS, with networks from torchvision; nothing is downloaded without being asked for."""
 
 from pathlib import Path
 from typing import Literal
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sdcorrect.errors import UsageError
 
-#: What torchvision calls the network and its weights.
+#: torchvision's names of the networks and their weights.
 NETWORKS = {
     "alex": ("alexnet", "AlexNet_Weights"),
     "squeeze": ("squeezenet1_1", "SqueezeNet1_1_Weights"),
@@ -19,7 +19,7 @@ class Lpips:
     """Learned perceptual distance (Zhang et al. 2018) of two pictures, (1, 3, height, width) in [0, 1].
 
     Raises:
-        UsageError: torchvision or the network's weights are not on this machine.
+        UsageError: torchvision or the network's weights are missing on this machine.
     """
 
     def __init__(self, net: Literal["alex", "squeeze"], device: torch.device) -> None:
@@ -36,14 +36,12 @@ def _check_weights(net: str) -> None:
     try:
         from torchvision import models
     except ImportError:
-        raise UsageError(
-            "metric lpips needs torchvision; get it with `pip install torchvision`"
-        ) from None
+        raise UsageError("metric lpips needs torchvision; run `pip install torchvision`") from None
     name, weights = NETWORKS[net]
     url: str = getattr(models, weights).DEFAULT.url
     if not (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file():
         fetch = f"from torchvision.models import {name}; {name}(weights='DEFAULT')"
         raise UsageError(
             f"metric lpips needs the weights of {name}, which are not on this machine; "
-            f'fetch them with `python -c "{fetch}"`'
+            f'download them with `python -c "{fetch}"`'
         )

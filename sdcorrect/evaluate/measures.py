@@ -1,4 +1,4 @@
-"""All chosen metrics of a batch of pictures; what several metrics need is computed once."""
+"""Compute the chosen metrics for a batch of pictures; shared parts are computed once."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from sdcorrect.evaluate.results import Measured
 from sdcorrect.evaluate.samples import Sample
 from sdcorrect.evaluate.structure import Structure, structure_distance
 
-#: A picture of a batch: its sample's position, a variant's name or what it is else, and its region.
+#: A picture in a batch: the sample's position, the variant's name (or SOURCE or TRUTH), and the region.
 Key = tuple[int, str, Region]
-SOURCE, TRUTH = "/source", "/truth"  #: no variant is called so
+SOURCE, TRUTH = "/source", "/truth"  #: not valid as names of variants
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Measures:
     """The metrics, and the networks that they need.
 
     Args:
-        style: what stands before a caption.
-        other_styles: the prompts that style accuracy tells a picture's own from.
-        batch_size: pictures at a time in a network.
+        style: words before each caption.
+        other_styles: the prompts that style accuracy compares a picture's own with.
+        batch_size: pictures per batch in a network.
     """
 
     profile: Profile
@@ -70,7 +70,7 @@ class _Batch:
             self.similarities = self._through(measures.structure.similarities, {"structure_distance"})
 
     def value(self, metric: Metric, n: int, variant: str) -> float:
-        """`metric` of the output of sample `n` by `variant`."""
+        """The value of `metric` for the output of sample `n` by `variant`; NaN for an empty region."""
         if self._is_empty(n, metric.region):
             return float("nan")
         output = (n, variant, metric.region)
@@ -120,7 +120,7 @@ class _Batch:
     def _through(
         self, network: Callable[[Sequence[Image.Image]], Sequence[Tensor] | Tensor], kinds: set[str]
     ) -> dict[Key, Tensor]:
-        """What `network` makes of the pictures that metrics of these kinds look at."""
+        """The results of `network` on the pictures that metrics of these kinds need."""
         keys = iter(self._needed(kinds))
         found: dict[Key, Tensor] = {}
         while part := list(islice(keys, self.measures.batch_size)):

@@ -1,4 +1,4 @@
-"""Metrics of two pictures from their pixels alone."""
+"""Metrics that compare the pixels of two pictures."""
 
 import cv2
 import numpy as np
@@ -14,20 +14,20 @@ from torchmetrics.functional.image import (
 
 
 def to_tensor(image: Image.Image, device: torch.device) -> Tensor:
-    """(1, 3, height, width) in [0, 1]."""
+    """`image` as RGB, (1, 3, height, width) in [0, 1]."""
     samples = torch.from_numpy(np.array(image.convert("RGB"))).to(device)
     return samples.permute(2, 0, 1)[None].float() / 255
 
 
 def ssim(output: Tensor, other: Tensor) -> float:
-    """Of (1, 3, height, width) in [0, 1]; Wang et al. 2004."""
+    """Structural similarity of two (1, 3, height, width) in [0, 1]; Wang et al. 2004."""
     value = structural_similarity_index_measure(output, other, data_range=1.0)
     assert isinstance(value, Tensor)
     return float(value)
 
 
 def psnr(output: Tensor, other: Tensor) -> float:
-    """In dB, of (1, 3, height, width) in [0, 1]; infinite where the two are equal."""
+    """Peak signal-to-noise ratio in dB of two (1, 3, height, width) in [0, 1]; infinite if equal."""
     return float(peak_signal_noise_ratio(output, other, data_range=1.0))
 
 
@@ -36,7 +36,7 @@ def mse(output: Tensor, other: Tensor) -> float:
 
 
 def grey_ssim(output: Image.Image, other: Image.Image) -> float:
-    """Of the two pictures in grey, 8 bits; as the code of Yuan et al. 2025 computes it."""
+    """SSIM of two pictures in 8-bit grey, as the code of Yuan et al. 2025 computes it."""
     resized = cv2.resize(np.asarray(output), other.size)
     grey = (cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2GRAY) for image in (resized, other))
     return float(structural_similarity(*grey))

@@ -1,4 +1,4 @@
-"""Which metrics there are, and what exactly each means in a profile (imports no torch)."""
+"""The metrics, and their exact definition in each profile (imports no torch)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ Region = Literal["whole", "unedited", "edited"]
 Against = Literal["source", "truth", "text", "source_text"]
 
 LOWER_IS_BETTER = {"mse", "lpips", "structure_distance"}
-#: Kinds that compare two pictures, and so can be had against the truth too.
+#: Kinds that compare two pictures, and so can compare with the truth too.
 OF_TWO_PICTURES = {"ssim", "psnr", "mse", "lpips", "structure_distance", "clip_image"}
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One column: what is measured, in which region of the picture, and against what."""
+    """One column: what is measured, in which region of the picture, and in comparison with what."""
 
     name: str
     kind: Kind
@@ -34,18 +34,18 @@ class Metric:
 
 @dataclass(frozen=True)
 class Profile:
-    """A named set of definitions. `chosen` is what is measured where nothing else is asked for."""
+    """A named set of definitions. `chosen` are the metrics measured by default."""
 
     name: str
     metrics: tuple[Metric, ...]
     chosen: tuple[str, ...]
     lpips_net: Literal["alex", "squeeze"] = "alex"
-    clip: str | None = None  #: the hub id that the definition names; None where the model decides
+    clip: str | None = None  #: the hub id in the definition; None if it depends on the model
     structure: str | None = None
-    clip_score: bool = False  #: text similarity as 100 times the cosine, and 0 where that is negative
+    clip_score: bool = False  #: text similarity as 100 times the cosine, or 0 if that is negative
     captions: bool = False  #: the text is the style and a caption, not the prompt
-    grey: bool = False  #: SSIM as scikit-image computes it of grey pictures
-    raw_structure: bool = False  #: samples from 0 to 255 as if they were from 0 to 1, not antialiased
+    grey: bool = False  #: SSIM of grey pictures, by scikit-image
+    raw_structure: bool = False  #: samples from 0 to 255 instead of 0 to 1, without antialiasing
 
 
 _WHOLE = {
@@ -74,10 +74,10 @@ def _default() -> Profile:
 
 
 def _paper() -> Profile:
-    """Yuan et al. 2025, `metrics_clip_ssim.py` of its code.
+    """Yuan et al. 2025, `metrics_clip_ssim.py` of their code.
 
-    Two things there are not definitions and are not taken over: the corrected outputs alone go to grey
-    with red and blue exchanged, and the style is left out for the outputs of PnP and Prompt-to-Prompt.
+    Two oddities there are not adopted: only the corrected outputs are converted to grey with red and
+    blue exchanged, and the style is omitted for the outputs of PnP and Prompt-to-Prompt.
     """
     metrics = (
         Metric("clip_image", "clip_image", "cosine of the CLIP embeddings of source and output"),
@@ -105,8 +105,8 @@ def _paper() -> Profile:
 
 
 def _pie_bench() -> Profile:
-    """Ju et al. 2024 (PnP Inversion), `evaluation/` of its code: what it calls the unedit part is the
-    picture with the edit mask blackened, and the edit part that with all else blackened."""
+    """Ju et al. 2024 (PnP Inversion), `evaluation/` of their code: its unedit part is the picture with
+    the edit mask blackened, its edit part the picture with everything else blackened."""
     exact = {
         **_WHOLE,
         "lpips": "learned perceptual distance, SqueezeNet",
@@ -156,7 +156,7 @@ PROFILES = {profile.name: profile for profile in (_default(), _paper(), _pie_ben
 
 
 def profile_of(name: str) -> Profile:
-    """Raises UsageError, with the nearest name, where there is no such profile."""
+    """The profile of that name. Raises UsageError, with the nearest name, if there is none."""
     if name not in PROFILES:
         raise UsageError(f"--profile {name}: there is no such profile; {did_you_mean(name, PROFILES)}")
     return PROFILES[name]
@@ -165,14 +165,14 @@ def profile_of(name: str) -> Profile:
 def choose(
     profile: Profile, names: Sequence[str] | None, *, truth: bool, styles: bool
 ) -> tuple[Metric, ...]:
-    """The metrics of `profile` that are asked for: `names`, or those that it chooses itself.
+    """The metrics to measure: those of `names`, or the profile's default.
 
     Args:
-        truth: measure all that compares two pictures against the truth too.
-        styles: whether other styles are given to tell the outputs' own from.
+        truth: whether metrics of two pictures are measured against the truth too.
+        styles: whether other styles are given to compare the outputs' own with.
 
     Raises:
-        UsageError: there is no such metric, none is named, or it needs styles that are not given.
+        UsageError: there is no such metric, or it needs styles that are not given.
     """
     known = {metric.name: metric for metric in profile.metrics}
     more = ("style_accuracy",) if styles else ()
@@ -187,8 +187,8 @@ def choose(
     chosen = [known[name] for name in dict.fromkeys((*(names or profile.chosen), *more))]
     if any(metric.kind == "style_accuracy" for metric in chosen) and not styles:
         raise UsageError(
-            "metric style_accuracy tells the outputs' style from others: "
-            'give these, --other-style "in flat design style"'
+            "metric style_accuracy compares the outputs' style with others; "
+            'give these with --other-style "in flat design style"'
         )
     if truth:
         chosen += [

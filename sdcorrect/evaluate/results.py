@@ -1,4 +1,4 @@
-"""What `sdcorrect evaluate` writes: a table of every picture, and what it comes to."""
+"""The files of `sdcorrect evaluate`: a table of all pictures, and a summary."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ CSV_NAME, JSON_NAME = "evaluation.csv", "evaluation.json"
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of one picture in one variant; NaN where a region is empty."""
+    """The measurements of one picture in one variant; NaN where a region is empty."""
 
     variant: str
     path: str
@@ -35,7 +35,7 @@ class MetricInfo(Written):
 
 @dataclass(frozen=True)
 class Outline:
-    """What an output folder is of, and what is measured of it."""
+    """An output folder's job, variants and metrics."""
 
     path: Path
     job_file: JobFile
@@ -60,26 +60,26 @@ class Outline:
 
 
 class Mean(Written):
-    n: int = Field(description="pictures that count")
+    n: int = Field(description="number of pictures in the mean")
     mean: float | None
-    low: float | None = Field(description="of the 95 % bootstrap interval of the mean")
+    low: float | None = Field(description="lower end of the 95 % bootstrap interval of the mean")
     high: float | None
     not_finite: int = Field(
-        description="pictures that do not count: equal to what they are compared with (PSNR), or "
-        "without the region that is measured"
+        description="number of pictures left out: equal to the picture they are compared with (PSNR), "
+        "or without the region that is measured"
     )
 
 
 class Comparison(Written):
-    """A variant against the base, picture by picture."""
+    """A variant compared with the base, picture by picture."""
 
-    n: int = Field(description="pictures that both have")
+    n: int = Field(description="number of pictures that both have")
     difference: float | None = Field(description="mean of variant minus base")
-    low: float | None = Field(description="of the 95 % bootstrap interval of the difference")
+    low: float | None = Field(description="lower end of the 95 % bootstrap interval of the difference")
     high: float | None
-    better: float | None = Field(description="share of pictures in which the variant is the better one")
+    better: float | None = Field(description="share of pictures in which the variant is better")
     p: float | None = Field(
-        description="Wilcoxon's signed-rank test, two-sided, not corrected; null of fewer than 6"
+        description="two-sided Wilcoxon signed-rank test, uncorrected; null for fewer than 6 pictures"
     )
 
 
@@ -87,11 +87,11 @@ class VariantResult(Written):
     sweep: OfSweep | None = Field(None, description="null where it is of none")
     pictures: int = Field(description="that are done and were measured")
     failed: int
-    filtered: int = Field(description="left out by the job's own filters")
+    filtered: int = Field(description="left out by the job's filters")
     remaining: int = Field(description="not translated yet")
     metrics: dict[str, Mean]
-    seconds: Mean = Field(description="of a picture, as its record says")
-    unet_evaluations: Mean = Field(description="of a picture")
+    seconds: Mean = Field(description="per picture, from the records")
+    unet_evaluations: Mean = Field(description="per picture")
     against_base: dict[str, Comparison] = Field(description="by metric; empty for the base itself")
 
 
@@ -101,7 +101,7 @@ class Network(Written):
 
 
 class Evaluation(Written):
-    """`evaluation.json`: what the values in `evaluation.csv` come to."""
+    """`evaluation.json`: the summary of `evaluation.csv`."""
 
     sdcorrect: str = Field(description="the version that wrote this")
     written: datetime
@@ -113,10 +113,10 @@ class Evaluation(Written):
     )
     variants: dict[str, VariantResult]
     reference: str | None = Field(description="the folder of true pictures")
-    networks: dict[str, Network] = Field(description="clip, structure, blip: those that measured")
-    style: str | None = Field(description="what stood before the captions")
-    other_styles: tuple[str, ...] = Field(description="what style accuracy told the prompt from")
-    notices: tuple[str, ...] = Field(description="what did not count, in words")
+    networks: dict[str, Network] = Field(description="the networks used: clip, structure, blip")
+    style: str | None = Field(description="words before each caption")
+    other_styles: tuple[str, ...] = Field(description="prompts that style accuracy compared with")
+    notices: tuple[str, ...] = Field(description="what was not measured or not counted, in words")
 
 
 class Point(Written):
@@ -128,18 +128,18 @@ class Point(Written):
 
 
 class Area(Written):
-    """What a curve dominates of the square between the worst and the best mean of all curves."""
+    """The area that a curve dominates between the worst and the best means of all curves."""
 
     area: float = Field(description="0 to 1")
-    low: float = Field(description="of the 95 % bootstrap interval over pictures")
+    low: float = Field(description="lower end of the 95 % bootstrap interval over pictures")
     high: float
-    difference: float | None = Field(description="to the base's, on the same pictures")
+    difference: float | None = Field(description="area minus that of the base, on the same pictures")
     difference_low: float | None = None
     difference_high: float | None = None
 
 
 class Plane(Written):
-    """One thing that is kept over one measure of style."""
+    """A metric of what is kept against a metric of style."""
 
     style: str
     kept: str
@@ -155,8 +155,8 @@ class Frontier(Written):
 
     sdcorrect: str
     written: datetime
-    pictures: int = Field(description="that every variant of every folder has")
-    left_out: int = Field(description="pictures that only some have")
+    pictures: int = Field(description="number of pictures that every variant of every folder has")
+    left_out: int = Field(description="number of pictures that only some have")
     base: str
     curves: dict[str, list[Point]] = Field(
         description="by variant, of a sweep by recipe, from the least strength up"
@@ -165,14 +165,14 @@ class Frontier(Written):
 
 
 def write_json(evaluation: Evaluation | Frontier, file: Path) -> None:
-    """Raises SdcorrectError where the file cannot be written."""
+    """Write `evaluation` to `file`. Raises SdcorrectError if it cannot be written."""
     _write(file, evaluation.as_json(indent=2))
 
 
 def write_csv(rows: Iterable[Measured], metrics: Sequence[str], file: Path) -> None:
-    """A line for each picture and variant: variant, path, then the metrics.
+    """Write a line for each picture and variant: variant, path, then the metrics.
 
-    Empty where a metric has no value; `inf` where PSNR is infinite.
+    A cell is empty if the metric has no value, and `inf` if PSNR is infinite.
 
     Raises:
         SdcorrectError: the file cannot be written.
@@ -183,7 +183,7 @@ def write_csv(rows: Iterable[Measured], metrics: Sequence[str], file: Path) -> N
     for row in rows:
         values = (row.values[name] for name in metrics)
         writer.writerow((row.variant, row.path, *("" if v != v else f"{v:.6g}" for v in values)))
-    # names that are no UTF-8 keep their bytes
+    # names that are not UTF-8 keep their bytes
     _write(file, text.getvalue().encode(errors="surrogateescape"))
 
 

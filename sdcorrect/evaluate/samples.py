@@ -1,4 +1,4 @@
-"""One picture with all that is made of it and compared with it, decoded and of one size."""
+"""One picture with its outputs and what they are compared with, decoded and at the same size."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,19 +16,19 @@ from sdcorrect.inputs.pictures import Resize, fitted, fitted_alike, read_image
 
 @dataclass(frozen=True)
 class Sample:
-    """All pictures are RGB, and as large as the source was when it was translated."""
+    """One picture and its outputs. All are RGB, at the size at which the source was translated."""
 
     entry: TranslatedPicture
     source: Image.Image
     outputs: Mapping[str, Image.Image]  #: by variant
     truth: Image.Image | None = None
-    mask: NDArray[np.bool_] | None = None  #: (height, width), true where the edit is
+    mask: NDArray[np.bool_] | None = None  #: (height, width), true where edited
     caption: str | None = None
 
 
 @dataclass(frozen=True)
 class SampleReader:
-    """Reads the pictures of `translated`, and by key what goes with each."""
+    """Reads the pictures of `translated`, and what belongs to each, by key."""
 
     translated: Translated
     truths: Mapping[str, Path] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class SampleReader:
     captions: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, entry: TranslatedPicture) -> Sample:
-        """Raises UsageError where a picture cannot be read, has changed since, or has another size."""
+        """Raises UsageError if a picture cannot be read, has changed since, or has another size."""
         key = entry.item.key
         image, sha256 = self._read("source", entry.item.source)
         if sha256 != entry.sha256:
@@ -68,27 +68,27 @@ class SampleReader:
         image, _ = self._read("output", path)
         if image.size != entry.size:
             raise UsageError(
-                f"output {printable(path)}: is {_px(image.size)}, and {_px(entry.size)} by its record: "
-                "something has changed it; delete it and run sdcorrect translate again"
+                f"output {printable(path)}: is {_px(image.size)}, but {_px(entry.size)} by its record; "
+                "it was changed; delete it and run sdcorrect translate again"
             )
         return image
 
     def _like_source(
         self, what: str, given: Path | Image.Image, source: Image.Image, entry: TranslatedPicture
     ) -> Image.Image:
-        """`given` as large as the output: as it is, or fitted as the source was, whose shape it has."""
+        """`given` at the size of the output: unchanged, or fitted like a source of its shape."""
         image = given if isinstance(given, Image.Image) else self._read(what, given)[0]
         alike = fitted_alike(image, self._resize, source.size, entry.size)
         if alike is None:
             name = printable(given if isinstance(given, Path) else entry.item.key)
             raise UsageError(
-                f"{what} {name}: is {_px(image.size)}, its output {_px(entry.size)} and its source "
-                f"{_px(source.size)}; give one of a size with either"
+                f"{what} {name}: is {_px(image.size)}, but its output is {_px(entry.size)} and its "
+                f"source {_px(source.size)}; give one of either size"
             )
         return alike
 
     def _read(self, what: str, path: Path) -> tuple[Image.Image, str]:
-        # the job's own limits have let the source in, and say nothing of what is compared with it
+        # the job's limits concern sources only, and this one has passed them
         try:
             return read_image(path, Input(path=path, max_pixels=MOST_PIXELS))
         except PictureError as error:

@@ -1,4 +1,4 @@
-"""How sure a mean is, and whether two variants differ."""
+"""Confidence intervals of means, and tests whether two variants differ."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from sdcorrect.evaluate.results import Comparison, Mean
 RESAMPLES = 2000
 BATCH = 100  #: resamples in memory at a time
 CONFIDENCE = 0.95
-#: Of fewer pairs no two-sided signed-rank test comes to p < 0.05: the least it can say is 2 / 2^n.
+#: With fewer pairs, a two-sided signed-rank test cannot reach p < 0.05: its minimum is 2 / 2^n.
 LEAST_PAIRS = 6
 
 Values = NDArray[np.float64]
@@ -33,10 +33,10 @@ def mean_of(values: Values) -> Mean:
 def compare(
     variant: Mapping[str, float], base: Mapping[str, float], *, higher_is_better: bool
 ) -> Comparison:
-    """Two variants on the pictures that both have: Wilcoxon's signed-rank test, two-sided.
+    """Compare two variants on the pictures that both have, by a two-sided Wilcoxon signed-rank test.
 
     Args:
-        variant, base: one metric's value by picture.
+        variant, base: the values of one metric by picture.
     """
     pairs = np.array([(value, base[path]) for path, value in variant.items() if path in base])
     pairs = pairs.reshape(-1, 2)
@@ -55,7 +55,7 @@ def compare(
 
 
 def _p_value(differences: Values) -> float:
-    # without a difference anywhere the test has nothing to rank
+    # without any difference, the test has nothing to rank
     return float(wilcoxon(differences).pvalue) if differences.any() else 1.0
 
 

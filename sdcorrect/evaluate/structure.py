@@ -1,4 +1,4 @@
-"""Structure distance: how differently two pictures relate their own parts to each other."""
+"""Structure distance: how much the self-similarities of two pictures differ."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,23 +13,23 @@ from sdcorrect.evaluate.clip import CLIPS
 from sdcorrect.evaluate.pixels import to_tensor
 from sdcorrect.models.sources import Finder
 
-#: The mean and deviation of RGB in [0, 1] of ImageNet, as PIE-Bench has them for DINO.
+#: ImageNet's mean and deviation of RGB in [0, 1], as in PIE-Bench for DINO.
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-#: A longer side may have so much of the network's own side; PIE-Bench: 480 of 224 px.
+#: The limit of the longer side, relative to the network's side; in PIE-Bench, 480 of 224 px.
 LONGEST = 480 / 224
-#: A feature map of fewer places on a side is too coarse to tell of structure.
+#: A feature map with fewer places per side is too coarse to show structure.
 PLACES = 8
 
 
 class Structure:
     """Self-similarity of the keys in the last layer of a vision transformer (Tumanyan et al. 2022).
 
-    `name` is a ViT or a CLIP, whose image tower is then taken. Where that is convolutional and has no
-    keys, it is the self-similarity of its last feature map of at least 8x8 places. With `raw`, samples
-    go in from 0 to 255 and pictures are made smaller without antialiasing, as PIE-Bench's code does.
+    `name` is a ViT, or a CLIP for its image tower. A convolutional tower has no keys; the features are
+    then its last feature map of at least 8x8 places. With `raw`, samples range from 0 to 255 and
+    pictures are reduced without antialiasing, as in PIE-Bench's code.
 
     Raises:
-        UsageError: it is not there, or is neither.
+        UsageError: it is missing, or is neither.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Structure:
 
     @torch.inference_mode()
     def similarities(self, pictures: Sequence[Image.Image]) -> list[Tensor]:
-        """For each picture the cosines between its parts, tokens or places of a map, (parts, parts)."""
+        """For each picture, the cosines between its parts, tokens or places of a map: (parts, parts)."""
         pixels = [self._prepared(picture) for picture in pictures]
         one_size = len({tensor.shape for tensor in pixels}) == 1
         batches = [torch.cat(pixels)] if one_size else pixels
@@ -72,12 +72,12 @@ class Structure:
 
 
 def structure_distance(one: Tensor, other: Tensor) -> float:
-    """Mean squared difference of two self-similarities."""
+    """The mean squared difference of two self-similarities, (parts, parts) each."""
     return float(mse_loss(one, other))
 
 
 def _parts_of(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    """What makes of pixels (pictures, 3, height, width) features (pictures, parts, width)."""
+    """A function from pixels (pictures, 3, height, width) to features (pictures, parts, width)."""
     keys = [module for name, module in network.named_modules() if name.endswith((".k_proj", ".key"))]
     if not keys:
         return lambda pixels: _last_fine_map(network, pixels).flatten(2).mT
@@ -92,7 +92,7 @@ def _parts_of(network: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def _last_fine_map(network: nn.Module, pixels: Tensor) -> Tensor:
-    """(pictures, channels, rows, columns)."""
+    """The last feature map that is fine enough, (pictures, channels, rows, columns)."""
     maps = network(pixel_values=pixels, output_hidden_states=True).hidden_states
     fine: Tensor = [one for one in maps if min(one.shape[-2:]) >= PLACES][-1]
     return fine

@@ -1,4 +1,4 @@
-"""An evaluation as a table for a paper, in Markdown or LaTeX."""
+"""Write an evaluation as a table for a paper, in Markdown or LaTeX."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from sdcorrect.output.files import write_atomically
 from sdcorrect.output.records import OfSweep
 
 SUFFIXES = (".md", ".tex")
-#: What metrics are called in print.
+#: The names of metrics in print.
 NAMES = {
     "ssim": "SSIM",
     "psnr": "PSNR, dB",
@@ -35,11 +35,9 @@ Row = Sequence[str]
 
 
 def check_table(file: Path) -> None:
-    """Raises UsageError where its name says no format."""
+    """Raises UsageError if the file's name has no known suffix."""
     if file.suffix.lower() not in SUFFIXES:
-        raise UsageError(
-            f"--table {printable(file)}: give the file a name that ends in {' or '.join(SUFFIXES)}"
-        )
+        raise UsageError(f"--table {printable(file)}: the name must end in {' or '.join(SUFFIXES)}")
 
 
 def write_table(evaluations: Sequence[tuple[float | None, Evaluation]], file: Path) -> None:
@@ -70,7 +68,7 @@ def write_table(evaluations: Sequence[tuple[float | None, Evaluation]], file: Pa
 
 
 def number(value: float | None, mean: Mean, sign: str = "") -> str:
-    """`value` with as many digits as give `mean` four that count."""
+    """`value` with as many decimals as give `mean` four significant digits."""
     if value is None:
         return "-"
     magnitude = math.floor(math.log10(abs(mean.mean))) if mean.mean else 0
@@ -78,12 +76,12 @@ def number(value: float | None, mean: Mean, sign: str = "") -> str:
 
 
 def plain(mean: Mean) -> str:
-    """A mean of whole numbers; `-` where no picture counts."""
+    """A mean of whole numbers; `-` if it has no pictures."""
     return "-" if mean.mean is None else f"{mean.mean:g}"
 
 
 def p_value(against: Comparison | None) -> str:
-    """`-` where there is none: of the base, and of too few pictures."""
+    """The p-value; `-` for the base itself, and for too few pictures."""
     if against is None or against.p is None:
         return "-"
     return "< 0.0001" if against.p < 1e-4 else f"{against.p:.4f}"

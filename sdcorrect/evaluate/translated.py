@@ -1,4 +1,4 @@
-"""What an output folder's records say of its pictures (imports no torch)."""
+"""Find the translated pictures of an output folder by its records (imports no torch)."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,11 +16,11 @@ from sdcorrect.output.survey import Progress
 
 @dataclass(frozen=True, slots=True)
 class TranslatedPicture:
-    """One picture, and what was made of it."""
+    """One picture and its outputs."""
 
     item: Item
-    sha256: str | None  #: of the source when it was translated
-    size: tuple[int, int]  #: width and height as translated, px
+    sha256: str | None  #: of the source, when it was translated
+    size: tuple[int, int]  #: width and height of the outputs, px
     prompt: str
     outputs: Mapping[str, Path]  #: by variant
     seconds: Mapping[str, float]  #: by variant, as recorded
@@ -29,29 +29,29 @@ class TranslatedPicture:
 
 @dataclass
 class Translated:
-    """The pictures of an output folder that are done, and how many are not."""
+    """The pictures of an output folder that are done, and the number of others."""
 
     job_file: JobFile
     job: Job
     progress: dict[str, Progress]  #: by variant
     entries: list[TranslatedPicture] = field(default_factory=list)
     failures: list[Record] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)  #: recorded, and no longer among the inputs
+    gone: list[str] = field(default_factory=list)  #: recorded, but no longer among the inputs
 
 
 def find_translated(out: Path) -> Translated:
-    """Read the records of `out` and find the files that they tell of.
+    """Read the records of `out` and find their files.
 
     Raises:
-        UsageError: the folder is none of `sdcorrect translate`, its input is gone, it has no records,
-            outputs without a record, or records whose output is not there, or nothing is done.
+        UsageError: the folder was not written by `sdcorrect translate`, its input is gone, it has no
+            records, outputs without records, or records without outputs, or nothing is done.
     """
     folder = OutputFolder(out)
     job_file, records = folder.job(), folder.records()
     if not records:
         raise UsageError(
-            f"{printable(out)}: there are no records of its pictures (records/*.jsonl), "
-            "which tell what each was made of; run sdcorrect translate into it again"
+            f"{printable(out)}: has no records (records/*.jsonl), "
+            "which say how each picture was made; run sdcorrect translate into it again"
         )
     variants = job_file.fingerprint.in_order(job_file.fingerprint.variants)
     _refuse_unrecorded(out, variants, records.values())
@@ -74,8 +74,8 @@ def find_translated(out: Path) -> Translated:
             found.entries.append(_entry(folder, item, done))
     if missing:
         raise UsageError(
-            f"{printable(out)}: {_count(missing)} of the records {in_brackets(missing)} "
-            "not there; run sdcorrect translate again to make what is missing"
+            f"{printable(out)}: {_count(missing)} in the records {in_brackets(missing)} "
+            "missing; run sdcorrect translate again"
         )
     if not found.entries:
         totals = [f"{p.failed} failed, {p.remaining} to do" for p in found.progress.values()]
@@ -113,12 +113,12 @@ def _refuse_unrecorded(out: Path, variants: Iterable[str], records: Iterable[Rec
     if unrecorded:
         raise UsageError(
             f"{printable(out)}: {_count(unrecorded)} in it {in_brackets(unrecorded)} without a record; "
-            "take out what sdcorrect translate did not make, or run it again"
+            "remove what sdcorrect translate did not make, or run it again"
         )
 
 
 def _files_below(folder: Path) -> Iterator[str]:
-    """The relative paths of the files in `folder`; no link is followed, and nothing hidden entered."""
+    """The relative paths of the files in `folder`, without hidden ones and without following links."""
     if folder.is_symlink():
         return
     for place, folders, files in os.walk(folder):
@@ -133,6 +133,6 @@ def _count(names: list[str]) -> str:
 
 
 def in_brackets(names: Iterable[str]) -> str:
-    """The first few of `names` in brackets, and the verb that follows them."""
+    """The first few of `names` in brackets, followed by "is" or "are"."""
     every = sorted(names)
     return f"({listed(every)}) {'are' if len(every) > 1 else 'is'}"

@@ -1,1 +1,1 @@
-"""What goes in: which pictures, what is asked of each, and how they are read."""
+"""Inputs: find a job's pictures and their prompts, and read them."""

@@ -1,4 +1,4 @@
-"""The lists of pictures and prompts that public benchmarks of image editing come with."""
+"""Read the lists of pictures and prompts of public image-editing benchmarks."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -17,7 +17,7 @@ def read_benchmark(file: Path) -> tuple[Path, list[ListRow]]:
     """The pictures of PIE-Bench's mapping file (.json) or of a TI2I benchmark (.yaml), and their folder.
 
     Raises:
-        UsageError: it cannot be read, or is neither.
+        UsageError: it cannot be read, or is neither of these.
     """
     if file.suffix.lower() == ".json":
         pictures = file.parent / PICTURES
@@ -40,7 +40,7 @@ def _of_pie_bench(file: Path) -> Iterator[ListRow]:
 
 
 def _literal(prompt: str) -> str | None:
-    """A prompt without the brackets that mark what is edited, its braces those of a template."""
+    """A prompt as a template: without the brackets that mark the edit, and with braces escaped."""
     plain = prompt.replace("[", "").replace("]", "").replace("{", "{{").replace("}", "}}")
     return " ".join(plain.split()) or None
 
@@ -75,17 +75,15 @@ def _reason(errors: ValidationError) -> str:
     error = errors.errors()[0]
     number, *key = (*error["loc"], "")[:2]
     if not isinstance(number, int):
-        return (
-            "no list of pictures, such as `- {init_img: data/bear.jpg, target_prompts: [a robot bear]}`"
-        )
+        return "expected a list of `- {init_img: data/bear.jpg, target_prompts: [a robot bear]}`"
     what = "is missing" if error["type"] == "missing" else error["msg"].removeprefix("Input ")
     return f"entry {number + 1}: {''.join(map(str, key))} {what}"
 
 
 def _below(folder: Path, init_img: str) -> str:
-    """Where a picture lies in `folder`: the files give paths from folders of their authors.
+    """The path of a picture in `folder`: the benchmarks give paths on their authors' machines.
 
-    The longest end of the path that is there, as it is or in small letters; else the whole.
+    Takes the longest tail of the path that exists, unchanged or in lower case; else the whole path.
     """
     parts = [part for part in PurePosixPath(init_img).parts if part not in {"/", ".", ".."}]
     tails = ["/".join(parts[n:]) for n in range(len(parts))]

@@ -1,4 +1,4 @@
-"""What a job reads beside each of its pictures: ready-made hints and the mask."""
+"""Read the companions of each picture: ready-made hints and the mask."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ class Beside:
     """The companions of a job's pictures.
 
     Raises:
-        UsageError: a folder of them, or the mapping file, cannot be had.
+        UsageError: a folder of them, or the mapping file, cannot be read.
     """
 
     def __init__(self, job: Job, sizing: Sizing) -> None:
@@ -26,12 +26,12 @@ class Beside:
         self.limits = companion_limits(job.input)
 
     def add_to(self, picture: Picture) -> Picture:
-        """`picture` with all that goes with it.
+        """`picture` with its companions.
 
         Raises:
-            PictureError: one is not there, or cannot be used.
+            PictureError: one is missing, or cannot be used.
         """
-        # before they are read: what changes in between is found changed the next time
+        # hashed before they are read, so that a change in between is noticed by the next run
         companions = self.sha256s(picture.item)
         limit = self.job.input.max_pixels
         return replace(
@@ -42,7 +42,7 @@ class Beside:
         )
 
     def sha256s(self, item: Item) -> tuple[str, ...]:
-        """Those of the files that go with `item`, which are not decoded; none where one is missing."""
+        """The SHA-256 of the companions of `item`, without decoding them; none if one is missing."""
         try:
             files = hint_files(item, self.job.controlnets)
             hints = [sha256_of(file, self.limits) for file in files]

@@ -1,4 +1,4 @@
-"""What stands in a prompt for {caption}, {class}, {stem} and {parameters}."""
+"""Fill in {caption}, {class}, {stem} and {parameters} in prompts."""
 
 import csv
 import os
@@ -23,13 +23,13 @@ MOST_CAPTION_BYTES = 1 << 16
 
 
 class PromptFiller:
-    """Fills prompt templates for one picture after the other.
+    """Fills prompt templates, picture by picture.
 
     Args:
         loras: those of the job, which the web UIs' text of a picture may name.
 
     Raises:
-        UsageError: the captions or class names that the job points to cannot be read.
+        UsageError: the job's captions or class names cannot be read.
     """
 
     def __init__(self, settings: Input, loras: Sequence[Lora] = ()) -> None:
@@ -47,13 +47,13 @@ class PromptFiller:
         self._prompts_in = lru_cache(1)(prompts_in)  # asked for each of a picture's prompts
 
     def fill(self, template: str, source: Path, key: str, *, negative: bool = False) -> str:
-        """`template` for the picture `source`, which the job knows as `key`.
+        """Fill in `template` for the picture `source`, whose key in the job is `key`.
 
         Args:
             negative: whether it is that of a negative prompt, for which {parameters} is another.
 
         Raises:
-            PictureError: what the template asks for is not there, or is no text.
+            PictureError: a caption or class name is missing, or is not text.
         """
         finders = dict(self._finders)
         if negative:
@@ -61,7 +61,7 @@ class PromptFiller:
         words = {name: finders[name](source, key) for name in placeholders(template)}
         prompt = template.format(**words)
         if any("\ud800" <= character <= "\udfff" for character in prompt):
-            raise PictureError(f"its prompt {printable(prompt)} holds bytes that are not UTF-8 text")
+            raise PictureError(f"its prompt {printable(prompt)} contains bytes that are not UTF-8 text")
         return prompt
 
     def _caption(self, source: Path, key: str) -> str:
@@ -72,7 +72,7 @@ class PromptFiller:
             caption = _caption_beside(source)
             place = f"beside it, in {printable(source.with_suffix('.txt').name)}"
         if not caption:
-            raise PictureError(f"the prompt needs a {{caption}}, and there is none {place}")
+            raise PictureError(f"the prompt needs a {{caption}}, but there is none {place}")
         return caption
 
     def _class(self, source: Path, key: str) -> str:
@@ -100,7 +100,7 @@ class PromptFiller:
         try:
             check_networks(prompt)
         except ValueError as error:
-            raise PictureError(f"of its {{parameters}}, {error}") from None
+            raise PictureError(f"its {{parameters}}: {error}") from None
         return prompt
 
 
@@ -119,12 +119,12 @@ def _caption_beside(source: Path) -> str | None:
 
 
 def composed(name: str) -> str:
-    """`name` in the one Unicode form (NFC), whichever the file system or the table has it in."""
+    """`name` in Unicode form NFC, because file systems and tables differ in the form they use."""
     return unicodedata.normalize("NFC", name)
 
 
 class Captions:
-    """Captions by the paths that their file gives to the pictures."""
+    """Captions by the paths of pictures in a captions file."""
 
     def __init__(self, captions: dict[str, str]) -> None:
         self._by_name: dict[str, list[tuple[tuple[str, ...], str]]] = {}
@@ -133,13 +133,13 @@ class Captions:
                 self._by_name.setdefault(parts[-1], []).append((parts, caption))
 
     def of(self, source: Path, key: str) -> str | None:
-        """The caption of the path that agrees with the picture's in the most folders.
+        """The caption whose path shares the most folders with the picture's, or None.
 
-        Either may have folders before it that the other, below the input folder, has not; no folder
+        Either path may begin with more folders than the other (below the input folder), but no folder
         may differ.
 
         Raises:
-            PictureError: two paths agree as well, and their captions differ.
+            PictureError: two paths match equally well, and their captions differ.
         """
         own, below = _parts(os.path.abspath(source)), len(_parts(key))
         found: dict[int, dict[str, str]] = {}
@@ -151,7 +151,7 @@ class Captions:
             return None
         best = found[max(found)]
         if len(best) > 1:
-            raise PictureError(f"there are several captions for its name: {listed([*best.values()])}")
+            raise PictureError(f"several captions match its name: {listed([*best.values()])}")
         return next(iter(best))
 
 
@@ -160,7 +160,7 @@ def _parts(path: str) -> tuple[str, ...]:
 
 
 def _common_end(first: tuple[str, ...], second: tuple[str, ...]) -> int:
-    """How many last parts two paths have in common."""
+    """How many parts two paths share at their ends."""
     pairs = zip(reversed(first), reversed(second), strict=False)
     return next(
         (n for n, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second))
@@ -186,7 +186,7 @@ def read_coco(file: Path) -> Captions:
     """The first caption of each picture from a COCO captions file.
 
     Raises:
-        UsageError: it cannot be read, is no such file, or has two captions for one `file_name`.
+        UsageError: it cannot be read, is not such a file, or has two captions for one `file_name`.
     """
     try:
         coco = _Coco.model_validate(read_json(_read(file)))
@@ -196,7 +196,7 @@ def read_coco(file: Path) -> Captions:
         raise UsageError(f"{printable(file)}: not COCO captions: {where}: {error['msg']}") from None
     except ValueError as error:
         raise UsageError(f"{printable(file)}: not COCO captions: {error}") from None
-    # one program writes ids as numbers, another as text
+    # some programs write ids as numbers, others as text
     first: dict[str, str] = {}
     for annotation in coco.annotations:
         first.setdefault(str(annotation.image_id), " ".join(annotation.caption.split()))
@@ -205,17 +205,18 @@ def read_coco(file: Path) -> Captions:
         caption = first.get(str(image.id))
         if caption is not None and captions.setdefault(image.file_name, caption) != caption:
             name = printable(image.file_name)
-            raise UsageError(f"{printable(file)}: {name} stands there twice, with other captions")
+            raise UsageError(f"{printable(file)}: {name} is listed twice, with different captions")
     return Captions(captions)
 
 
 def read_classes(file: Path) -> dict[str, str]:
     """The first name of each class, by its folder (`n01440764` -> `tench`).
 
-    A .json or .yaml mapping, a .csv of two columns, or lines such as `n01440764 tench, Tinca tinca`.
+    Reads a .json or .yaml mapping, a .csv with two columns, or lines such as
+    `n01440764 tench, Tinca tinca`.
 
     Raises:
-        UsageError: it cannot be read or is no such table; the message names the line.
+        UsageError: it cannot be read or is not such a table; the message names the line.
     """
     suffix = file.suffix.lower()
     text = _read(file, MOST_BYTES if suffix in {".yaml", ".yml"} else None)
@@ -223,7 +224,7 @@ def read_classes(file: Path) -> dict[str, str]:
         if suffix == ".json":
             names = read_json(text)
         elif suffix in {".yaml", ".yml"}:
-            # all of it text: folders are called 001 or no
+            # untyped, because folders may be called 001 or no
             names, _ = read_yaml(text, typed=False)
         else:
             names = _table(file, csv_rows(text) if suffix == ".csv" else _words(text))
@@ -249,7 +250,7 @@ def _table(file: Path, rows: Iterable[tuple[int, list[str]]]) -> dict[str, str]:
             raise UsageError(f"{printable(file)}:{number}: expected folder and name, found {row[0]!r}")
         if names.setdefault(row[0], row[1]) != row[1]:
             raise UsageError(
-                f"{printable(file)}:{number}: {printable(row[0])} stands there twice, with other names"
+                f"{printable(file)}:{number}: {printable(row[0])} is listed twice, with different names"
             )
     return names
 
@@ -257,7 +258,7 @@ def _table(file: Path, rows: Iterable[tuple[int, list[str]]]) -> dict[str, str]:
 def _first_name(file: Path, folder: str, names: Any) -> str:
     first = names[0] if isinstance(names, list) and names else names
     if not isinstance(first, str) or not first.strip():
-        raise UsageError(f"{printable(file)}: the name of {folder} should be text, found {names!r}")
+        raise UsageError(f"{printable(file)}: the name of {folder} should be text; found {names!r}")
     return first.split(",")[0].strip()
 
 

@@ -1,4 +1,4 @@
-"""Where what goes with a picture lies in a folder of such: its hint, its truth, its mask."""
+"""Find the companion of a picture (hint, true picture or mask) in a folder."""
 
 import os
 from functools import cache
@@ -15,21 +15,21 @@ from sdcorrect.inputs.names import SUFFIXES
 
 
 def companion_path(item: Item) -> str:
-    """Where a picture is below the input folder; of one that is not below it, where its output is.
+    """The picture's path relative to the input folder; for a picture outside it, its output's path.
 
-    The key of a picture that a list names by an absolute path, or by one with `..`, would lead out of
-    the folder of companions, and to the picture itself.
+    In a list, a picture can have an absolute path or one with `..`, which would lead out of the folder
+    of companions, to the picture itself.
     """
     if os.path.isabs(item.key) or ".." in Path(item.key).parts:
         return item.output.as_posix()
-    return Path(item.key).with_name(item.source.name).as_posix()  # the key of a second one ends in #2
+    return Path(item.key).with_name(item.source.name).as_posix()  # keys of repeated pictures end in #2
 
 
 def find_companion(what: str, folder: Path, item: Item) -> Path:
-    """The file at the picture's relative path in `folder`, by any suffix; its own where it is there.
+    """The file at the picture's relative path in `folder`, with any suffix, its own preferred.
 
     Args:
-        what: it is, as messages say.
+        what: the kind of companion, for messages.
 
     Raises:
         PictureError: there is none, or there are several.
@@ -37,23 +37,23 @@ def find_companion(what: str, folder: Path, item: Item) -> Path:
     own = folder / companion_path(item)
     stem = own.with_suffix("")
     suffixes = sorted({*_suffixes(), *map(str.upper, _suffixes())} - {own.suffix})
-    # not whether it is a file: what else stands there is refused when it is read
+    # anything that exists: what is not a file is refused when it is read
     there = [file for file in (own, *(stem.with_name(stem.name + s) for s in suffixes)) if lexists(file)]
     if not there:
         raise PictureError(f"has no {what}: there is no {printable(stem)}.png (or .jpg, ...)")
-    # where letter case does not count, one file has two of these names
+    # on file systems without letter case, one file has several of these names
     if own not in there and len({file.lstat().st_ino for file in there}) > 1:
         raise PictureError(f"has several {what}s, {listed([str(file) for file in there])}; keep one")
     return there[0]
 
 
 def companion_limits(limits: Input) -> Input:
-    """What `limits` of a job's pictures say of what goes with them: how large it may be, and no more."""
+    """The limits for companions: only max_pixels of the job's `limits` applies to them."""
     return Input(path=limits.path, max_pixels=limits.max_pixels)
 
 
 def problem_of(folder: Path) -> str | None:
-    """Why no companion can be had from `folder`, if so."""
+    """Why `folder` cannot provide companions; None if it can."""
     if not folder.is_dir():
         return "there is no such folder"
     try:
@@ -64,6 +64,6 @@ def problem_of(folder: Path) -> str | None:
 
 @cache
 def _suffixes() -> set[str]:
-    """Those of all formats that are opened."""
+    """The suffixes of all formats that can be opened."""
     known = Image.registered_extensions().items()
     return SUFFIXES | {suffix for suffix, format in known if format in MAGIC}

@@ -1,4 +1,4 @@
-"""A file's bytes made a picture: upright, in sRGB, opaque."""
+"""Decode the bytes of a file to a picture: upright, in sRGB, opaque."""
 
 import io
 import re
@@ -19,8 +19,8 @@ from sdcorrect.inputs.png import decode_deep, lean_png, profile_of_png
 from sdcorrect.inputs.samples import Decoded, Samples, on_white, to_eight_bits, unfit_for_results
 from sdcorrect.inputs.tiff import decode_tiff, is_read_by_pillow
 
-PNG_DEPTH = 24  #: where a PNG tells the bits of a sample
-EXIF_ITEM = re.compile(rb"(infe.{8})Exif", re.DOTALL)  #: of an AVIF's table of contents
+PNG_DEPTH = 24  #: offset of the bits per sample in a PNG
+EXIF_ITEM = re.compile(rb"(infe.{8})Exif", re.DOTALL)  #: in an AVIF's table of contents
 ORIENTATION = 0x0112  #: EXIF's tag
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -31,37 +31,37 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-#: Those of them that make a side of the picture the other.
+#: Those that exchange width and height.
 QUARTERS = [UPRIGHT[number] for number in (5, 6, 7, 8)]
-#: Of a picture's width and height, px: those at which it may be decoded at the least. Alike for both
-#: sides, for neither is known to be the upright picture's.
+#: (width, height) of a picture -> the smallest size at which it may be decoded, px. It must treat both
+#: sides alike, because the picture may not be upright yet.
 Least = Callable[[tuple[int, int]], tuple[int, int]]
 
 
 class Shown(NamedTuple):
-    """A picture as it is shown, and what its file says that was not heeded."""
+    """A picture as it should be shown, and notices of what was ignored in its file."""
 
     image: Image.Image  #: RGB
     notices: list[str]
-    whole: tuple[int, int]  #: width and height, px: the image's own, unless it was decoded smaller
-    alpha: Image.Image | None = None  #: L, white where the picture is opaque; None where it has none
+    whole: tuple[int, int]  #: full width and height, px; the image may have been decoded smaller
+    alpha: Image.Image | None = None  #: mode L, white where opaque; None without alpha
     #: what is asked for and there: EXIF for what is made of the picture, and its ICC profile, of RGB
     exif: bytes | None = None
     profile: bytes | None = None
 
 
 def decode(data: bytes, limits: Input, least: Least | None = None, keep: Collection[Keep] = ()) -> Shown:
-    """The picture in `data`; of several, the first.
+    """Decode the picture in `data`; if it has several, the first.
 
-    A JPEG may be decoded smaller, by a half, quarter or eighth and from its low frequencies alone
-    (libjpeg's scaled inverse DCT), where that is not below `least`.
+    A JPEG may be decoded at a half, quarter or eighth of its size, from its low frequencies alone
+    (libjpeg's scaled inverse DCT), if that is not below `least`.
 
     Args:
         keep: what of the file is asked for beside the picture.
 
     Raises:
-        FilteredOut: it is smaller or more elongated than `limits` let in.
-        PictureError: it is no picture, damaged, or larger than `limits` allow.
+        FilteredOut: the job's filters in `limits` exclude its size or shape.
+        PictureError: it is not a picture, is damaged, or is larger than `limits` allow.
     """
     try:
         notices: list[str] = []
@@ -84,14 +84,14 @@ def decode(data: bytes, limits: Input, least: Least | None = None, keep: Collect
         raise
     except Image.DecompressionBombError:
         raise PictureError(f"has more than the {limits.max_pixels:,} px of input.max_pixels") from None
-    # on damaged bytes, the decoders raise whatever the reading of nonsense leads to
+    # on damaged bytes, decoders raise all kinds of exceptions
     except Exception as error:
         raise PictureError(f"damaged or not decodable: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:
     said = one_line(error)
-    # of a look-up, the message is what was looked up
+    # the message of a LookupError is only the key
     if isinstance(error, LookupError) or not said:
         return f"{type(error).__name__} {said}".strip()
     return said
@@ -124,7 +124,7 @@ def _decode(
         if format == "JPEG2000":
             outline = outline_of(data)
             if outline.size != image.size:
-                raise PictureError("damaged or not decodable: its headers tell two sizes")
+                raise PictureError("damaged or not decodable: its headers give two different sizes")
             if not outline.is_read_by_pillow:
                 return decode_deep_jpeg2000(data, outline)
             profile = outline.profile
@@ -144,17 +144,17 @@ def _open(data: bytes, format: str | None) -> Image.Image:
         try:
             from pillow_heif import HeifImageFile
         except ImportError:
-            raise PictureError("a HEIC picture: install what reads it, sdcorrect[heif]") from None
+            raise PictureError("a HEIC picture, which needs `pip install 'sdcorrect[heif]'`") from None
         return HeifImageFile(stream)
     return Image.open(stream, formats=[format] if format else [])
 
 
 def _open_avif(data: bytes) -> Image.Image:
-    """An AVIF, whatever its major brand."""
+    """Open an AVIF, whatever its major brand."""
     try:
         return AvifImagePlugin.AvifImageFile(io.BytesIO(data))
     except Exception:
-        # Pillow writes the container's orientation into the EXIF, and fails where it cannot
+        # Pillow writes the container's orientation into the EXIF, and fails if that is damaged
         hidden = EXIF_ITEM.sub(rb"\1none", data)
         return AvifImagePlugin.AvifImageFile(io.BytesIO(hidden))
 
@@ -169,7 +169,7 @@ def _of_png(image: Image.Image, data: bytes, notice: Callable[[str], None]) -> D
     else:
         transparent = image.info.get("transparency")
         if image.mode == "L" and isinstance(transparent, int):
-            # Pillow scales the samples of 2 and 4 bits, and not the one that is transparent
+            # Pillow scales 2-bit and 4-bit samples, but not the transparent value
             image.info["transparency"] = transparent * 255 // (2 ** data[PNG_DEPTH] - 1)
         image.load()
         colours, alpha = _parted(image)
@@ -181,11 +181,11 @@ def _of_png(image: Image.Image, data: bytes, notice: Callable[[str], None]) -> D
 
 
 def _parted(image: Image.Image) -> tuple[Image.Image | Samples, Image.Image | None]:
-    """The colours, L, RGB or CMYK or 16-bit grey, and the alpha if there is one."""
+    """Split into colours (L, RGB, CMYK or 16-bit grey), and alpha if there is one."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         return np.asarray(image).astype(np.uint16)[..., None], None
     if image.mode in {"I", "F"}:
-        raise PictureError("its samples have 32 bits and no set range; save it with 8 or 16")
+        raise PictureError("its samples have 32 bits without a defined range; save it with 8 or 16 bits")
     if image.mode == "1":
         image = image.convert("L")
     if image.has_transparency_data:
@@ -216,11 +216,11 @@ def _kept_exif(data: bytes, notice: Callable[[str], None]) -> bytes | None:
 
 def _orientation(image: Image.Image, notice: Callable[[str], None]) -> int:
     try:
-        # not the format's own: PNG's would decode the pixels once more to look behind them
+        # not the format's own method: PNG's would decode the pixels again to find EXIF after them
         orientation = Image.Image.getexif(image).get(ORIENTATION, 1)
-    # damaged EXIF raises whatever the reading of nonsense leads to
+    # damaged EXIF raises all kinds of exceptions
     except Exception:
-        notice("its EXIF is damaged: ignored, and taken as upright")
+        notice("its EXIF is damaged: ignored, and the picture is taken as upright")
         return 1
     return orientation if isinstance(orientation, int) else 1
 

@@ -1,4 +1,4 @@
-"""The hints of a picture: made from it, or found ready-made."""
+"""The hints of a picture for ControlNets: computed from it, or ready-made."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,16 +17,16 @@ MAX_PIXELS: int = Input.model_fields["max_pixels"].default
 
 
 def check_hints(controlnets: Sequence[ControlNet]) -> None:
-    """Refuse hints that can be had from nowhere.
+    """Check that folders of hints exist.
 
     Raises:
-        UsageError: a folder of hints is not there, cannot be listed or is empty.
+        UsageError: a folder of hints is missing, cannot be listed or is empty.
     """
     for network in controlnets:
         if network.hint != CANNY and (problem := problem_of(Path(network.hint))):
             raise UsageError(
                 f"controlnet {printable(network.path)}: hint {printable(network.hint)}: {problem}; "
-                "give one of ready-made hints, or canny"
+                "give a folder of hints, or canny"
             )
 
 
@@ -34,7 +34,7 @@ def hint_files(item: Item, controlnets: Sequence[ControlNet]) -> list[Path]:
     """The ready-made hints of `item`.
 
     Raises:
-        PictureError: one is not there, or there are several.
+        PictureError: one is missing, or there are several.
     """
     folders = [Path(network.hint) for network in controlnets if network.hint != CANNY]
     return [find_companion("hint", folder, item) for folder in folders]
@@ -43,10 +43,10 @@ def hint_files(item: Item, controlnets: Sequence[ControlNet]) -> list[Path]:
 def hints_of(
     picture: Picture, controlnets: Sequence[ControlNet], sizing: Sizing, max_pixels: int = MAX_PIXELS
 ) -> tuple[Image.Image, ...]:
-    """A hint for each ControlNet, as large as the picture; read as pictures are.
+    """A hint for each ControlNet, RGB at the size of the picture.
 
     Raises:
-        PictureError: a ready-made one is not there, cannot be read or has another shape.
+        PictureError: a ready-made hint is missing, cannot be read or has another shape.
     """
     try:
         return tuple(
@@ -67,17 +67,17 @@ def _ready_made(picture: Picture, folder: Path, sizing: Sizing, max_pixels: int)
         raise PictureError(f"hint {printable(file)}: cannot be used: {error}") from None
     hint = fitted_alike(image, sizing.resize, picture.whole, picture.image.size)
     if hint is None:
-        raise PictureError(f"hint {printable(file)}: has another shape than the picture")
+        raise PictureError(f"hint {printable(file)}: does not have the shape of the picture")
     return hint
 
 
 def canny(image: Image.Image, thresholds: tuple[int, int]) -> Image.Image:
-    """The edges of an RGB image (Canny, 1986), white on black, as its ControlNet takes them.
+    """The edges of an RGB image (Canny, 1986), white on black, as the Canny ControlNet expects them.
 
     Args:
-        thresholds: of the gradient: edges begin above the higher and go on above the lower.
+        thresholds: of the gradient: edges start above the higher and continue above the lower.
     """
-    import cv2  # which few jobs need, and whose import takes longer than all checks
+    import cv2  # slow to import, and few jobs need it
 
     edges = cv2.Canny(np.asarray(image), *thresholds)
     return Image.fromarray(edges).convert("RGB")

@@ -1,4 +1,4 @@
-"""Which pictures a job has, and what is asked of each: its prompts, its seed and its output's name."""
+"""Find the pictures of a job, with the prompts, seed and output path of each."""
 
 import hashlib
 import os
@@ -20,27 +20,27 @@ from sdcorrect.inputs.sniff import is_picture
 from sdcorrect.inputs.walk import ANYWHERE, HERE, is_within, split_pattern, walk
 from sdcorrect.settings import ALPHA, CANNY, WORDS
 
-#: The row of a picture that no list names: its key is its path, and all else is the job's.
+#: The row of a picture that is not from a list: its key is its path, and the rest is the job's.
 NOTHING_ASKED = ListRow.model_construct(path="")
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One picture of a job, and what is asked of it."""
+    """One picture of a job, and how to translate it."""
 
     source: Path
-    key: str  #: names it in the records and decides its shard: its path relative to the input folder
-    output: Path  #: where it goes below a variant's folder
+    key: str  #: its path relative to the input folder; names it in records and decides its shard
+    output: Path  #: relative to a variant's folder
     prompt: str
     negative_prompt: str
-    source_prompt: str | None = None  #: what the picture shows before, where the job says
-    seed: int | None = None  #: where the job's list gives one
-    mask_words: str | None = None  #: where their attention is to make the mask
-    problem: str | None = None  #: why it fails whatever its file holds, such as a caption missing
+    source_prompt: str | None = None  #: what the picture shows, if the job says so
+    seed: int | None = None  #: if the job's list gives one
+    mask_words: str | None = None  #: with mask: words
+    problem: str | None = None  #: why it must fail, whatever its file contains: a missing caption, ...
 
 
 def seed_of(item: Item, sha256: str, job_seed: int) -> int:
-    """The picture's own seed, of its content and the job's seed: no two share their noise."""
+    """The picture's own seed, from its content and the job's seed, so that no two share their noise."""
     if item.seed is not None:
         return item.seed
     digest = hashlib.sha256(f"{job_seed} {sha256}".encode()).digest()
@@ -48,10 +48,10 @@ def seed_of(item: Item, sha256: str, job_seed: int) -> int:
 
 
 class Found:
-    """The pictures of a job, and what is to be told of what lies among them.
+    """The pictures of a job, and notices of what was left out among them.
 
-    What a picture is called depends neither on `limit` nor on the shard, so all have names; what is
-    asked of one, its caption read with it, is put together for those that are wanted.
+    The names of outputs depend neither on `limit` nor on the shard, so all pictures are named; prompts
+    and captions are read only for the items that are requested.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class Found:
 
     @property
     def outputs(self) -> Set[str]:
-        """Where the pictures go below a variant's folder."""
+        """The paths of the outputs, relative to a variant's folder."""
         return {normpath(self._outputs[key]) for key in self.keys}
 
     def part(self, has: Callable[[str], bool]) -> list[Item]:
-        """The items of those keys that `has` holds true of."""
+        """The items whose keys satisfy `has`."""
         return [self._item(key, self._rows[key]) for key in self.keys if has(key)]
 
     def _item(self, key: str, row: ListRow) -> Item:
@@ -89,9 +89,9 @@ class Found:
         negative_prompt = job.negative_prompt if row.negative_prompt is None else row.negative_prompt
         source_prompt = job.source_prompt if row.source_prompt is None else row.source_prompt
         mask_words = (row.mask_words or job.mask_words) if job.mask == WORDS else None
-        problem = None if prompt else "the list gives it no prompt, nor does the job"
+        problem = None if prompt else "neither the list nor the job gives it a prompt"
         if job.mask == WORDS and not mask_words:
-            problem = "the list gives it no mask_words, nor does the job"
+            problem = "neither the list nor the job gives it mask_words"
         try:
             prompt = self._filler.fill(prompt, source, key)
             negative_prompt = self._filler.fill(negative_prompt, source, key, negative=True)
@@ -104,16 +104,16 @@ class Found:
 
 
 def find_items(job: Job) -> list[Item]:
-    """The items of `find`, where nobody is to be told of the rest."""
+    """The items of `find`, without its notices."""
     return find(job).items
 
 
 def find(job: Job) -> Found:
-    """The pictures that `job` covers: those of a list in its order, all others sorted by path.
+    """The pictures that `job` covers: those of a list in its order, others sorted by path.
 
     Raises:
-        UsageError: there is no such input, no picture in it, a list, caption or class file that
-            cannot be read, or an output that would leave the output folder or replace an input.
+        UsageError: the input does not exist or has no pictures, a list, caption or class file cannot
+            be read, or an output would leave the output folder or replace an input.
     """
     left_out = LeftOut()
     folder, rows = _rows(job, left_out)
@@ -137,19 +137,19 @@ def _check_seeds(job: Job, rows: Mapping[str, ListRow]) -> None:
 
 
 def _as_format(output: str, job: Job) -> str:
-    """An output that a list gives, with the suffix of the job's format."""
+    """An output path from a list, with the suffix of the job's format."""
     suffix = splitext(output)[1].lower()
     if suffix == f".{job.output.format}":
         return output
     if suffix in SUFFIXES:
         raise UsageError(
-            f"output {printable(output)}: the job writes {job.output.format}; give that suffix or none"
+            f"output {printable(output)}: the job writes {job.output.format}; use that suffix or none"
         )
     return f"{output}.{job.output.format}"
 
 
 def _rows(job: Job, left_out: LeftOut) -> tuple[Path, dict[str, ListRow]]:
-    """The folder that paths are relative to, and by key what is asked of each picture."""
+    """The folder that paths are relative to, and the row of each picture by key."""
     path = job.input.path
     if os.path.isdir(path):
         return path, _walked(job, path, ANYWHERE if job.input.recursive else HERE, left_out)
@@ -164,8 +164,8 @@ def _rows(job: Job, left_out: LeftOut) -> tuple[Path, dict[str, ListRow]]:
         return folder, _walked(job, folder, pattern, left_out)
     raise UsageError(
         f"input {printable(path)}: there is no such folder or file; give a folder of pictures, a "
-        "picture, a pattern such as 'pictures/**/*.jpg', a list (.txt, .csv, .jsonl), or that of a "
-        "benchmark (.json, .yaml)"
+        "picture, a pattern such as 'pictures/**/*.jpg', a list (.txt, .csv, .jsonl), or a "
+        "benchmark's list (.json, .yaml)"
     )
 
 
@@ -176,14 +176,14 @@ def _walked(job: Job, folder: Path, pattern: tuple[str, ...], left_out: LeftOut)
     rows = dict.fromkeys((f for f in files if is_picture(os.path.join(folder, f))), NOTHING_ASKED)
     left_out.files = _unread(job, folder, (file for file in files if file not in rows), rows)
     if not rows:
-        why = f"none of its {len(files)} files is a picture" if files else "there is no file"
+        why = f"none of its {len(files)} files is a picture" if files else "it has no files"
         told = "".join(f"; {line}" for line in left_out.told())
         raise UsageError(f"input {printable(job.input.path)}: {why}; give a folder of pictures{told}")
     return rows
 
 
 def _unread(job: Job, folder: Path, files: Iterable[str], rows: Collection[str]) -> list[str]:
-    """Those of `files`, no pictures, that the job does not read as captions or names of classes."""
+    """Those of `files` (not pictures) that the job does not read as captions or class names."""
     given = {os.path.abspath(path) for path in (job.input.captions, job.input.classes) if path}
     templates = (job.prompt, job.negative_prompt, job.source_prompt or "")
     beside = not job.input.captions and any("caption" in placeholders(text) for text in templates)
@@ -192,7 +192,7 @@ def _unread(job: Job, folder: Path, files: Iterable[str], rows: Collection[str])
 
 
 def _by_key(file: Path, parent: Path, rows: list[ListRow]) -> dict[str, ListRow]:
-    """The rows by their path relative to `parent`; the n-th of one path has `#n` after it."""
+    """The rows by their path relative to `parent`; `#n` is appended for the n-th row with a path."""
     if not rows:
         raise UsageError(f"input {printable(file)}: the list is empty")
     folder = f"{os.path.abspath(parent)}/"
@@ -204,7 +204,7 @@ def _by_key(file: Path, parent: Path, rows: list[ListRow]) -> dict[str, ListRow]
         key = path if times[path] == 1 else f"{path}#{times[path]}"
         if key in keyed:
             raise UsageError(
-                f"input {printable(file)}: {printable(path)} stands there {times[path]} times, and "
+                f"input {printable(file)}: {printable(path)} is listed {times[path]} times, but "
                 f"{printable(key)}, its name in the records, is another picture's; rename one"
             )
         keyed[key] = row
@@ -212,7 +212,7 @@ def _by_key(file: Path, parent: Path, rows: list[ListRow]) -> dict[str, ListRow]
 
 
 def _check_places(job: Job, outputs: Iterable[str], sources: Iterable[str]) -> None:
-    """Refuse outputs that a link would take out of the output folder, and inputs among them."""
+    """Refuse outputs that links lead out of the output folder, and inputs among the outputs."""
     out = os.path.realpath(job.output.path)
     variants = [os.path.join(out, variant.name) for variant in job.expanded]
     subfolders = {os.path.dirname(output) for output in outputs}
@@ -224,5 +224,5 @@ def _check_places(job: Job, outputs: Iterable[str], sources: Iterable[str]) -> N
     for folder in {os.path.dirname(source) for source in sources}:
         if any(is_within(os.path.realpath(folder), variant) for variant in variants):
             raise UsageError(
-                f"input {printable(folder)} holds outputs of this job; choose another output folder"
+                f"input {printable(folder)} contains outputs of this job; choose another output folder"
             )

@@ -1,4 +1,4 @@
-"""What Pillow does not look at in a JPEG: how many scans it has, and whether its last pixel is there."""
+"""Check what Pillow does not check in a JPEG: the number of scans, and whether it is complete."""
 
 import re
 from dataclasses import dataclass, field
@@ -7,11 +7,11 @@ import simplejpeg
 
 from sdcorrect.errors import PictureError
 
-#: Each goes over the whole picture once more: published encoders write a dozen, a bomb thousands.
+#: Each scan decodes the whole picture once more; encoders write about a dozen, a bomb thousands.
 MOST_SCANS = 40
 MOST_SEGMENTS = 100_000
 END = b"\xff\xd9"
-#: In a scan's data, 0xff is stuffed with 0 or begins a restart marker.
+#: In a scan's data, 0xff is followed by a stuffed 0, or begins a restart marker.
 MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
 START_OF_FRAME = {0xC0, 0xC1, 0xC2}  #: baseline, extended, progressive
 COLOURS = {1: "GRAY", 3: "RGB", 4: "CMYK"}
@@ -20,15 +20,15 @@ COEFFICIENTS = 64
 
 @dataclass
 class _Outline:
-    """The segments of a JPEG that tell how far it is complete."""
+    """The segments of a JPEG that show whether it is complete."""
 
-    scans: list[bytes] = field(default_factory=list)  #: their headers
+    scans: list[bytes] = field(default_factory=list)  #: headers of the scans
     components: bytes = b""
     ended: bool = False
 
     @property
     def is_complete(self) -> bool:
-        """Whether the scans bring every coefficient of every component to its last bit."""
+        """Whether the scans contain all coefficients of all components, to the last bit."""
         missing = {(c, k) for c in self.components for k in range(COEFFICIENTS)}
         for scan in self.scans:
             count = scan[0]
@@ -39,17 +39,17 @@ class _Outline:
 
 
 def checked_jpeg(data: bytes) -> bytes:
-    """`data`, with the end marker if it lacks that alone.
+    """`data`, with an end marker added if only that is missing.
 
     Raises:
-        PictureError: it would take for ever, or ends before its last pixel.
+        PictureError: it has too many scans or segments, or ends before its last pixel.
     """
     outline = _outline(data)
     if outline.ended or not outline.is_complete:
-        return data  # the decoder itself tells what else is missing
+        return data  # the decoder reports what else is missing
     whole = data + END
     try:
-        # libjpeg fills up what is missing, and only warns: here its warnings are errors
+        # libjpeg fills in what is missing and only warns; strict turns its warnings into errors
         simplejpeg.decode_jpeg(whole, COLOURS[len(outline.components)], strict=True)
     except (ValueError, KeyError):
         raise PictureError("damaged or not decodable: the file is truncated") from None
@@ -75,5 +75,5 @@ def _outline(data: bytes) -> _Outline:
         elif kind == 0xDA and len(segment) >= 4 and len(segment) == 4 + 2 * segment[0]:
             outline.scans.append(segment)
             if len(outline.scans) > MOST_SCANS:
-                raise PictureError(f"has more than {MOST_SCANS} scans, each of the whole picture")
+                raise PictureError(f"has more than {MOST_SCANS} scans, each over the whole picture")
     raise PictureError(f"has more than {MOST_SEGMENTS:,} segments")

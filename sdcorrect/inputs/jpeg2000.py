@@ -1,4 +1,4 @@
-"""What Pillow does not do with a JPEG 2000: colour profiles, and colours of other depths than 8 bits."""
+"""Read what Pillow does not read in a JPEG 2000: colour profiles, and depths other than 8 bits."""
 
 import struct
 from collections.abc import Iterator
@@ -12,28 +12,28 @@ from sdcorrect.errors import PictureError
 from sdcorrect.inputs.samples import Decoded, over_full_range, to_eight_bits
 
 CODESTREAM = b"\xff\x4f\xff\x51"
-BOXES = 1000  #: of a file, at most
-ENUMERATED, PROFILE = 1, 2  #: how a colr box tells the colours
+BOXES = 1000  #: at most in a file
+ENUMERATED, PROFILE = 1, 2  #: the two methods of a colr box to specify colours
 SRGB, GREY = 16, 17  #: enumerated colours (ISO 15444-1, I.5.3.3)
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What the file says of its samples before they are decoded."""
+    """The file's description of its samples, read before decoding."""
 
     size: tuple[int, int]  #: width and height, px
-    depths: tuple[int, ...]  #: bits of each channel, 128 more where they are signed
+    depths: tuple[int, ...]  #: bits of each channel, plus 128 if signed
     colours: int | None = None  #: enumerated
     profile: bytes | None = None  #: ICC
 
     @property
     def is_read_by_pillow(self) -> bool:
-        """Whether Pillow decodes it to what it shows: of over 8 bits it turns white black."""
+        """Whether Pillow decodes it correctly: above 8 bits, it turns white to black."""
         return set(self.depths) == {8}
 
 
 def outline_of(data: bytes) -> Outline:
-    """Raises PictureError where it is none."""
+    """Read the outline of a JPEG 2000. Raises PictureError if it is none."""
     start, colours, profile = (0 if data.startswith(CODESTREAM) else None), None, None
     for kind, begin, end in () if start == 0 else _boxes(data, 0, len(data)):
         if kind == b"jp2c":
@@ -49,13 +49,13 @@ def outline_of(data: bytes) -> Outline:
         raise PictureError("damaged or not decodable: no JPEG 2000 codestream")
     right, bottom, left, top, *_, channels = struct.unpack_from(">8IH", data, start + 8)
     if channels > 4:
-        raise PictureError(f"a JPEG 2000 of {channels} channels; save it with up to 4")
+        raise PictureError(f"a JPEG 2000 with {channels} channels; save it with at most 4")
     depths = tuple((d & 0x80) + (d & 0x7F) + 1 for d in data[start + 42 : start + 42 + 3 * channels : 3])
     return Outline((right - left, bottom - top), depths, colours, profile)
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """The kind of each box, and where what it holds starts and ends (ISO 15444-1, I.4)."""
+    """The kind of each box, and where its content starts and ends (ISO 15444-1, I.4)."""
     for _ in range(BOXES):
         if start + 8 > end:
             return
@@ -70,15 +70,15 @@ def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]
 
 
 def decode_deep_jpeg2000(data: bytes, outline: Outline) -> Decoded:
-    """One of other depths than 8 bits.
+    """Decode a JPEG 2000 with a depth other than 8 bits.
 
     Raises:
-        PictureError: its channels or colours are of a kind that is not read.
+        PictureError: its channels or colours are of an unsupported kind.
     """
     bits = outline.depths[0]
     if set(outline.depths) != {bits} or bits > 16 or outline.colours not in {None, SRGB, GREY}:
         depths = ", ".join(str(depth & 0x7F) for depth in outline.depths)
-        raise PictureError(f"a JPEG 2000 of a kind that is not read: {depths} bits; save it with 8")
+        raise PictureError(f"an unsupported kind of JPEG 2000: {depths} bits; save it with 8 bits")
     samples = np.asarray(imagecodecs.jpeg2k_decode(data))
     samples = over_full_range(samples[..., None] if samples.ndim == 2 else samples, bits)
     if samples.shape[-1] in {1, 3}:

@@ -1,4 +1,4 @@
-"""List files: one picture a line, with what is asked of it alone."""
+"""Read lists of pictures: one picture per line, with settings for it alone."""
 
 import csv
 import os
@@ -19,9 +19,9 @@ def _check_path(path: str) -> str:
     try:
         os.fsencode(path)
     except UnicodeEncodeError:
-        raise ValueError("holds characters that no file name has") from None
+        raise ValueError("contains characters that file names cannot have") from None
     if "\0" in path or os.path.basename(path) in {"", ".", ".."}:
-        raise ValueError("names no file")
+        raise ValueError("does not name a file")
     return path
 
 
@@ -29,7 +29,7 @@ def _check_output(path: str) -> str:
     if os.path.isabs(path) or ".." in Path(path).parts:
         raise ValueError("leaves the output folder; give a path relative to it")
     if path.startswith("~") or VARIABLE.match(path):
-        raise ValueError("is below the output folder, where no ~ and $ are filled in; leave them out")
+        raise ValueError("is relative to the output folder, so ~ and $ are not expanded; remove them")
     return os.path.normpath(path)
 
 
@@ -37,7 +37,7 @@ FilePath = Annotated[str, AfterValidator(_check_path)]
 
 
 class ListRow(BaseModel):
-    """One picture of a list. What it leaves open is the job's; `output` is below a variant's folder."""
+    """One picture of a list. Defaults are the job's; `output` is relative to a variant's folder."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,10 +51,10 @@ class ListRow(BaseModel):
 
 
 def read_list(file: Path) -> list[ListRow]:
-    """The rows of a list: .txt has a path a line, .csv and .jsonl name their columns.
+    """The rows of a list: .txt has one path per line, .csv and .jsonl have named columns.
 
     Raises:
-        UsageError: it cannot be read, or a line is not a row; the message names the line.
+        UsageError: it cannot be read, or a line is not a valid row; the message names the line.
     """
     try:
         # names that are not UTF-8 keep their bytes
@@ -65,7 +65,7 @@ def read_list(file: Path) -> list[ListRow]:
         raise UsageError(f"{printable(file)}: cannot read the list: {error}") from None
     suffix = file.suffix.lower()
     parse = {".csv": _parse_csv, ".jsonl": _parse_jsonl}.get(suffix, _parse_txt)
-    # cells are text, be they numbers or not; a value of JSON is what it is
+    # cells of CSV are text, even numbers; values of JSON have types
     strict = suffix == ".jsonl"
     rows = parse(file, text)
     return [_expanded(file, row_of(f"{printable(file)}:{n}", row, strict)) for n, row in rows]
@@ -85,7 +85,7 @@ def _parse_csv(file: Path, text: str) -> Iterator[tuple[int, Any]]:
             if not columns:
                 columns = [name.strip() for name in row]
                 if twice := second(name for name in columns if name):
-                    raise _bad_line(file, line, f"the column {twice!r} stands there twice")
+                    raise _bad_line(file, line, f"the column {twice!r} is there twice")
                 continue
             cells = dict(zip(columns, row, strict=False))
             cells["(too many cells)"] = "".join(row[len(columns) :])
@@ -104,10 +104,10 @@ def _parse_jsonl(file: Path, text: str) -> Iterator[tuple[int, Any]]:
 
 
 def row_of(place: str, content: Any, strict: bool = True) -> ListRow:
-    """The row that `content` is.
+    """Validate `content` as a row.
 
     Raises:
-        UsageError: it is none; the message begins with its `place`.
+        UsageError: it is not a row; the message begins with its `place`.
     """
     try:
         return ListRow.model_validate(content, strict=strict)
@@ -119,7 +119,7 @@ def _expanded(file: Path, row: ListRow) -> ListRow:
     try:
         return row.model_copy(update={"path": expand(row.path, file.parent)})
     except ValueError:
-        return row  # this picture will fail, not the list
+        return row  # only this picture fails, not the whole list
 
 
 def _bad_line(file: Path, line: int, reason: str) -> UsageError:
@@ -131,7 +131,7 @@ def _explain(errors: ValidationError) -> str:
     column = ".".join(map(str, error["loc"]))
     match error["type"]:
         case "extra_forbidden":
-            return f"there is no column {column!r}; {did_you_mean(column, ListRow.model_fields)}"
+            return f"unknown column {column!r}; {did_you_mean(column, ListRow.model_fields)}"
         case "missing":
             return f"the column {column!r} is missing"
         case "value_error":

@@ -1,4 +1,4 @@
-"""The mask of a picture: where it is to be edited."""
+"""Read the masks of pictures, which say where to edit them."""
 
 import hashlib
 import json
@@ -16,20 +16,20 @@ from sdcorrect.inputs.pictures import Picture, fitted_alike, read_shown, sha256_
 from sdcorrect.inputs.pie_bench import Annotation, decode_mask, read_mapping
 from sdcorrect.settings import ALPHA, WORDS
 
-#: The levels by which the channels of a grey picture may differ: what JPEG and profiles round.
+#: How many levels the channels of a grey picture may differ, by rounding in JPEG and profiles.
 GREY = 8
 
 
 def is_mapping(mask: str) -> bool:
-    """Whether `mask`, as a job or an option gives it, is PIE-Bench's mapping file."""
+    """Whether the setting or option `mask` names PIE-Bench's mapping file."""
     return Path(mask).suffix.lower() == ".json"
 
 
 def check_mask(mask: str | None) -> None:
-    """Refuse a mask that can be had from nowhere.
+    """Check that the folder of masks exists.
 
     Raises:
-        UsageError: the folder of masks is not there, cannot be listed or is empty.
+        UsageError: the folder of masks is missing, cannot be listed or is empty.
     """
     if mask is None or mask in (ALPHA, WORDS) or is_mapping(mask):
         return
@@ -44,7 +44,7 @@ class Masks:
     """The masks that a job names.
 
     Raises:
-        UsageError: the folder or the mapping file cannot be had.
+        UsageError: the folder or the mapping file cannot be read.
     """
 
     def __init__(self, job: Job) -> None:
@@ -57,12 +57,12 @@ class Masks:
             self._annotations = read_mapping(Path(job.mask))
 
     def of(self, picture: Picture) -> Image.Image | None:
-        """The mask of `picture`, L and of its size, 255 where it is to be edited and 0 elsewhere.
+        """The mask of `picture`, mode L at its size, 255 where to edit and 0 elsewhere.
 
-        None where the job has none, or where the words of the prompt are to tell.
+        None if the job has no mask, or finds it by words.
 
         Raises:
-            PictureError: it is not there, cannot be read, has colours or another shape.
+            PictureError: it is missing, cannot be read, has colours or another shape.
         """
         if self.source is None or self.source == WORDS:
             return None
@@ -72,10 +72,10 @@ class Masks:
             raise PictureError(str(error), picture.sha256) from None
 
     def sha256(self, item: Item) -> str | None:
-        """That of the mask's content, where it has a file, or a part of one.
+        """The SHA-256 of the mask's file, or of its part of the mapping file; None without a file.
 
         Raises:
-            PictureError: it is not there, or cannot be read.
+            PictureError: it is missing, or cannot be read.
         """
         if self.source in (None, ALPHA, WORDS):
             return None
@@ -87,7 +87,7 @@ class Masks:
     def _fitted(self, picture: Picture) -> Image.Image:
         if self.source == ALPHA:
             if picture.alpha is None:
-                raise PictureError("has no alpha channel, which mask: alpha takes for its mask")
+                raise PictureError("has no alpha channel, which mask: alpha needs")
             return _halved(picture.alpha)
         if self._annotations is not None:
             name, mask = f"of {printable(self.source)}", decode_mask(self._annotation(picture.item).mask)
@@ -98,8 +98,8 @@ class Masks:
         if alike is None:
             sizes = [f"{w}x{h} px" for w, h in (mask.size, picture.whole, picture.image.size)]
             raise PictureError(
-                f"mask {name}: is {sizes[0]}, the picture {sizes[1]} and its output {sizes[2]}; give a "
-                "mask of either size, or one of the picture's shape"
+                f"mask {name}: is {sizes[0]}, but the picture is {sizes[1]} and its output {sizes[2]}; "
+                "give a mask of either size, or of the picture's shape"
             )
         return _halved(alike)
 
@@ -110,7 +110,7 @@ class Masks:
         assert self._annotations is not None
         stem = splitext(companion_path(item))[0]
         if stem not in self._annotations:
-            raise PictureError(f"has no mask: {printable(self.source)} has no picture {printable(stem)}")
+            raise PictureError(f"has no mask: {printable(self.source)} does not list {printable(stem)}")
         return self._annotations[stem]
 
 
@@ -121,18 +121,18 @@ def _read_grey(file: Path, masks: Masks) -> Image.Image:
         raise PictureError(f"mask {printable(file)}: cannot be used: {error}") from None
     if shown.alpha is not None and shown.alpha.getextrema() != (255, 255):
         raise PictureError(
-            f"mask {printable(file)}: is transparent in parts, which may mean either; save it without "
-            "alpha, white where the picture is to be edited"
+            f"mask {printable(file)}: is partly transparent, which is ambiguous; save it without "
+            "alpha, white where to edit the picture"
         )
     pixels = np.asarray(shown.image)
     if np.ptp(pixels, axis=-1).max() > GREY:
         raise PictureError(
-            f"mask {printable(file)}: has colours; a mask is white where the picture is to be edited, "
+            f"mask {printable(file)}: has colours; a mask must be white where to edit the picture, "
             "and black elsewhere"
         )
     return shown.image.convert("L")
 
 
 def _halved(mask: Image.Image) -> Image.Image:
-    """White from middle grey on, black below, as diffusers' pipelines and PIE-Bench take masks."""
+    """White from middle grey on, black below, as in diffusers' pipelines and PIE-Bench."""
     return mask.point([0] * 128 + [255] * 128)

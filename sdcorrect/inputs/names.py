@@ -1,4 +1,4 @@
-"""Where each picture goes: its own relative path with the output's suffix, no two to one file."""
+"""Name the outputs: each picture's relative path with the output's suffix, all different."""
 
 import hashlib
 import os
@@ -10,32 +10,32 @@ from posixpath import basename, dirname, join, splitext
 
 from sdcorrect.errors import UsageError, printable
 
-#: What tells a picture among other files, and what an output's suffix takes the place of.
+#: The suffixes of pictures; an output's suffix replaces them.
 SUFFIXES = {
     *(".png", ".apng", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
     *(".avif", ".heic", ".heif"),
 }
-NAME_BYTES = 255  #: the longest name that file systems take
+NAME_BYTES = 255  #: the longest name that file systems allow
 
 
 def output_names(
     keys: Collection[str], suffix: str, given: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The output of each key, relative to a variant's folder and never outside of it.
+    """The output of each key, relative to a variant's folder and never outside it.
 
-    `sub/a.jpg` goes to `sub/a.png`. Where several would be one file, or a file one of the folders,
-    each of these keeps its own suffix too (`sub/a.jpg.png`); where that does not part them, or is
-    longer than file systems take, a hash of its key stands in the name. Names that differ by letter
-    case or Unicode form alone count as one, as they do on some systems. So a name depends on those
-    that it collides with and on no other picture.
+    `sub/a.jpg` becomes `sub/a.png`. If several would be the same file, or a file would be a folder,
+    each of them also keeps its own suffix (`sub/a.jpg.png`); if that does not separate them, or is too
+    long for file systems, the name gets a hash of its key. Names that differ only in letter case or
+    Unicode form count as equal, as they do on some systems. So a name depends only on those that it
+    collides with.
 
     Args:
-        keys: the pictures' relative paths, each once; a root and `..` are left out of the output.
-        suffix: the output format's, without its dot.
+        keys: the pictures' relative paths, each once; a root and `..` are removed from the output.
+        suffix: the output format's suffix, without the dot.
         given: the outputs that some of the keys must have.
 
     Raises:
-        UsageError: two of the given outputs are one file, or one is another picture's folder.
+        UsageError: two of the given outputs are the same file, or one is another picture's folder.
     """
     given = given or {}
     candidates = {key: _candidates(key, suffix) for key in keys if key not in given}
@@ -49,8 +49,8 @@ def output_names(
         if colliding and not movable:
             first = min(colliding)
             raise UsageError(
-                f"output {printable(given[first])}, given to {printable(first)}, "
-                "is also another picture's file or folder; give each its own"
+                f"output {printable(given[first])} of {printable(first)} "
+                "is also another picture's file or folder; give each picture its own"
             )
         for key in movable:
             names[key] = next(candidates[key])
@@ -74,12 +74,12 @@ def _candidates(key: str, suffix: str) -> Iterator[str]:
 
 
 def _folded(path: str) -> str:
-    """The same for all paths that are one file where letter case and Unicode form do not count."""
+    """A form that is equal for paths that differ only in letter case or Unicode form."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
 def _folders(paths: Collection[str]) -> set[str]:
-    """All folders on the way to `paths`, but for the one that they are relative to."""
+    """All folders above `paths`, except the one that they are relative to."""
     folders: set[str] = set()
     for path in paths:
         while (path := dirname(path)) and path not in folders:

@@ -1,4 +1,4 @@
-"""One picture: decoded, upright, in sRGB, opaque and of a size that the model takes."""
+"""Read a picture: decoded, upright, in sRGB, opaque, and in a size that the model accepts."""
 
 import errno
 import hashlib
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 Resize = Literal["fit", "crop", "none"]
 
-#: A side that is rounded up to the multiple may grow by this factor: more would not be the picture.
+#: How much a side may be stretched to reach the multiple; more would distort the picture.
 MAX_STRETCH = 4
 
 
@@ -33,11 +33,11 @@ class Picture:
     item: Item
     sha256: str
     image: Image.Image  #: RGB
-    whole: tuple[int, int]  #: width and height, px, upright and before it was sized
-    alpha: Image.Image | None = None  #: L, of the same size, white where it is opaque
-    hints: tuple[Image.Image, ...] = ()  #: RGB, of the same size, one for each ControlNet
-    mask: Image.Image | None = None  #: L, of the same size, 255 where it is to be edited, else 0
-    #: of the files of its mask and its ready-made hints, SHA-256
+    whole: tuple[int, int]  #: width and height, px, upright and before resizing
+    alpha: Image.Image | None = None  #: mode L, same size, white where opaque
+    hints: tuple[Image.Image, ...] = ()  #: RGB, same size, one for each ControlNet
+    mask: Image.Image | None = None  #: mode L, same size, 255 where to edit, else 0
+    #: SHA-256 of the files of its mask and its ready-made hints
     companions: tuple[str, ...] = ()
     #: what its outputs are to have of its file: EXIF, and the ICC profile of their colours
     exif: bytes | None = None
@@ -46,28 +46,27 @@ class Picture:
 
 @dataclass(frozen=True)
 class Sizing:
-    """How pictures become a size that the model takes: `size` and `multiple` in px."""
+    """How pictures are resized for the model; `size` and `multiple` in px."""
 
     resize: Resize
     size: int
     multiple: int
 
     def apply(self, image: Image.Image, whole: tuple[int, int] | None = None) -> Image.Image:
-        """`image` scaled as `resize` says; where it was decoded smaller than it is, `whole` is its size.
+        """Resize `image` as `resize` says; `whole` is its full size, if it was decoded smaller.
 
-        fit: the whole picture, its longer side `size`, both sides rounded to the multiple.
-        crop: the picture's middle, `size` by `size`.
-        none: at its own scale; what is over the multiple is cut off evenly at the edges, as the
-        paper's code does.
+        fit: the whole picture, longer side `size`, both sides rounded to the multiple.
+        crop: the central square of the picture, `size` by `size`.
+        none: unscaled; what exceeds the multiple is cut off evenly at the edges, as in the paper's code.
 
         Raises:
-            PictureError: `none`, and a side is under the multiple; `fit`, and the shorter side would
-                have to grow more than `MAX_STRETCH` times to be one.
+            PictureError: with `none`, a side is below the multiple; with `fit`, the shorter side would
+                be stretched more than `MAX_STRETCH` times.
         """
         return fitted(image, self.resize, self.sized(whole or image.size))
 
     def sized(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Width and height, px, of what `apply` makes of a picture of `size`.
+        """Width and height, px, after `apply` to a picture of `size`.
 
         Raises:
             PictureError: as `apply`.
@@ -76,8 +75,8 @@ class Sizing:
         if self.resize == "none":
             if min(size) < self.multiple:
                 raise PictureError(
-                    f"{width}x{height} px: a side is under {self.multiple} px, the least that the model "
-                    "takes; use resize: fit or crop"
+                    f"{width}x{height} px: a side is under {self.multiple} px, the model's minimum; "
+                    "use resize: fit or crop"
                 )
             return self.kept(size)
         if self.resize == "crop":
@@ -93,8 +92,8 @@ class Sizing:
         return self._rounded(width * scale), self._rounded(height * scale)
 
     def least(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Width and height, px, at which a picture of `size` may be decoded at the least: its final
-        scale then is half, which Lanczos does as well as from the whole.
+        """The smallest width and height, px, at which a picture of `size` may be decoded: twice its
+        final size, from which Lanczos gives the same quality as from the full size.
 
         Raises:
             PictureError: as `apply`.
@@ -106,7 +105,7 @@ class Sizing:
         return width, height
 
     def largest(self, picture: Picture) -> Picture:
-        """`picture` stretched to the largest size that `apply` gives any; with `none`, as it is."""
+        """`picture` stretched to the largest size that `apply` can give; with `none`, unchanged."""
         if self.resize == "none":
             return picture
         square = self.sized((1, 1))
@@ -118,7 +117,7 @@ class Sizing:
         )
 
     def kept(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Width and height, px, of the middle of a picture of `size` that `apply` keeps."""
+        """Width and height, px, of the central part of a picture of `size` that `apply` keeps."""
         match self.resize:
             case "fit":
                 return size
@@ -133,7 +132,7 @@ class Sizing:
 
 
 def fitted(image: Image.Image, resize: Resize, size: tuple[int, int]) -> Image.Image:
-    """`image` brought to `size`, width and height in px, in the way of `resize`."""
+    """Resize `image` to `size`, width and height in px, in the mode `resize`."""
     if resize == "crop":
         return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
     if resize == "fit":
@@ -145,10 +144,10 @@ def fitted(image: Image.Image, resize: Resize, size: tuple[int, int]) -> Image.I
 def fitted_alike(
     image: Image.Image, resize: Resize, whole: tuple[int, int], size: tuple[int, int]
 ) -> Image.Image | None:
-    """`image`, which goes with a picture of `whole` px that was fitted to `size`, brought to that size.
+    """Resize `image`, a companion of a picture of `whole` px that was fitted to `size`, to that size.
 
-    It is taken as it is where it has that size, and fitted as the picture was where it has the picture's
-    own shape, as nearly as whole pixels can have it; where it has neither, there is none.
+    It is unchanged if it already has that size, and fitted like the picture if it has the picture's
+    shape (up to rounding to whole pixels); otherwise the result is None.
     """
     if image.size == size:
         return image
@@ -160,15 +159,15 @@ def fitted_alike(
 
 
 def read_picture(item: Item, sizing: Sizing, limits: Input, keep: Collection[Keep] = ()) -> Picture:
-    """Read, decode and size one picture; of a file with several, the first.
+    """Read, decode and resize one picture; the first, if a file has several.
 
-    Orientation, colour profile and transparency are resolved: upright, sRGB, on white.
+    The result is upright, in sRGB, and on white where transparent.
 
     Args:
         keep: what of its file its outputs are to have.
 
     Raises:
-        FilteredOut: it is smaller or more elongated than `limits` let in.
+        FilteredOut: the job's filters in `limits` exclude its size or shape.
         PictureError: it cannot be read as a picture, is larger than `limits` allow, or its size does
             not fit.
     """
@@ -178,7 +177,7 @@ def read_picture(item: Item, sizing: Sizing, limits: Input, keep: Collection[Kee
 
 
 def sized(item: Item, shown: Shown, sha256: str, sizing: Sizing) -> Picture:
-    """A decoded picture, of a file with that SHA-256, brought to a size that the model takes.
+    """Resize a decoded picture for the model; `sha256` is that of its file.
 
     Raises:
         PictureError: its size does not fit.
@@ -204,7 +203,7 @@ def on_background(
 
 
 def read_image(file: Path, limits: Input) -> tuple[Image.Image, str]:
-    """The picture of a file as `read_picture` decodes it, at its own size, and the file's SHA-256.
+    """The picture in a file, decoded as by `read_picture` but not resized, and the file's SHA-256.
 
     Raises:
         PictureError: as `read_shown`.
@@ -216,14 +215,14 @@ def read_image(file: Path, limits: Input) -> tuple[Image.Image, str]:
 def read_shown(
     file: Path, limits: Input, least: Least | None = None, keep: Collection[Keep] = ()
 ) -> tuple[Shown, str]:
-    """The picture of a file, upright and in sRGB, with its alpha, and the file's SHA-256.
+    """The picture in a file, upright and in sRGB, with its alpha, and the file's SHA-256.
 
-    Where `least` lets it, it is decoded smaller (`sdcorrect.inputs.decode.decode`).
-    What the file says and is not heeded, such as a colour profile for other samples, is warned about.
+    It may be decoded smaller, down to `least` (see `sdcorrect.inputs.decode.decode`).
+    Warns of what is ignored in the file, such as a colour profile that does not fit.
 
     Raises:
-        PictureError: it cannot be read as a picture, or `limits` do not let it in; with the SHA-256
-            where the file could be read.
+        PictureError: it cannot be read as a picture, or `limits` exclude it; with the SHA-256 if the
+            file could be read.
     """
     data = read_encoded(file, limits)
     sha256 = hashlib.sha256(data).hexdigest()
@@ -238,10 +237,10 @@ def read_shown(
 
 
 def sha256_of(file: Path, limits: Input) -> str:
-    """The SHA-256 of a picture's file, which is not decoded.
+    """The SHA-256 of a picture's file, without decoding it.
 
     Raises:
-        PictureError: it cannot be read, or is larger than any picture that `limits` let in.
+        PictureError: it cannot be read, or is larger than any picture within `limits`.
     """
     return hashlib.sha256(read_encoded(file, limits)).hexdigest()
 
@@ -250,8 +249,8 @@ def read_encoded(file: Path, limits: Input) -> bytes:
     """The bytes of a picture's file.
 
     Raises:
-        PictureError: it cannot be read, is no regular file, or larger than any picture that `limits`
-            let in.
+        PictureError: it cannot be read, is not a regular file, or is larger than any picture within
+            `limits`.
     """
     most = limits.max_pixels * SAMPLE_BYTES + METADATA_BYTES
     try:
@@ -259,7 +258,7 @@ def read_encoded(file: Path, limits: Input) -> bytes:
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise PictureError(
-                f"cannot be read: {error.strerror} that a picture of {limits.max_pixels:,} px takes; "
+                f"cannot be read: {error.strerror}, the most for {limits.max_pixels:,} px; "
                 "raise input.max_pixels"
             ) from None
         raise PictureError(f"cannot be read: {error.strerror}") from None

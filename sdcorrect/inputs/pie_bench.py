@@ -1,4 +1,4 @@
-"""PIE-Bench's mapping file (Ju et al., PnP Inversion, ICLR 2024): prompts and edit masks."""
+"""Read PIE-Bench's mapping file (Ju et al., PnP Inversion, ICLR 2024): prompts and edit masks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,24 +13,24 @@ from sdcorrect.errors import UsageError, printable
 from sdcorrect.inputs.tables import read_json
 from sdcorrect.reading import decode, read_bytes
 
-SIDE = 512  #: of its pictures, px
+SIDE = 512  #: side of its pictures, px
 PICTURES = "annotation_images"  #: the folder beside the mapping file
 
 
 def _check_pairs(runs: list[int]) -> list[int]:
     if len(runs) % 2:
-        raise ValueError("a mask is starts and lengths in turn, and one of its starts has no length")
+        raise ValueError("a mask must alternate starts and lengths, but its last start has no length")
     return runs
 
 
 class Annotation(BaseModel):
-    """What the mapping file says of one edit of one picture; brackets mark what prompts differ in."""
+    """One edit of one picture in the mapping file; brackets in prompts mark the differences."""
 
     image_path: str
     original_prompt: str = ""
     editing_prompt: str = ""
     editing_type_id: str = ""
-    #: the words that the edit is about, of either prompt; empty where it is about no one word
+    #: the edited words, from both prompts; empty if the edit concerns no single word
     blended_word: str = ""
     mask: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], AfterValidator(_check_pairs)] = Field(
         default_factory=list
@@ -38,21 +38,21 @@ class Annotation(BaseModel):
 
 
 def read_mapping(file: Path) -> dict[str, Annotation]:
-    """The annotations by picture: its path below `annotation_images`, without suffix.
+    """The annotations by picture: its path in `annotation_images`, without suffix.
 
     Raises:
-        UsageError: it cannot be read, is no such file, or gives one picture two masks.
+        UsageError: it cannot be read, is not such a file, or has two masks for one picture.
     """
     by_picture: dict[str, Annotation] = {}
     for annotation in read_annotations(file):
         stem = splitext(annotation.image_path)[0]
         if by_picture.setdefault(stem, annotation).mask != annotation.mask:
-            raise UsageError(f"{printable(file)}: {printable(stem)} stands there with two masks")
+            raise UsageError(f"{printable(file)}: {printable(stem)} has two masks")
     return by_picture
 
 
 def read_annotations(file: Path) -> list[Annotation]:
-    """Raises UsageError where `file` cannot be read, or is no such file."""
+    """All annotations in `file`. Raises UsageError if it cannot be read, or is not such a file."""
     try:
         content = read_json(decode(read_bytes(file)))
         return list(TypeAdapter(dict[str, Annotation]).validate_python(content).values())
@@ -68,7 +68,7 @@ def read_annotations(file: Path) -> list[Annotation]:
 
 
 def decode_mask(runs: Sequence[int]) -> Image.Image:
-    """A mask: starts and lengths of runs, row by row; its border always belongs to it."""
+    """Decode a mask from starts and lengths of runs, row by row; the border is always part of it."""
     flat = np.zeros(SIDE**2, dtype=np.uint8)
     for start, length in zip(runs[::2], runs[1::2], strict=True):
         flat[start : start + length] = 255

@@ -1,4 +1,4 @@
-"""What Pillow does not do with a PNG: long texts, colours told by numbers, samples of 16 bits."""
+"""Read what Pillow does not handle in a PNG: long texts, colour chunks, and 16-bit samples."""
 
 import io
 import os
@@ -15,7 +15,7 @@ from sdcorrect.inputs.samples import METADATA_BYTES, Samples
 SIGNATURE = 8  #: bytes
 MOST_CHUNKS = 100_000
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-#: The texts that tell the picture's orientation.
+#: The texts that may contain the picture's orientation.
 ORIENTING = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
 
 SRGB_GAMMA = 1 / 2.2
@@ -26,15 +26,15 @@ D65 = (0.3127, 0.3290)
 SRGB_CODES, P3_CODES = (1, 13), (12, 13)
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
-# profiles of printers have megabytes; texts, that Pillow would unpack with the same limit, are left out
+# printer profiles have megabytes; texts, which share this limit in Pillow, are removed first
 PngImagePlugin.MAX_TEXT_CHUNK = METADATA_BYTES
 
 
 def lean_png(data: bytes) -> bytes:
-    """`data` without the texts in it, and with all that tells how it is shown before its pixels.
+    """`data` without its texts, and with all chunks that decide how it is shown before its pixels.
 
     Raises:
-        PictureError: it is in more pieces than any encoder makes.
+        PictureError: it has more chunks than any encoder makes.
     """
     before: list[bytes] = []
     rest: list[bytes] = []
@@ -71,7 +71,7 @@ def without_pixels(stream: BinaryIO, keyword: bytes) -> bytes:
 
 
 def _chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """The kind of each chunk that is whole, where it starts and where it ends."""
+    """The kind, start and end of each complete chunk."""
     size, start = stream.seek(0, os.SEEK_END), SIGNATURE
     for _ in range(MOST_CHUNKS):
         stream.seek(start)
@@ -87,7 +87,7 @@ def _chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 
 def decode_deep(data: bytes) -> Samples:
-    """A PNG of 16 bits: samples (height, width, 1 to 4), the last of 2 and 4 its alpha."""
+    """Decode a 16-bit PNG: (height, width, 1 to 4); with 2 or 4 channels, the last is alpha."""
     samples = np.asarray(imagecodecs.png_decode(data))
     return samples[..., None] if samples.ndim == 2 else samples
 
@@ -95,9 +95,9 @@ def decode_deep(data: bytes) -> Samples:
 def profile_of_png(
     data: bytes, info: Mapping[str | tuple[int, int], Any], grey: bool
 ) -> tuple[bytes | None, str | None]:
-    """A colour profile for what the PNG says of its colours, and what of that is not heeded.
+    """A colour profile for the colours of a PNG, and a notice of what was ignored.
 
-    cICP comes before a profile, sRGB before gAMA and cHRM (PNG, third edition, 4.3).
+    cICP overrides a profile, sRGB overrides gAMA and cHRM (PNG, third edition, 4.3).
 
     Raises:
         PictureError: it is HDR.
@@ -112,7 +112,7 @@ def profile_of_png(
             return _rgb_profile(D65, PRIMARIES["P3"], None), None
         if told == SRGB_CODES:
             return None, None
-        return icc, f"its cICP colours, primaries {primaries} and transfer {transfer}, are not known"
+        return icc, f"its cICP colours (primaries {primaries}, transfer {transfer}) are not supported"
     gamma = info.get("gamma")
     if icc or "srgb" in info or not gamma:
         return icc, None
@@ -137,7 +137,7 @@ def _cicp(data: bytes) -> tuple[int, int] | None:
 
 
 def _rgb_profile(white: tuple[float, ...], primaries: tuple[float, ...], gamma: float | None) -> bytes:
-    """Of a display with these chromaticities, x and y each; without `gamma` its curve is sRGB's."""
+    """The profile of a display with these chromaticities (x, y each); `gamma` None is sRGB's curve."""
     curve = None
     if gamma is None:
         value = np.linspace(0, 1, 4096)

@@ -1,4 +1,4 @@
-"""Samples as a decoder gives them, and what they are in 8 bits, in sRGB and on white."""
+"""Convert decoded samples to 8 bits, sRGB, on white."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-SAMPLE_BYTES = 8  #: of a pixel, at most: four samples of 16 bits
-METADATA_BYTES = 1 << 24  #: of a file, beside its samples
-MODES = {1: "L", 3: "RGB", 4: "CMYK"}  #: by the number of channels
-#: The modes of colours without alpha -> the space of a profile that fits them, as its header names it.
+SAMPLE_BYTES = 8  #: at most per pixel: four 16-bit samples
+METADATA_BYTES = 1 << 24  #: at most in a file, beside its samples
+MODES = {1: "L", 3: "RGB", 4: "CMYK"}  #: by number of channels
+#: A mode without alpha -> the colour space in the header of a matching profile.
 SPACES = {"L": b"GRAY", "RGB": b"RGB ", "CMYK": b"CMYK"}
-#: A mode -> the colour space as the transform names it.
+#: A mode -> the transform's name of its colour space.
 TRANSFORMED = {"L": "gray", "RGB": "rgb", "CMYK": "cmyk"}
 PROFILE_HEADER = 128  #: bytes
-PROFILE_TAGS = 2048  #: bytes, within which a profile lists what it holds
+PROFILE_TAGS = 2048  #: the bytes that contain a profile's table of tags
 TABLES = (b"A2B", b"B2A")
-#: littlecms's cmsFLAGS_NOOPTIMIZE: of what else it computes in advance, darks are 10 levels off.
+#: littlecms's cmsFLAGS_NOOPTIMIZE: with its precomputed tables, dark colours are 10 levels off.
 EXACT = 0x100
 
 Samples = NDArray[np.unsignedinteger[Any]]
@@ -26,11 +26,11 @@ Samples = NDArray[np.unsignedinteger[Any]]
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture's samples, not upright yet."""
+    """A picture's samples as decoded, not upright yet."""
 
-    #: L, RGB or CMYK; of more than 8 bits (height, width, 1, 3 or 4 channels), 0 to 65535
+    #: L, RGB or CMYK; above 8 bits, (height, width, 1, 3 or 4 channels) from 0 to 65535
     colours: Image.Image | Samples
-    alpha: Image.Image | None  #: L, white where the picture is opaque
+    alpha: Image.Image | None  #: mode L, white where opaque
     profile: bytes | None = None  #: ICC
     orientation: int = 1  #: as EXIF numbers them
     whole: tuple[int, int] | None = None  #: width and height, px, if the samples may be fewer
@@ -43,7 +43,7 @@ class Decoded:
 
 
 def on_white(decoded: Decoded) -> tuple[Image.Image, str | None]:
-    """The picture in sRGB, on white where it is transparent, and why its profile was not heeded."""
+    """The picture in sRGB, on white where transparent, and why its profile was ignored, if so."""
     opaque, reason = None, None
     if decoded.profile is not None:
         reason = _misfit(decoded.profile, decoded.mode)
@@ -90,7 +90,7 @@ def _misfit(profile: bytes, mode: str) -> str | None:
 def _transformed(colours: Image.Image | Samples, mode: str, profile: bytes) -> Image.Image:
     samples = np.asarray(colours)
     if mode == "L":
-        # each grey once
+        # transform each grey level once
         ramp = np.arange(np.iinfo(samples.dtype).max + 1, dtype=samples.dtype)[None]
         return Image.fromarray(_to_srgb(ramp, mode, profile)[0][samples.reshape(samples.shape[:2])])
     return Image.fromarray(_to_srgb(samples, mode, profile))
@@ -101,7 +101,7 @@ def _to_srgb(samples: Samples, mode: str, profile: bytes) -> NDArray[np.uint8]:
 
 
 def _converted(samples: Samples, mode: str, profile: bytes, to: bytes) -> NDArray[np.uint8]:
-    # of 8 bits and profiles without tables, littlecms has a way that is fast and exact
+    # for 8 bits and profiles without tables, littlecms has a fast path that is exact
     has_tables = any(table in of[:PROFILE_TAGS] for table in TABLES for of in (profile, to))
     is_fast = samples.dtype == np.uint8 and mode == "RGB" and not has_tables
     return np.asarray(
@@ -126,15 +126,15 @@ def _as_image(colours: Image.Image | Samples) -> Image.Image:
 
 
 def to_eight_bits(samples: Samples) -> NDArray[np.uint8]:
-    """Samples from 0 to 65535 as 0 to 255, rounded: Pillow's own conversion clips them."""
+    """Samples from 0 to 65535 scaled to 0 to 255 and rounded; Pillow's own conversion clips them."""
     return _ramp(65535, 255, np.uint8)[samples]
 
 
 def over_full_range(samples: Samples, bits: int) -> Samples:
-    """Samples of `bits` each, up to 16, from 0 to 65535."""
+    """Samples of `bits` bits, up to 16, scaled to 0 to 65535."""
     return samples if bits == 16 else _ramp(2**bits - 1, 65535, np.uint16)[samples]
 
 
 def _ramp(most: int, full: int, dtype: Any) -> NDArray[Any]:
-    """What each sample from 0 to `most` is of `full`: a look-up, as large pictures fill the memory."""
+    """A table that scales samples from 0 to `most` to `full`; arithmetic would need more memory."""
     return np.round(np.linspace(0, full, most + 1)).astype(dtype)

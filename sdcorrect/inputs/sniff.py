@@ -1,4 +1,4 @@
-"""Which files are pictures: by their suffix, else by their first bytes."""
+"""Recognise pictures by their suffix, or else by their first bytes."""
 
 import os
 import stat
@@ -7,21 +7,21 @@ from posixpath import splitext
 from sdcorrect.inputs.formats import FIRST_BYTES, looks_like_picture
 from sdcorrect.inputs.names import SUFFIXES
 
-#: What is never looked into, be it that there are as many as pictures, or that it begins like one.
+#: Files that are never opened: they are as many as the pictures, or begin like a picture.
 NO_PICTURES = (
     *(".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".md", ".html"),
     *(".npy", ".npz", ".pt", ".pth", ".ckpt", ".safetensors", ".tar", ".gz", ".zip", ".mp4", ".mov"),
     *(".xmp", ".aae", ".log", ".ini", ".db", ".py", ".sh", ".sbatch", ".pdf", ".svg", ".psd"),
-    # raw pictures of cameras are TIFFs whose first picture is a thumbnail, and so are video's THM
+    # camera raw files are TIFFs whose first picture is a thumbnail; THM are thumbnails of videos
     *(".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".sr2", ".orf", ".rw2", ".raf", ".pef", ".srw"),
     *(".3fr", ".erf", ".kdc", ".dcr", ".iiq", ".mef", ".mos", ".rwl", ".thm"),
-    # what programs keep of a picture that they change, or have of one that is still on its way
+    # backups of changed pictures, and incomplete downloads
     *("_original", "~", ".bak", ".orig", ".old", ".tmp", ".temp", ".part", ".partial", ".crdownload"),
 )
 
 
 def is_picture(path: str) -> bool:
-    """Whether the file `path` is one to translate. Only where its suffix does not tell is it opened."""
+    """Whether the file `path` is a picture to translate; opens it only if its suffix is not enough."""
     if splitext(path)[1].lower() in SUFFIXES:
         return True
     return not path.lower().endswith(NO_PICTURES) and looks_like_picture(_first_bytes(path))

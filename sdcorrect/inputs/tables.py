@@ -1,4 +1,4 @@
-"""Lists and tables as spreadsheets and scripts write them: CSV in its dialects, and JSON."""
+"""Read tables from spreadsheets and scripts: CSV in its dialects, and JSON."""
 
 import csv
 import io
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 
 QUOTED = re.compile(r'"[^"]*"')
-DELIMITER = re.compile("[,;\t]")  #: spreadsheets write `;` where numbers have a comma
+DELIMITER = re.compile("[,;\t]")  #: spreadsheets write `;` in locales with decimal commas
 
 
 def csv_rows(text: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows of CSV that hold anything, each with its last line's number, from 1.
+    """The rows of CSV that are not empty, each with the number of its last line, from 1.
 
-    The delimiter is the first that stands outside of quotes in the first line.
+    The delimiter is the first one outside quotes in the first line.
 
     Raises:
         csv.Error: it is not CSV.
@@ -29,26 +29,26 @@ def csv_rows(text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def read_json(text: str | bytes) -> Any:
-    """The value of a JSON text, in which every key of an object stands once.
+    """The value of a JSON text without repeated keys.
 
     Raises:
-        ValueError: it is not JSON, or a key stands there twice.
+        ValueError: it is not JSON, or an object repeats a key.
     """
     try:
         return json.loads(text, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error}") from None
     except RecursionError:
-        raise ValueError("lists and objects are nested too deep") from None
+        raise ValueError("lists and objects are nested too deeply") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        raise ValueError(f"the key {second((key for key, _ in pairs))!r} stands there twice")
+        raise ValueError(f"the key {second((key for key, _ in pairs))!r} is there twice")
     return content
 
 
 def second(names: Iterator[str]) -> str | None:
-    """The first of `names` that stands there twice."""
+    """The first of `names` that occurs more than once."""
     return next((name for name, count in Counter(names).items() if count > 1), None)

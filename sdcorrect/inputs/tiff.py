@@ -1,4 +1,4 @@
-"""TIFFs that Pillow refuses or misreads: over 8 bits, of rare depths, and with a plane a channel."""
+"""Read TIFFs that Pillow refuses or misreads: above 8 bits, of rare depths, or with separate planes."""
 
 import io
 from collections.abc import Callable
@@ -17,7 +17,7 @@ CHANNELS: dict[int, int] = {
     PHOTOMETRIC.RGB: 3,
     PHOTOMETRIC.SEPARATED: 4,
 }
-#: Those whose output has a size known before: no strip can unpack to more.
+#: Compressions whose output has a known size, so that no strip can unpack to more.
 COMPRESSIONS = {
     COMPRESSION.NONE,
     COMPRESSION.LZW,
@@ -25,24 +25,24 @@ COMPRESSIONS = {
     COMPRESSION.DEFLATE,
     COMPRESSION.PACKBITS,
 }
-PREMULTIPLIED = 1  #: of ExtraSamples
+PREMULTIPLIED = 1  #: value of ExtraSamples
 
 
 def is_read_by_pillow(image: Image.Image) -> bool:
-    """Whether Pillow decodes this TIFF, which it has opened, to what it shows."""
+    """Whether Pillow decodes this TIFF correctly."""
     tags = getattr(image, "tag_v2", {})
     bits = tags.get(BITS_PER_SAMPLE, (1,))
     return max(bits) <= 8 and tags.get(PLANAR_CONFIGURATION, 1) == 1
 
 
 def decode_tiff(data: bytes, check_size: Callable[[tuple[int, int]], None]) -> Decoded:
-    """The first picture of a TIFF.
+    """Decode the first picture of a TIFF.
 
     Args:
         check_size: called with width and height, px, before anything is decoded; may raise.
 
     Raises:
-        PictureError: its samples are of a kind that is not read, or parts of them are missing.
+        PictureError: its samples are of an unsupported kind, or parts of them are missing.
     """
     with TiffFile(io.BytesIO(data)) as file:
         page = _first(file)
@@ -69,7 +69,7 @@ def _first(file: TiffFile) -> TiffPage:
     try:
         page = file.pages.first
     except IndexError:
-        raise PictureError("damaged or not decodable: no picture in it") from None
+        raise PictureError("damaged or not decodable: it contains no picture") from None
     assert isinstance(page, TiffPage)
     return page
 
@@ -79,32 +79,32 @@ def _check_kind(page: TiffPage, size: int) -> None:
     if kind != SAMPLEFORMAT.UINT or bits > 16:
         name = "floating-point" if kind == SAMPLEFORMAT.IEEEFP else "integer"
         raise PictureError(
-            f"its samples have {bits} bits ({name}) and no set range; save it with 8 or 16"
+            f"its samples have {bits} bits ({name}) without a defined range; save it with 8 or 16 bits"
         )
     channels = CHANNELS.get(page.photometric)
     if channels is None or not channels <= page.samplesperpixel <= channels + 1 or page.imagedepth > 1:
         raise PictureError(
-            f"a TIFF of a kind that is not read: photometric {int(page.photometric)}, "
+            f"an unsupported kind of TIFF: photometric {int(page.photometric)}, "
             f"{page.samplesperpixel} samples of {bits} bits; save it as RGB"
         )
     if page.compression not in COMPRESSIONS:
         raise PictureError(
-            f"a TIFF of {bits} bits with a compression that is not read, {int(page.compression)}; "
+            f"a TIFF of {bits} bits with an unsupported compression, {int(page.compression)}; "
             "save it with LZW or none"
         )
     parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-    # tifffile would leave what is missing black
+    # tifffile would leave missing parts black
     if not parts or any(not count or not 0 < offset <= size - count for offset, count in parts):
         raise PictureError("damaged or not decodable: parts of its samples are missing")
 
 
 def _parted(samples: Samples, page: TiffPage) -> tuple[Samples, Samples | None]:
-    """The colours, higher values lighter but in CMYK, and the alpha if there is one."""
+    """Split into colours (higher values are lighter, except in CMYK), and alpha if there is one."""
     channels = CHANNELS[page.photometric]
     colours = samples[..., :channels]
     if page.photometric == PHOTOMETRIC.MINISWHITE:
         colours = 65535 - colours
-    # four samples of RGB that nothing is said about are RGBA, as in Pillow; 0 means: not alpha
+    # RGB with a fourth sample of unknown meaning is RGBA, as in Pillow; 0 means that it is not alpha
     kind = page.extrasamples[0] if page.extrasamples else 2
     if page.samplesperpixel == channels or kind == 0:
         return colours, None

@@ -1,4 +1,4 @@
-"""The files below a folder, by glob pattern where one is given."""
+"""List the files in a folder, by a glob pattern."""
 
 import json
 import logging
@@ -13,23 +13,23 @@ from sdcorrect.reading import read_bytes
 
 logger = logging.getLogger(__name__)
 
-ANYWHERE = ("**", "*")  #: every file below
+ANYWHERE = ("**", "*")  #: every file in it and in its subfolders
 HERE = ("*",)  #: the files of the folder itself
-#: Folders that network storage, systems and archives keep: thumbnails, bins, snapshots, resource forks.
+#: Folders of network storage, systems and archives: thumbnails, bins, snapshots, resource forks.
 OF_SYSTEMS = {
     *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "~snapshot"),
     *("$recycle.bin", "system volume information", "lost+found", "__macosx", "network trash folder"),
 }
-#: What a run leaves in its folder, and the keys that tell it from others' files of that name.
+#: Files that a run leaves in its folder, with keys that distinguish them from others of that name.
 LEFT_BY_RUNS = {"job.json": {"sdcorrect", "fingerprint"}, "dissect.json": {"settings", "units"}}
-KEPT_BY_RUNS = {"records", "report"}  #: beside the pictures, where such a folder is the input itself
-MOST_BYTES = 1 << 24  #: of such a file
+KEPT_BY_RUNS = {"records", "report"}  #: folders of a run beside its pictures, if it is itself the input
+MOST_BYTES = 1 << 24  #: at most in such a file
 
 
 def split_pattern(path: Path) -> tuple[Path, tuple[str, ...]] | None:
-    """The folder that `path` starts at and the glob pattern below it; None where it is no pattern.
+    """Split `path` into an existing folder and a glob pattern in it; None if it is not a pattern.
 
-    What exists is taken literally: a folder may be called `[1]`.
+    Existing names are taken literally, because a folder may be called `[1]`.
     """
     parts = path.parts
     literal = next(n for n in range(len(parts), -1, -1) if os.path.isdir(Path(*parts[:n])))
@@ -45,26 +45,27 @@ def walk(
     companions: Collection[Path] = (),
     left_out: LeftOut | None = None,
 ) -> Iterator[str]:
-    """The paths, relative to `folder`, of the files there that match `pattern`, in no order.
+    """The paths, relative to `folder`, of its files that match `pattern`, in no particular order.
 
-    Links to folders are followed, but not back to a folder on the way, which is warned about. No file
-    is looked at, so that a hundred thousand take a second. Not entered are the folders `exclude` and
-    `companions`, and, where `pattern` does not name them, hidden ones, those that systems keep, and
-    outputs of earlier runs; hidden files are passed over too. But for `exclude`, `left_out` tells of
-    them.
+    Links to folders are followed, except for loops, which cause a warning. Files are not opened, so that
+    a hundred thousand take a second. The walk does not enter `exclude` and `companions`, nor, unless
+    `pattern` names them, hidden folders, system folders, and outputs of earlier runs; it also skips
+    hidden files. `left_out` collects all these except `exclude`.
 
     Args:
-        pattern: one glob pattern for each part of the path; `**` is any number of folders.
+        pattern: one glob pattern for each part of the path; `**` matches any number of folders.
 
     Raises:
-        UsageError: a folder cannot be listed, or `folder` is the one excluded.
+        UsageError: a folder cannot be listed, or `folder` is the excluded one.
     """
     root = os.path.realpath(folder)
     excluded, beside = os.path.realpath(exclude), {os.path.realpath(path) for path in companions}
     left_out = left_out or LeftOut()
     if root == excluded:
-        raise UsageError(f"input {printable(folder)} is the output folder too; choose another for one")
-    # a folder's relative path, and where it and those on the way to it really are
+        raise UsageError(
+            f"input {printable(folder)} is also the output folder; choose two different folders"
+        )
+    # the relative path of a folder, and the real paths of it and the folders above
     waiting: list[tuple[tuple[str, ...], tuple[str, ...]]] = [((), (root,))]
     while waiting:
         parts, real = waiting.pop()
@@ -99,7 +100,7 @@ def walk(
 
 
 def _is_left_by_run(entries: Sequence[os.DirEntry[str]]) -> bool:
-    """Whether a run of this tool wrote the folder of these `entries`."""
+    """Whether the folder of these `entries` is the output of a run."""
     return any(
         _keys(entry.path) >= LEFT_BY_RUNS[entry.name] for entry in entries if entry.name in LEFT_BY_RUNS
     )
@@ -125,11 +126,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        return False  # a link that leads nowhere: reading it will say so
+        return False  # a broken link: reading it reports that
 
 
 def is_within(path: str, folder: str) -> bool:
-    """Whether `path`, absolute and without links, is `folder` or below it."""
+    """Whether `path`, absolute and without links, is `folder` or inside it."""
     return os.path.commonpath((path, folder)) == folder
 
 
@@ -142,7 +143,7 @@ def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _leads_on(folder: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a file in `folder`, or further below, can match."""
+    """Whether a file in `folder` or its subfolders can match."""
     if not pattern:
         return False
     if pattern[0] == "**" or not folder:

@@ -1,4 +1,4 @@
-"""Stable Diffusion models: find and load any checkpoint, lay adapters over it, and ask it."""
+"""Stable Diffusion models: find and load any checkpoint, apply adapters to it, and run it."""
 
 from sdcorrect.models.checkpoints import MINI
 from sdcorrect.models.load import find, load

@@ -1,4 +1,4 @@
-"""What is laid over a checkpoint: find it all, and load another VAE."""
+"""Find the files that a job adds to its checkpoint: VAE, LoRAs, textual inversions and ControlNets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from sdcorrect.models.sources import Finder, Found
 from sdcorrect.models.vaes import find_vae
 from sdcorrect.settings import CANNY, ControlNet, Lora, ModelSettings, TextualInversion
 
-#: The files that diffusers writes, and so those that a hub id or a folder without a file's name means.
+#: The files that diffusers writes, which a hub id or a folder stands for.
 LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", PEFT_CONFIG)
 INVERSION_FILES = ("learned_embeds.safetensors", "learned_embeds.bin")
 
 
 @dataclass(frozen=True)
 class Adapters:
-    """All that a job lays over its checkpoint, on this machine and not loaded yet."""
+    """The files that a job adds to its checkpoint, on this machine and not loaded yet."""
 
     vae: Found | None
     loras: tuple[tuple[Lora, Found], ...]
@@ -29,13 +29,13 @@ class Adapters:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Where they are."""
+        """The paths of all files."""
         laid_over = (*self.loras, *self.textual_inversions, *self.controlnets)
         return (*([self.vae.path] if self.vae else []), *(found.path for _, found in laid_over))
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the pictures; None where nothing is laid over the checkpoint."""
+        """Everything here that decides the pictures, by kind; None for kinds that the job lacks."""
         return {
             "vae": self.vae and self.vae.identity,
             "loras": [[found.identity, lora.weight] for lora, found in self.loras] or None,
@@ -54,10 +54,10 @@ class Adapters:
 
 
 def find_adapters(settings: ModelSettings, finder: Finder) -> Adapters:
-    """The adapters that a job names, downloaded where the hub has them.
+    """Find the adapters that a job names, and download those on the hub.
 
     Raises:
-        UsageError: one is not there.
+        UsageError: one is missing.
     """
     return Adapters(
         vae=find_vae(settings.vae, finder) if settings.vae else None,
@@ -76,14 +76,14 @@ def _one_file(what: str, name: str, finder: Finder, usual: Sequence[str]) -> Fou
     found = finder.find(what, name, usual)
     if found.path.is_file():
         beside = found.path.with_name(PEFT_CONFIG)
-        if what == "lora" and beside.is_file():  # it says how strongly the LoRA is laid on
+        if what == "lora" and beside.is_file():  # its alpha scales the LoRA
             return Found(found.path, f"{found.identity} {hash_file(beside)}")
         return found
     weights = [file for file in usual if file != PEFT_CONFIG]
     for file in weights:
         if (found.path / file).is_file():
             return Found(found.path / file, found.identity)
-    raise UsageError(f"{what} {name}: holds no {' or '.join(weights)}; name the file: {name}/<file>")
+    raise UsageError(f"{what} {name}: has no {' or '.join(weights)}; name the file, as {name}/<file>")
 
 
 def _hints(network: ControlNet) -> str:

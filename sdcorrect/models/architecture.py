@@ -1,6 +1,6 @@
-"""Which diffusers folders are a Stable Diffusion that translates pictures, by their configurations.
+"""Check by its configurations that a diffusers folder is a Stable Diffusion that can translate pictures.
 
-What this program does not drive is refused by name: loaded all the same it would run as something else.
+Architectures that this program does not support are refused by name: they might load, and run wrongly.
 """
 
 import json
@@ -13,7 +13,7 @@ from sdcorrect.errors import UsageError, printable
 TOKENIZERS = ("tokenizer", "tokenizer_2")
 CLIP = {"CLIPTextModel", "CLIPTextModelWithProjection"}
 CLIP_TOKENIZERS = {"CLIPTokenizer", "CLIPTokenizerFast"}
-#: The parts of a pipeline that are driven here, each of one of these classes.
+#: The supported parts of a pipeline, and their classes.
 DRIVEN = {
     "unet": {"UNet2DConditionModel"},
     "vae": {"AutoencoderKL"},
@@ -21,17 +21,17 @@ DRIVEN = {
     "text_encoder_2": CLIP,
     **dict.fromkeys(TOKENIZERS, CLIP_TOKENIZERS),
 }
-#: Parts that are read otherwise, or that only IP-Adapters use.
+#: Parts that are read in other ways, or that only IP-Adapters use.
 BESIDE = {"scheduler", "safety_checker", "feature_extractor", "image_encoder"}
 WANTED = "give SD 1.x, SD 2.x or SDXL base"
-#: What U-Nets take that are given more than the 4 channels of a latent.
+#: Models whose U-Nets take more than the 4 channels of a latent, by number of channels.
 CHANNELS = {
     5: "a depth model",
     7: "an upscaling model",
     8: "an InstructPix2Pix model",
     9: "an inpainting model",
 }
-#: Settings of a U-Net that ask for more than latents, texts and sizes: the values that do not.
+#: The supported values of settings of a U-Net; others need inputs beyond latents, texts and sizes.
 USUAL = {
     "class_embed_type": (None,),
     "num_class_embeds": (None,),
@@ -45,8 +45,8 @@ USUAL = {
     "mid_block_type": (None, "UNetMidBlock2D", "UNetMidBlock2DCrossAttn"),
 }
 MEANING = {
-    "class_embed_type": "a class embedding, as of unCLIP",
-    "num_class_embeds": "classes, not texts",
+    "class_embed_type": "a class embedding, as in unCLIP",
+    "num_class_embeds": "classes instead of texts",
     "attention_type": "GLIGEN's boxes",
     "addition_embed_type": "more than texts and sizes",
     "encoder_hid_dim_type": "pictures beside the text",
@@ -63,7 +63,7 @@ def check_folder(what: str, folder: Path, index: Mapping[str, Any]) -> None:
         index: the content of its model_index.json.
 
     Raises:
-        UsageError: it is one, or its configurations cannot be read.
+        UsageError: the architecture is not supported, or a configuration cannot be read.
     """
     parts = _parts(index)
     xl = "text_encoder_2" in parts
@@ -77,7 +77,7 @@ def read_config(what: str, folder: Path, part: str) -> dict[str, Any]:
     """The configuration of a part of a diffusers folder.
 
     Raises:
-        UsageError: it is not there, or is none.
+        UsageError: it is missing, or is not a configuration.
     """
     file = folder / part / "config.json"
     try:
@@ -85,7 +85,7 @@ def read_config(what: str, folder: Path, part: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UsageError(f"{what}: {part}/config.json cannot be read: {error}") from None
     if not isinstance(config, dict):
-        raise UsageError(f"{what}: {part}/config.json is not that of a model")
+        raise UsageError(f"{what}: {part}/config.json is not a model's configuration")
     return config
 
 
@@ -100,7 +100,7 @@ def _check_parts(what: str, index: Mapping[str, Any]) -> None:
     if parts.get("unet") != "UNet2DConditionModel":
         raise UsageError(f"{what}: not a Stable Diffusion pipeline but {kind}; {WANTED}")
     if "text_encoder" not in parts:
-        raise UsageError(f"{what}: has no first text encoder, as the SDXL refiner; {WANTED}")
+        raise UsageError(f"{what}: has no first text encoder, like the SDXL refiner; {WANTED}")
     for part, its_class in parts.items():
         if part in BESIDE or its_class in DRIVEN.get(part, ()):
             continue
@@ -119,7 +119,7 @@ def _check_tokenizers(what: str, folder: Path, parts: Collection[str]) -> None:
             and not files >= {"vocab.json", "merges.txt"}
         ):
             raise UsageError(
-                f"{what}: its {part} holds neither tokenizer.json nor vocab.json and merges.txt"
+                f"{what}: its {part} has neither tokenizer.json nor vocab.json and merges.txt"
             )
 
 
@@ -131,51 +131,49 @@ def _check_unet(what: str, config: Mapping[str, Any], *, xl: bool) -> None:
         if value not in usual:
             meaning = f", which is {MEANING[key]}" if key in MEANING else ""
             raise UsageError(
-                f"{what}: its U-Net has {key}: {printable(value)}{meaning}; {WANTED} without it"
+                f"{what}: its U-Net has {key}: {printable(value)}{meaning}; {WANTED}, without it"
             )
     for side in ("down_block_types", "up_block_types"):
         for block in config.get(side, ()):
             if block not in BLOCKS:
                 raise UsageError(f"{what}: its U-Net has {printable(block)}; {WANTED}")
     if xl != (config.get("addition_embed_type") == "text_time"):
-        raise UsageError(f"{what}: its U-Net and its text encoders are not of one family; {WANTED}")
+        raise UsageError(f"{what}: its U-Net and text encoders belong to different families; {WANTED}")
 
 
 def refuse_other_inputs(what: str, channels: int) -> None:
     """Refuse a U-Net that takes more than a latent.
 
     Raises:
-        UsageError: it does.
+        UsageError: it takes another number of channels.
     """
     if channels != 4:
         raise UsageError(
-            f"{what}: its U-Net takes {channels} channels, which is "
-            f"{CHANNELS.get(channels, 'another model')}; give one that takes the 4 of a latent"
+            f"{what}: its U-Net takes {channels} channels, so it is "
+            f"{CHANNELS.get(channels, 'another model')}; give a model that takes the 4 of a latent"
         )
 
 
 def check_latents(what: str, config: Mapping[str, Any], *, xl: bool) -> None:
-    """Refuse a VAE whose latents the model's family does not have.
+    """Refuse a VAE whose latents do not fit the model's family.
 
     Args:
         what: begins the message.
-        config: of the VAE.
+        config: the VAE's configuration.
         xl: whether the family is SDXL, whose pipelines know latents_mean and latents_std.
 
     Raises:
-        UsageError: it is one.
+        UsageError: they do not fit.
     """
     if config.get("shift_factor"):
         raise UsageError(
-            f"{what} has shift_factor: {config['shift_factor']}, which no Stable Diffusion here has"
+            f"{what} has shift_factor: {config['shift_factor']}, which no supported Stable Diffusion has"
         )
     given = [key for key in ("latents_mean", "latents_std") if config.get(key) is not None]
     if len(given) == 1:
-        raise UsageError(
-            f"{what} has {given[0]} and not the other; latents_mean and latents_std are a pair"
-        )
+        raise UsageError(f"{what} has {given[0]} alone; latents_mean and latents_std must come together")
     if given and not xl:
         raise UsageError(
-            f"{what} has latents_mean and latents_std, which no SD 1.x or 2.x is trained on; "
+            f"{what} has latents_mean and latents_std, which no SD 1.x or 2.x was trained with; "
             "give another VAE"
         )

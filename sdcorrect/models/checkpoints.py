@@ -1,4 +1,4 @@
-"""Any Stable Diffusion checkpoint: find it, know its family before it is loaded, load it."""
+"""Find a Stable Diffusion checkpoint, recognise its family before loading, and load it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -46,41 +46,41 @@ from sdcorrect.settings import ModelSettings
 MINI = Path(__file__).parents[1] / "assets" / "mini"
 Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
 
-#: How a single file names its text encoder, and whose tokenizer and settings such a model takes.
+#: The prefix of the text encoder in a single file -> its family, and where tokenizer and settings are.
 SINGLE_FILE_FAMILIES = {
     "cond_stage_model.transformer.": ("SD 1.x", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
     "cond_stage_model.model.": ("SD 2.x", "stabilityai/stable-diffusion-2-1"),
     "conditioner.embedders.1.": ("SDXL", "stabilityai/stable-diffusion-xl-base-1.0"),
 }
-#: What is not loaded with a pipeline, and so not downloaded either.
+#: Parts that are not loaded with a pipeline, nor downloaded.
 SAFETY_CHECKER = {"safety_checker": None, "feature_extractor": None}
 LEFT_OUT = {**SAFETY_CHECKER, "image_encoder": None}
-#: The parts that have weights, of which all must be used, and the libraries whose classes they are.
+#: The parts that have weights, all of which must be used, and the libraries of their classes.
 MODELS = ("unet", "vae", "text_encoder", "text_encoder_2")
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
 TEXT_ENCODERS = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
-#: How a single file names its VAE.
+#: The prefix of the VAE in a single file.
 VAE_PREFIX = "first_stage_model."
 CONFIG_FILES = ("*.json", "*.txt", "*.model")
 SAFETY_CHECKER_FILES = tuple(
     f"safety_checker/{file}" for file in ("model.safetensors", "pytorch_model.bin", "*-of-*")
 )
-#: The folders of a pipeline's parts, by which it is known: not single files or mini's CLIP beside them.
+#: The folders that identify a pipeline; not single files or mini's CLIP beside them.
 PARTS = ("unet", "vae", "text_encoder*", "tokenizer*", "scheduler", *SAFETY_CHECKER)
 PART_FILES = tuple(f"{part}/*" for part in PARTS)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole Stable Diffusion on this machine, recognised and not loaded yet."""
+    """A whole Stable Diffusion on this machine, recognised but not loaded yet."""
 
     name: str
-    path: Path  #: a folder in diffusers' format, or a single file in the original one
+    path: Path  #: a folder in diffusers' format, or a single file in the original format
     identity: str  #: SHA-256 of its content, or the revision of a hub id
-    config: Path  #: the diffusers folder that its settings come from
-    base_identity: str | None = None  #: of a single file: what identifies those settings
+    config: Path  #: the diffusers folder that its configuration comes from
+    base_identity: str | None = None  #: for a single file, the identity of that configuration
     has_vae: bool = True
-    marks: Marks = Marks()  #: what a single file says itself of its training
+    marks: Marks = Marks()  #: what a single file itself says about its training
 
     @property
     def pipeline_class(self) -> type[Pipeline]:
@@ -89,10 +89,10 @@ class Checkpoint:
 
 
 def find_checkpoint(settings: ModelSettings, finder: Finder) -> Checkpoint:
-    """The checkpoint that a job names, downloaded where the hub has it.
+    """Find the checkpoint that a job names, and download it if it is on the hub.
 
     Raises:
-        UsageError: it is not there, or is not a Stable Diffusion that translates pictures.
+        UsageError: it is missing, or is not a Stable Diffusion that can translate pictures.
     """
     name = settings.model
     found = _find(settings, finder)
@@ -115,14 +115,14 @@ def load_pipeline(
     variant: str | None,
     vae: AutoencoderKL | None,
 ) -> Pipeline:
-    """Load `checkpoint` on the CPU in `dtype`, with `vae` instead of its own where one is given.
+    """Load `checkpoint` on the CPU in `dtype`, with `vae` instead of its own if given.
 
     Raises:
         UsageError: it is broken, or lacks a part.
     """
     name = checkpoint.name
     if vae is None and not checkpoint.has_vae:
-        raise UsageError(f"model {name}: holds no VAE; name one with vae: stabilityai/sd-vae-ft-mse")
+        raise UsageError(f"model {name}: contains no VAE; set one, vae: stabilityai/sd-vae-ft-mse")
     given = LEFT_OUT | {"scheduler": scheduler} | ({} if vae is None else {"vae": vae})
     known = checkpoint.pipeline_class._get_signature_keys(checkpoint.pipeline_class)[0]
     options: dict[str, Any] = {key: value for key, value in given.items() if key in known}
@@ -133,8 +133,8 @@ def load_pipeline(
     try:
         with notices("model", name):
             pipe = _load(checkpoint, dtype, variant, options)
-    except NotImplementedError:  # what torch says of moving a tensor that has no content
-        raise UsageError(f"model {name}: some tensors of its U-Net or VAE are absent") from None
+    except NotImplementedError:  # torch's error for moving a tensor without content
+        raise UsageError(f"model {name}: some tensors of its U-Net or VAE are missing") from None
     except (
         OSError,
         ValueError,
@@ -159,10 +159,10 @@ def load_pipeline(
 
 
 def _read_at_the_end(pipe: Pipeline) -> None:
-    """Have the text encoders take the pooled text from the token that ends it.
+    """Make the text encoders take the pooled text from the end token.
 
-    Published ones say `eos_token_id: 2`, with which transformers takes it from the highest token: the
-    end too, unless there are learned words.
+    Published configurations say `eos_token_id: 2`, with which transformers takes it from the highest
+    token: that is the end token too, unless there are learned words.
     """
     for part, tokenizer in (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")):
         if encoder := pipe.components.get(part):
@@ -172,7 +172,7 @@ def _read_at_the_end(pipe: Pipeline) -> None:
 
 
 def _parts_of(folder: Path) -> list[Path]:
-    """The folders of the models in a pipeline's folder."""
+    """The folders of models in a pipeline's folder."""
     return [folder / part for part in MODELS if (folder / part).is_dir()]
 
 
@@ -200,7 +200,7 @@ def _load(
 
 
 def _text_encoder_without_model(checkpoint: Checkpoint, dtype: DType) -> dict[str, nn.Module]:
-    """The first text encoder of a single file of older names, which diffusers does not know."""
+    """The first text encoder of a single file with older tensor names, which diffusers does not know."""
     keys = read_shapes("model", checkpoint.path)
     older = {key: usual_name(key) for key in keys if usual_name(key) != key}
     if not older:
@@ -220,9 +220,9 @@ def _text_encoder_without_model(checkpoint: Checkpoint, dtype: DType) -> dict[st
 def _load_part(
     checkpoint: Checkpoint, part: str, kind: Sequence[str], dtype: DType, variant: str | None
 ) -> nn.Module:
-    """One of the models in a diffusers folder, of the library and class `kind`: all of its file."""
+    """Load a model of a diffusers folder, of the library and class `kind`, and account for its file."""
     folder, (library, name) = checkpoint.path / part, kind
-    has_variant = any(folder.glob(f"*.{variant}[.-]*"))  # a variant may be of some parts alone
+    has_variant = any(folder.glob(f"*.{variant}[.-]*"))  # a variant may exist for some parts only
     module, told = getattr(LIBRARIES[library], name).from_pretrained(
         folder,
         variant=variant if has_variant else None,
@@ -237,10 +237,10 @@ def _load_part(
 def account_for_single_file(
     checkpoint: Checkpoint, parts: Mapping[str, Any], *, vae_replaced: bool
 ) -> None:
-    """Refuse a single file of which `parts`, the models that are loaded from it, do not use all.
+    """Refuse a single file unless `parts`, the models loaded from it, use all of it.
 
     Raises:
-        UsageError: something in it is neither used nor ignorable.
+        UsageError: a tensor in it is neither used nor ignorable.
     """
     shapes = read_shapes("model", checkpoint.path)
     used = taken({usual_name(key): shape for key, shape in shapes.items()}, parts)
@@ -252,10 +252,10 @@ def account_for_single_file(
 
 
 def outline(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The models of a checkpoint as its configurations draw them, without any weights.
+    """The models of a checkpoint, built from its configurations on the meta device, without weights.
 
     Raises:
-        UsageError: a configuration is not there, or is none.
+        UsageError: a configuration is missing or invalid.
     """
     folder, what = checkpoint.config, f"model {checkpoint.name}"
     with torch.device("meta"):
@@ -270,22 +270,22 @@ def outline(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def read_index(name: str, folder: Path) -> dict[str, Any]:
-    """The parts of a diffusers pipeline's folder and their classes.
+    """The content of model_index.json: the parts of a diffusers pipeline and their classes.
 
     Raises:
-        UsageError: it is not such a folder.
+        UsageError: the folder is not a diffusers pipeline.
     """
     file = folder / "model_index.json"
     try:
         index = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(
-            f"model {name}: that folder is no diffusers pipeline (no model_index.json)"
+            f"model {name}: this folder is not a diffusers pipeline (no model_index.json)"
         ) from None
     except (OSError, ValueError) as error:
         raise UsageError(f"model {name}: {file.name} cannot be read: {error}") from None
     if not isinstance(index, dict):
-        raise UsageError(f"model {name}: {file.name} is not that of a diffusers pipeline")
+        raise UsageError(f"model {name}: {file.name} does not describe a diffusers pipeline")
     return index
 
 
@@ -311,7 +311,7 @@ def _download(settings: ModelSettings, finder: Finder) -> str | Path:
         if "variant=" not in str(error):
             raise
         raise UsageError(
-            f"model {settings.model}: has no variant {settings.variant}; leave it out, or name another"
+            f"model {settings.model}: has no variant {settings.variant}; remove variant, or name another"
         ) from None
     return folder
 
@@ -332,8 +332,8 @@ def _single_file(settings: ModelSettings, finder: Finder, found: Found) -> Check
             raise
         reason = str(error).removeprefix(f"base_config {base}: ").partition("; run `")[0]
         raise UsageError(
-            f"model {name}: is an {family} and takes its tokenizer and settings from {base}; that is "
-            f"{reason}; run `sdcorrect prefetch` with the network first, or set base_config "
+            f"model {name}: is an {family} and needs the tokenizer and settings of {base}, which is "
+            f"{reason}; run `sdcorrect prefetch` with network access first, or set base_config "
             f"to a diffusers folder of an {family}"
         ) from None
     if not config.path.is_dir():
@@ -344,26 +344,26 @@ def _single_file(settings: ModelSettings, finder: Finder, found: Found) -> Check
 
 
 def _family_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, str]:
-    """The family that a single file's tensors tell, and the hub id of its model."""
+    """The family of a single file by its tensors, and the hub id of that family's model."""
     first = shapes.get("model.diffusion_model.input_blocks.0.0.weight")
     if first is None:
         raise UsageError(
-            f"model {name}: holds no Stable Diffusion U-Net; a LoRA belongs under `loras`, "
+            f"model {name}: contains no Stable Diffusion U-Net; a LoRA belongs under `loras`, "
             "a VAE under `vae`, an embedding under `textual_inversions`"
         )
     refuse_other_inputs(f"model {name}", first[1])
     for prefix, family in SINGLE_FILE_FAMILIES.items():
         if any(key.startswith(prefix) for key in shapes):
             return family
-    raise UsageError(f"model {name}: holds no text encoder of SD 1.x, SD 2.x or SDXL base")
+    raise UsageError(f"model {name}: contains no text encoder of SD 1.x, SD 2.x or SDXL base")
 
 
 def _refuse_gaps(name: str, pipe: Pipeline) -> None:
-    """diffusers leaves tensors that a file lacks without any content."""
+    """Refuse a pipeline with tensors that its file lacks: diffusers leaves them without content."""
     for part, module in pipe.components.items():
         if isinstance(module, nn.Module):
             absent = [key for key, value in module.named_parameters() if value.is_meta]
             if absent:
                 raise UsageError(
-                    f"model {name}: {len(absent)} tensors of its {part} are absent, such as {absent[0]}"
+                    f"model {name}: {len(absent)} tensors of its {part} are missing, such as {absent[0]}"
                 )

@@ -1,4 +1,4 @@
-"""Seconds on a device: what it takes, measured without making it wait."""
+"""Measure seconds on a device without making it wait."""
 
 import time
 from collections import defaultdict
@@ -13,10 +13,10 @@ Mark = float | torch.cuda.Event
 
 @dataclass
 class Clock:
-    """The seconds that named spans took on `device`.
+    """Measures the seconds that named spans take on `device`.
 
-    On CUDA a span lies between two events among what the device was asked to do, and only who reads
-    its seconds waits for them; on other accelerators its ends wait for the device.
+    On CUDA a span lies between two events in the stream, and only reading its seconds waits for the
+    device; on other accelerators both ends of a span wait.
     """
 
     device: torch.device
@@ -25,14 +25,14 @@ class Clock:
 
     @contextmanager
     def span(self, name: str) -> Iterator["Span"]:
-        """Measure what is done within, under `name`; its seconds are known after it."""
+        """Measure the code inside under `name`; the span's seconds can be read afterwards."""
         span = Span(name, self.mark())
         yield span
         span.ended = self.mark()
         self._unread.append(span)
 
     def mark(self) -> Mark:
-        """This moment, after all that the device was asked to do so far."""
+        """The moment at which the device has finished all work queued so far."""
         if self.device.type == "cuda":
             with torch.cuda.device(self.device):
                 event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -44,7 +44,7 @@ class Clock:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """All that was measured, by name."""
+        """The seconds measured so far, by name."""
         for span in self._unread:
             self._read[span.name] += span.seconds
         self._unread.clear()

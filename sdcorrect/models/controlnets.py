@@ -1,4 +1,4 @@
-"""Find and load ControlNets, of diffusers' format or the original one."""
+"""Find and load ControlNets in diffusers' format or the original one."""
 
 import json
 import re
@@ -24,7 +24,7 @@ from sdcorrect.models.tensors import read_header, read_shapes
 from sdcorrect.models.variants import check_variant, listing, refuse_unreadable, weights_in
 from sdcorrect.settings import ControlNet
 
-#: What libraries raise for files that do not fit a model.
+#: Errors that libraries raise for files that do not fit a model.
 MISFITS = (
     RuntimeError,
     ValueError,
@@ -35,11 +35,11 @@ MISFITS = (
     EOFError,
     UnpicklingError,
 )
-#: A single file has no word for it but its name: these residuals are pooled (Zhang's shuffle).
+#: Residuals are pooled (Zhang's shuffle); in a single file, only the file's name says so.
 _POOLED = re.compile(r"shuffle(_fp16)?$", re.I)
-#: What a ControlNet has in common with the U-Net that it mirrors.
+#: Settings that a ControlNet shares with the U-Net that it mirrors.
 MIRRORED = ("cross_attention_dim", "block_out_channels", "layers_per_block", "addition_embed_type")
-#: Settings of a ControlNet that ask for more than hints: the values that do not.
+#: The supported values of settings of a ControlNet; others need inputs beyond hints.
 USUAL = {
     "in_channels": 4,
     "conditioning_channels": 3,
@@ -51,18 +51,18 @@ UNION = ("num_control_type", "num_trans_channel", "num_proj_channel")
 
 
 def find_controlnet(settings: ControlNet, finder: Finder) -> Found:
-    """A ControlNet's folder or file, downloaded where the hub has it.
+    """Find a ControlNet's folder or file, and download it if it is on the hub.
 
     Raises:
-        UsageError: it is not there, is no ControlNet, or has not the variant that is asked for.
+        UsageError: it is missing, is not a ControlNet, or lacks the requested variant.
     """
     what = f"controlnet {settings.path}"
     here = Path(settings.path).expanduser()
     if here.is_dir():
-        _check_config(what, here)  # before all of what may be another folder is read
+        _check_config(what, here)  # first, because the folder may be a large one of another kind
     found = finder.find("controlnet", settings.path, _files(settings.variant), here=("*",))
     if found.path.is_file():
-        # of two equal files one may be told by its name to act otherwise
+        # the name decides: of two equal files, one may be pooled
         return Found(found.path, f"{found.identity} pooled") if _is_pooled(found) else found
     _check_config(what, found.path)
     weights = weights_in(listing(settings.path, found))
@@ -72,7 +72,7 @@ def find_controlnet(settings: ControlNet, finder: Finder) -> Found:
 
 
 def _files(variant: str | None) -> tuple[str, ...]:
-    """What is downloaded of a repository."""
+    """The files to download from a repository."""
     stem = f"diffusion_pytorch_model.{variant}" if variant else "diffusion_pytorch_model"
     index = f".index.{variant}.json" if variant else ".index.json"
     kinds = ("safetensors", "bin")
@@ -94,21 +94,21 @@ def _check_config(what: str, folder: Path) -> None:
         kind = config.get("_class_name", "ControlNetModel")
     except (OSError, ValueError, AttributeError) as error:
         raise UsageError(
-            f"{what}: that folder is no ControlNet of diffusers' format (config.json): {error}"
+            f"{what}: this folder is not a ControlNet in diffusers' format (config.json): {error}"
         ) from None
     if kind == "ControlNetUnionModel" or any(key in config for key in UNION):
-        raise UsageError(f"{what}: is a ControlNet-Union, which has several in one; give a plain one")
+        raise UsageError(f"{what}: is a ControlNet-Union, which combines several; give a plain one")
     if kind != "ControlNetModel":
-        raise UsageError(f"{what}: is no ControlNet but {printable(kind)}")
+        raise UsageError(f"{what}: is not a ControlNet but {printable(kind)}")
 
 
 def load_controlnets(
     pipe: Pipeline, controlnets: Sequence[tuple[ControlNet, Found]], dtype: DType
 ) -> MultiControlNetModel | None:
-    """ControlNets for the U-Net of `pipe`, from diffusers folders or single files; None without any.
+    """Load ControlNets for the U-Net of `pipe`, from diffusers folders or single files; None if empty.
 
     Raises:
-        UsageError: one is broken, or made for another family.
+        UsageError: one is broken, or belongs to another family.
     """
     networks = [_load_controlnet(pipe, network, found, dtype) for network, found in controlnets]
     return MultiControlNetModel(networks) if networks else None
@@ -122,9 +122,9 @@ def _load_controlnet(
         with notices("controlnet", settings.path):
             load = _load_file if found.path.is_file() else _load_folder
             network = load(pipe, settings, found, dtype)
-    except NotImplementedError:  # what torch says of moving a tensor that has no content
+    except NotImplementedError:  # torch's error for moving a tensor without content
         raise UsageError(
-            f"{what}: not a ControlNet for this model's family: some of its tensors are absent"
+            f"{what}: not a ControlNet for this model's family: some of its tensors are missing"
         ) from None
     except (*MISFITS, OSError, SafetensorError, SingleFileComponentError) as error:
         refuse_unreadable("controlnet", found.path, settings.variant)
@@ -139,24 +139,24 @@ def check_family(what: str, config: Mapping[str, Any], unet: Mapping[str, Any]) 
     """Refuse a ControlNet that mirrors another U-Net, by the configurations of both.
 
     Raises:
-        UsageError: it does, or is shown more than hints.
+        UsageError: it does, or it needs inputs beyond hints.
     """
     for key in MIRRORED:
         own, expected = config[key], unet[key]
         if own != expected:
             raise UsageError(
-                f"{what}: made for another family: its {key} is {own}, this model's {expected}"
+                f"{what}: made for another family: its {key} is {own}, this model's is {expected}"
             )
     for key, usual in USUAL.items():
         if config[key] != usual:
-            raise UsageError(f"{what}: its {key} is {config[key]}, expected {usual}")
+            raise UsageError(f"{what}: its {key} is {config[key]}; expected {usual}")
 
 
 def outline_controlnet(settings: ControlNet, found: Found, unet: Any) -> ControlNetModel:
-    """A ControlNet without its weights, for an outline of the U-Net; of a single file all is known.
+    """A ControlNet without weights, for a U-Net from `outline`; a single file is accounted for.
 
     Raises:
-        UsageError: it is made for another family, or holds what is not known.
+        UsageError: it belongs to another family, or has unknown tensors.
     """
     what = f"controlnet {settings.path}"
     with torch.device("meta"):
@@ -188,7 +188,7 @@ def _load_folder(_pipe: Pipeline, settings: ControlNet, found: Found, dtype: DTy
 def _load_file(pipe: Pipeline, settings: ControlNet, found: Found, dtype: DType) -> ControlNetModel:
     shapes = read_shapes("controlnet", found.path)
     with tempfile.TemporaryDirectory() as config:
-        # a single file does not say what it is, but a ControlNet mirrors its U-Net
+        # a single file has no configuration, but a ControlNet mirrors its U-Net
         mirror = ControlNetModel.from_unet(pipe.unet, load_weights_from_unet=False)
         mirror.register_to_config(global_pool_conditions=_is_pooled(found))
         mirror.save_config(config)

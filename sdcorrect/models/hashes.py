@@ -1,4 +1,4 @@
-"""What identifies the content of a file, or of all that is loaded from a folder."""
+"""Hashes that identify the content of a file, or of the files that are loaded from a folder."""
 
 import hashlib
 import os
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-#: The weights of other libraries, and what people write beside weights: neither loaded nor downloaded.
+#: Weights of other libraries, and notes and pictures beside weights: neither loaded nor downloaded.
 NOT_LOADED = ("*.msgpack", "*.h5", "*.onnx", "*.onnx_data", "*.md", "*.png", "*.jpg")
 
 
@@ -22,10 +22,10 @@ def hash_folder(folder: Path, patterns: Sequence[str]) -> str:
 
 
 def files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """All files below `folder`, but for hidden ones; in linked folders too, unless they lead back.
+    """All files below `folder` except hidden ones, also in linked folders unless they form a loop.
 
     Args:
-        above: where the folders on the way to it really are.
+        above: the real paths of the folders above it.
 
     Raises:
         OSError: a folder cannot be listed.
@@ -43,7 +43,7 @@ def files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether `name`, relative to a folder, matches one of the glob patterns; * stands for / too."""
+    """Whether `name`, relative to a folder, matches one of the glob patterns; * matches / too."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 

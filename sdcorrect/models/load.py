@@ -1,4 +1,4 @@
-"""Load all that a job says of its model, in the order in which the parts need each other."""
+"""Load everything that a job names for its model, in the order in which parts depend on each other."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from sdcorrect.models.vaes import load_vae
 from sdcorrect.models.words import add_words
 from sdcorrect.settings import ModelSettings
 
-#: Settings beside the files that decide what a picture becomes.
+#: Settings that decide what a picture becomes, beside the files.
 COMPUTED = {
     "prompt_syntax",
     "prediction_type",
@@ -26,16 +26,16 @@ COMPUTED = {
     "vae_tiling",
     "safety_checker",
 }
-#: Settings that leave the mathematics alone and choose other kernels, which round otherwise: a picture
-#: may differ by a level here and there.
+#: Settings that keep the mathematics but choose other kernels, which round differently: some pixels of
+#: a picture may differ by a level.
 ROUNDED = {"vae_slicing", "channels_last", "compile", "tf32"}
 
 
 def find(settings: ModelSettings) -> tuple[Checkpoint, Adapters]:
-    """All that a job says of its model, brought to this machine and not loaded yet.
+    """Find everything that a job names for its model, and download what is on the hub; loads nothing.
 
     Raises:
-        UsageError: a part is neither here nor to be had from the hub, or is no model.
+        UsageError: a part is neither here nor on the hub, or is not a model.
     """
     finder = Finder(settings.offline)
     return find_checkpoint(settings, finder), find_adapters(settings, finder)
@@ -44,23 +44,23 @@ def find(settings: ModelSettings) -> tuple[Checkpoint, Adapters]:
 def decisive_settings(
     settings: ModelSettings, checkpoint: Checkpoint, adapters: Adapters, scheduler: DDIMScheduler
 ) -> dict[str, Any]:
-    """What beside the checkpoint's identity decides what a model makes of a picture."""
+    """Everything about a model that decides the pictures, beside the checkpoint's identity."""
     return {
         "base_config": checkpoint.base_identity,
         "timestep_spacing": scheduler.config.timestep_spacing,
         **adapters.identity,
         **settings.model_dump(mode="json", include=COMPUTED),
-        # without the defaults, so that folders of versions that knew nothing of these go on
+        # without defaults, so that output folders of versions without these settings remain valid
         **settings.model_dump(mode="json", include=ROUNDED, exclude_defaults=True),
     }
 
 
 @plain_outlines()
 def load(settings: ModelSettings) -> Model:
-    """Load a job's model, ready to evaluate.
+    """Load a job's model, ready to run.
 
     Raises:
-        UsageError: a part is not there or does not fit, or the device cannot be used.
+        UsageError: a part is missing or does not fit, or the device cannot be used.
     """
     device, dtype = choose_device(settings.device, settings.dtype)
     checkpoint, adapters = find(settings)
@@ -72,7 +72,7 @@ def load(settings: ModelSettings) -> Model:
         add_safety_checker(pipe, checkpoint)
     add_words(pipe, adapters.textual_inversions)
     if adapters.loras:
-        from sdcorrect.models.loras import fuse_loras  # which imports peft
+        from sdcorrect.models.loras import fuse_loras  # imports peft, which is slow
 
         fuse_loras(pipe, adapters.loras)
     controlnets = load_controlnets(pipe, adapters.controlnets, dtype)

@@ -1,8 +1,8 @@
-"""Read a LoRA of any dialect: the tensors of each layer, and what its header says of alphas.
+"""Read LoRA files of any dialect: the tensors of each layer, and the alphas in the header.
 
-Told apart by their tensors' names are LoRA (Hu et al., 2021), with the core of a Tucker decomposition
-for convolutions, LoHa (Hyeon-Woo et al., 2022) and LoKr (Yeh et al., 2024), each with the magnitudes of
-DoRA (Liu et al., 2024) or without.
+The names of the tensors distinguish LoRA (Hu et al., 2021), also with the core of a Tucker decomposition
+for convolutions, LoHa (Hyeon-Woo et al., 2022) and LoKr (Yeh et al., 2024), each with or without the
+magnitudes of DoRA (Liu et al., 2024).
 """
 
 import json
@@ -19,13 +19,13 @@ from sdcorrect.errors import UsageError, printable
 from sdcorrect.models.accounts import account_for, account_for_header, stranger
 from sdcorrect.models.tensors import read_header, read_tensors
 
-#: The key of a .safetensors file's header under which diffusers writes the settings of peft.
+#: The key in the header of a .safetensors file under which diffusers stores peft's settings.
 DIFFUSERS_HEADER = "lora_adapter_metadata"
-#: Where peft itself writes them.
+#: The file in which peft itself stores them.
 PEFT_CONFIG = "adapter_config.json"
 _HADA = {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}
 _PAIR = {"lokr_w2_a", "lokr_w2_b"}
-#: The sets of matrices that make a layer, by the name of the kind.
+#: The sets of matrices that form a layer, by kind.
 KINDS = {
     "LoRA": [{"down", "up"}, {"down", "up", "mid"}],
     "LoHa": [_HADA, _HADA | {"hada_t1", "hada_t2"}],
@@ -35,7 +35,7 @@ KINDS = {
         for second in ({"lokr_w2"}, _PAIR, _PAIR | {"lokr_t2"})
     ],
 }
-#: How dialects end the names of a layer's tensors, by what they are.
+#: The endings of the names of a layer's tensors in all dialects, by role.
 _ROLES = {
     "down": r"\.lora_(down|A)(\.(?!weight)\w+)?\.weight|[._]lora(_linear_layer)?\.down\.weight",
     "up": r"\.lora_(up|B)(\.(?!weight)\w+)?\.weight|[._]lora(_linear_layer)?\.up\.weight",
@@ -46,18 +46,18 @@ _ROLES = {
     "magnitude": r"\.lora_magnitude_vector(\.\w+)*",
     **{role: rf"\.{role}" for kind in ("LoHa", "LoKr") for roles in KINDS[kind] for role in roles},
 }
-#: What is something only beside a layer's matrices.
+#: Roles that have a meaning only beside a layer's matrices.
 ADDITIONS = {"alpha", "scalar", "dora_scale", "magnitude"}
 _PATTERNS = {role: re.compile(rf"(?P<layer>.+?)({ending})") for role, ending in _ROLES.items()}
-#: How dialects begin the names of a part's layers.
+#: The beginnings of the names of a part's layers in all dialects.
 _PARTS = {
     "unet": r"lora_unet_|unet\.|(model\.)?diffusion_model\.",
     "text_encoder": r"lora_te1?_|text_encoder\.",
     "text_encoder_2": r"lora_te2_|text_encoder_2\.",
 }
 _PEFT_PREFIX = "base_model.model."
-#: Settings of peft that matter to training alone, or are seen in the tensors; the others must be what
-#: they are by default.
+#: Settings of peft that matter only in training, or can be seen in the tensors; others must be at their
+#: defaults.
 _OF_TRAINING = {
     "auto_mapping",
     "base_model_name_or_path",
@@ -84,16 +84,16 @@ _READ = {"r", "lora_alpha", "alpha", "rank_pattern", "alpha_pattern", "use_rslor
 
 @dataclass
 class Layer:
-    """What a file holds for one layer of a model."""
+    """The tensors of a file for one layer of a model."""
 
     name: str  #: as in the file
-    part: str | None  #: unet, text_encoder or text_encoder_2, where the name says so
-    flat: str  #: the rest of the name, with "_" in place of "."
-    tensors: dict[str, Tensor] = field(default_factory=dict)  #: by what they are
+    part: str | None  #: unet, text_encoder or text_encoder_2, if the name says so
+    flat: str  #: the rest of the name, with "_" instead of "."
+    tensors: dict[str, Tensor] = field(default_factory=dict)  #: by role
 
     @property
     def kind(self) -> str | None:
-        """LoRA, LoHa or LoKr, and whether with DoRA; None where its tensors make no whole layer."""
+        """LoRA, LoHa or LoKr, and whether with DoRA; None if the tensors do not form a whole layer."""
         matrices = self.tensors.keys() - ADDITIONS
         kind = next((kind for kind, known in KINDS.items() if matrices in known), None)
         magnitudes = self.tensors.keys() & {"dora_scale", "magnitude"}
@@ -104,17 +104,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class LoraFile:
-    """A LoRA's layers, and the settings of peft for each of the parts, where a header says them."""
+    """A LoRA's layers, and peft's settings for each part, if a header has them."""
 
     layers: Sequence[Layer]
-    settings: Mapping[str | None, Mapping[str, Any]]  #: by part; None is of files for one part
+    settings: Mapping[str | None, Mapping[str, Any]]  #: by part; the key is None in files for one part
 
 
 def read_lora(name: str, path: Path) -> LoraFile:
-    """The LoRA in a file, of which every tensor is known.
+    """Read the LoRA in a file, and account for every tensor.
 
     Raises:
-        UsageError: it is broken or no LoRA, or holds what cannot be laid over a model.
+        UsageError: it is broken or not a LoRA, or has something that cannot be applied to a model.
     """
     content = read_tensors("lora", path)
     # pickled files may hold an alpha as a plain number
@@ -133,7 +133,7 @@ def read_lora(name: str, path: Path) -> LoraFile:
             layers.setdefault(layer, _layer(layer)).tensors[role] = tensors[key]
     if not layers:
         kind, remedy = stranger("lora", tensors)
-        raise UsageError(f"lora {name}: holds no LoRA layers but {kind}; {remedy}")
+        raise UsageError(f"lora {name}: contains no LoRA layers but {kind}; {remedy}")
     used = {key for key, (_, layer) in roles.items() if layer in layers}
     for key in used:
         role, layer = roles[key]
@@ -141,7 +141,7 @@ def read_lora(name: str, path: Path) -> LoraFile:
     account_for("lora", name, tensors, used)
     for broken in (layer for layer in layers.values() if layer.kind is None):
         raise UsageError(
-            f"lora {name}: the tensors of {printable(broken.name)} make no whole layer: "
+            f"lora {name}: the tensors of {printable(broken.name)} do not form a whole layer: "
             + ", ".join(sorted(broken.tensors))
         )
     header = read_header("lora", path)
@@ -153,7 +153,7 @@ def read_lora(name: str, path: Path) -> LoraFile:
 
 
 def _role(key: str) -> tuple[str, str] | None:
-    """What a tensor is, and the name of its layer."""
+    """The role of a tensor, and the name of its layer."""
     for role, pattern in _PATTERNS.items():
         if match := pattern.fullmatch(key):
             return role, match["layer"]
@@ -174,7 +174,7 @@ def _layer(name: str) -> Layer:
 def _settings(
     name: str, path: Path, header: Mapping[str, str], keys: Iterable[str]
 ) -> dict[str | None, dict[str, Any]]:
-    """What peft was told when it made this file, by part."""
+    """The peft settings that this file was made with, by part."""
     beside = path.with_name(PEFT_CONFIG)
     try:
         if DIFFUSERS_HEADER in header:
@@ -193,8 +193,8 @@ def _settings(
         raise UsageError(f"lora {name}: its settings cannot be read: {error}") from None
     if any(_PEFT_PREFIX in key for key in keys) and not any(k.endswith(".alpha") for k in keys):
         raise UsageError(
-            f"lora {name}: made by peft ({_PEFT_PREFIX}...), which writes alpha into {PEFT_CONFIG}; "
-            "put that file beside it"
+            f"lora {name}: made by peft ({_PEFT_PREFIX}...), which stores alpha in {PEFT_CONFIG}; "
+            "put that file beside this one"
         )
     return {}
 
@@ -202,8 +202,8 @@ def _settings(
 def _refuse_settings(
     name: str, part: str | None, settings: Mapping[str, Any], layers: Iterable[Layer]
 ) -> None:
-    """Refuse what peft can do and `fuse_loras` cannot."""
-    from peft import LoraConfig  # of which a second passes, and few files have settings
+    """Refuse settings of peft that `fuse_loras` does not support."""
+    from peft import LoraConfig  # slow to import, and few files have settings
 
     usual = LoraConfig().to_dict()
     for key, value in settings.items():
@@ -213,10 +213,10 @@ def _refuse_settings(
         if key not in _READ | _OF_TRAINING and value and value not in ("none", usual.get(key)):
             raise UsageError(
                 f"lora {name}: its header says {printable(key)}: {printable(value)[:60]}, which changes "
-                "the result and is not supported; merge it into its model and give that"
+                "the result and is not supported; merge the LoRA into its model, and give the result"
             )
     of_part = [layer for layer in layers if part in (None, layer.part)]
     if settings.get("use_dora") and not any("magnitude" in layer.tensors for layer in of_part):
         raise UsageError(
-            f"lora {name}: its header says DoRA, but it holds no magnitudes; fetch it again"
+            f"lora {name}: its header says DoRA, but it has no magnitudes; download it again"
         )

@@ -1,7 +1,7 @@
-"""What trainers call the layers of Stable Diffusion's U-Net and text encoders.
+"""The names that trainers use for the layers of Stable Diffusion's U-Net and text encoders.
 
 A LoRA names a layer as diffusers does ("down_blocks.0..."), as the original format does
-("input_blocks.1..."), or as either with "_" in place of ".", which is how it is looked up here.
+("input_blocks.1..."), or as either with "_" instead of ".", which is the form used here.
 """
 
 import re
@@ -30,7 +30,7 @@ _MID = re.compile(r"mid_block_(?P<kind>resnets|attentions)_(?P<i>\d+)_(?P<rest>.
 
 
 def layers_by_name(part: Any) -> dict[str, str]:
-    """The names of the linear and convolution layers of a part, by each that trainers give them."""
+    """A table from all names that trainers use to the linear and convolution layers of a part."""
     return {
         alias: name
         for name, module in part.named_modules()
@@ -42,7 +42,7 @@ def layers_by_name(part: Any) -> dict[str, str]:
 def _aliases(flat: str, part: Any) -> Iterator[str]:
     yield flat
     if isinstance(part, PreTrainedModel):
-        bare = flat.removeprefix("text_model_")  # which libraries have and have not, by version
+        bare = flat.removeprefix("text_model_")  # the prefix depends on the library's version
         for name in (bare, f"text_model_{bare}"):
             yield name
             yield re.sub(r"self_attn_([qkv]|out)_proj", r"self_attn_to_\1", name)

@@ -1,7 +1,7 @@
-"""Lay LoRAs over a model, into its weights: sampling costs nothing more and recipes meet plain layers.
+"""Fuse LoRAs into a model's weights, so that sampling costs no more and recipes find plain layers.
 
-Weights W become W + weight * (W' - W), summed over all LoRAs. W' is W + alpha / rank * up @ down
-(Hu et al., 2021), or magnitude * V / |V| of that V (Liu et al., 2024). All is computed in float32.
+Weights W become W + weight * (W' - W), summed over all LoRAs. W' is V = W + alpha / rank * up @ down
+(Hu et al., 2021), or with DoRA, magnitude * V / |V| (Liu et al., 2024); all computed in float32.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,20 +26,20 @@ from sdcorrect.settings import Lora
 
 #: The parts of a pipeline that LoRAs are made for.
 ADAPTED = ("unet", "text_encoder", "text_encoder_2")
-#: The layers that read texts, whose width tells the family.
+#: The layers that read texts; their width identifies the family.
 READS_TEXT = "attn2_to_k"
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A LoRA's layer and the layer of the model that it changes."""
+    """A layer of a LoRA, and the layer of the model that it changes."""
 
     layer: Layer
     part: str
-    module: Any  #: linear or a convolution
+    module: Any  #: a linear or convolution layer
     rank: int
     alpha: float
-    scale: float  #: what its product is multiplied by
+    scale: float  #: the factor of the product of its matrices
 
 
 @torch.no_grad()
@@ -47,7 +47,7 @@ def fuse_loras(pipe: Pipeline, loras: Sequence[tuple[Lora, Found]]) -> None:
     """Add LoRAs to the weights of `pipe`.
 
     Raises:
-        UsageError: one is broken, made for another family, or holds what is not known.
+        UsageError: one is broken, made for another family, or has unknown tensors.
     """
     parts = {part: pipe.components[part] for part in ADAPTED if part in pipe.components}
     changes: dict[Any, list[tuple[Placed, float]]] = {}
@@ -61,14 +61,14 @@ def fuse_loras(pipe: Pipeline, loras: Sequence[tuple[Lora, Found]]) -> None:
 
 
 def place(name: str, file: LoraFile, parts: Mapping[str, Any]) -> list[Placed]:
-    """The layers of a model that a LoRA's layers change, one for each; the weights are not read.
+    """Find the layer of the model that each layer of a LoRA changes; the weights are not read.
 
     Args:
-        name: of the LoRA, as the job gives it.
+        name: the LoRA's name in the job.
         parts: the models of a pipeline, by their names in it.
 
     Raises:
-        UsageError: a layer has no place there, or does not fit it.
+        UsageError: a layer is not in the model, or does not fit there.
     """
     names = {part: layers_by_name(module) for part, module in parts.items()}
     _refuse_other_families(name, file, parts["unet"])
@@ -105,14 +105,14 @@ def _refuse_other_families(name: str, file: LoraFile, unet: Any) -> None:
             if width != expected:
                 raise UsageError(
                     f"lora {name}: made for another family: "
-                    f"it reads texts {width} wide, this model's are {expected} wide"
+                    f"it reads texts {width} wide, but this model's are {expected} wide"
                 )
 
 
 def _part_of(
     layers: Sequence[Layer], names: Mapping[str, Mapping[str, str]], parts: Mapping[str, Any]
 ) -> str:
-    """The part that layers are for whose names do not say it: the first in which all of them fit."""
+    """The part of the layers whose names do not say it: the first in which all of them fit."""
     for part, known in names.items():
         if all(
             layer.flat in known
@@ -135,7 +135,7 @@ def _placed(
     if not _fits(shape, module):
         raise UsageError(
             f"lora {name}: made for another model: {printable(layer.name)} changes weights of "
-            f"{tuple(shape)}, this model's are {tuple(module.weight.shape)}"
+            f"{tuple(shape)}, but this model's are {tuple(module.weight.shape)}"
         )
     said = settings.get(part, settings.get(None, {}))
     placed = Placed(layer, part, module, *_scale(layer, found, said))
@@ -149,14 +149,14 @@ def _placed(
 
 
 def _fits(change: torch.Size, module: Any) -> bool:
-    """Whether a change of this shape is one of a layer; that of a convolution may be flattened."""
+    """Whether a change of this shape fits a layer; for convolutions it may be flattened."""
     return change[0] == len(module.weight) and change.numel() == module.weight.numel()
 
 
 def _scale(layer: Layer, found: str, said: Mapping[str, Any]) -> tuple[int, float, float]:
-    """Rank, alpha and what the product is multiplied by: alpha / rank, of rsLoRA alpha / sqrt(rank).
+    """Rank, alpha, and the factor of the product: alpha / rank, or alpha / sqrt(rank) for rsLoRA.
 
-    A layer's alpha is a tensor beside it, else what peft's settings say, else its rank.
+    Alpha comes from a tensor of the layer, else from peft's settings, else it equals the rank.
     """
     tensors = layer.tensors
     rank = _rank(tensors)
@@ -168,12 +168,12 @@ def _scale(layer: Layer, found: str, said: Mapping[str, Any]) -> tuple[int, floa
     rank = rank or _said(said, "rank_pattern", found, said.get("r", 1))
     if alpha is None:
         return rank, rank, scalar
-    # Kalajdzievski, 2023
+    # rsLoRA: Kalajdzievski, 2023
     return rank, alpha, scalar * alpha / (sqrt(rank) if said.get("use_rslora") else rank)
 
 
 def _said(said: Mapping[str, Any], pattern: str, found: str, usual: Any) -> Any:
-    """What peft's settings say of one layer, of whichever version of transformers its name is."""
+    """The value for one layer in peft's settings, which may use names of other transformers versions."""
     patterns = said.get(pattern) or {}
     for name in (found, f"text_model.{found}"):
         key = get_pattern_key(patterns.keys(), name)
@@ -183,7 +183,7 @@ def _said(said: Mapping[str, Any], pattern: str, found: str, usual: Any) -> Any:
 
 
 def _rank(tensors: Mapping[str, Tensor]) -> int | None:
-    """Of the matrices; None where LoKr has them whole, which then are not scaled."""
+    """The rank of the matrices; None for LoKr with whole matrices, which are not scaled."""
     for role in ("down", "hada_w1_b", "lokr_w1_b", "lokr_w2_b"):
         if role in tensors:
             return len(tensors[role])
@@ -201,10 +201,10 @@ def change(weight: Tensor, placed: Placed) -> Tensor:
 
 
 def _dora(value: Tensor, magnitude: Tensor, *, by_lycoris: bool) -> Tensor:
-    """`value` (out, in) or (out, in, height, width), each of its directions of its learned length."""
+    """`value` (out, in) or (out, in, height, width), rescaled to the learned magnitudes."""
     ones = [1] * (value.ndim - 1)
     if by_lycoris and magnitude.shape[:2] == (1, value.shape[1]):
-        # LyCORIS and OneTrainer before wd_on_output: a norm for each input
+        # LyCORIS and OneTrainer before wd_on_output: one norm per input
         norm = value.transpose(0, 1).flatten(1).norm(dim=1).reshape(1, -1, *ones[1:])
         return value / norm * magnitude.reshape(norm.shape)
     norm = value.flatten(1).norm(dim=1).reshape(-1, *ones)
@@ -222,7 +222,7 @@ def product(tensors: Mapping[str, Tensor]) -> Tensor:
     if any(role.startswith("lokr") for role in tensors):
         return make_kron(_factor(tensors, "lokr_w1"), _factor(tensors, "lokr_w2"))
     down, up = tensors["down"], tensors["up"]
-    if "mid" in tensors:  # out, in, and a core that holds the kernel
+    if "mid" in tensors:  # out, in, and a core with the kernel
         return make_core(tensors["mid"], up.flatten(1).T, down.flatten(1))
     return (up.flatten(1) @ down.flatten(1)).reshape(len(up), *down.shape[1:])
 
@@ -237,7 +237,7 @@ def _loha(tensors: Mapping[str, Tensor]) -> Tensor:
 
 
 def _factor(tensors: Mapping[str, Tensor], role: str) -> Tensor:
-    """A factor of LoKr's Kronecker product: whole, or of two matrices and perhaps a core."""
+    """A factor of LoKr's Kronecker product: a whole matrix, or two with or without a core."""
     if role in tensors:
         return tensors[role]
     a, b = tensors[f"{role}_a"], tensors[f"{role}_b"]
@@ -247,7 +247,7 @@ def _factor(tensors: Mapping[str, Tensor], role: str) -> Tensor:
 
 
 def _shape(name: str, layer: Layer) -> torch.Size:
-    """Of the change that a layer makes, computed without its numbers."""
+    """The shape of a layer's change, computed on the meta device."""
     try:
         return product({role: value.to("meta") for role, value in layer.tensors.items()}).shape
     except (RuntimeError, ValueError, IndexError):

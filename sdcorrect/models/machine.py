@@ -1,4 +1,4 @@
-"""The machine that a model runs on: device, precision, and how to make it fit."""
+"""Device, precision and memory: how a model is placed on this machine."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from sdcorrect.errors import UsageError, one_line, printable
 from sdcorrect.models.checkpoints import Pipeline
 from sdcorrect.settings import ModelSettings
 
-#: The accelerators that diffusers runs on, as torch calls them.
+#: The accelerators that diffusers supports, by torch's names.
 ACCELERATORS = {"cuda", "mps", "xpu"}
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -26,22 +26,22 @@ def quiet_libraries() -> None:
 
 
 def accelerator() -> str | None:
-    """The kind of this machine's accelerator, None where it has none of those that diffusers runs on."""
+    """The kind of this machine's accelerator, or None if it has none that diffusers supports."""
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return found.type if found and found.type in ACCELERATORS else None
 
 
 def device_of(local_rank: int) -> str:
-    """The device of one of several processes on this machine, which may see all of them or its own."""
+    """The device for one of several processes on this machine, which may see all devices or only one."""
     kind = accelerator()
     return f"{kind}:{local_rank % torch.accelerator.device_count()}" if kind else "cpu"
 
 
 def choose_devices(names: str) -> list[str]:
-    """The devices that `all`, numbers such as `0,1,2`, or names such as `cuda:0,cpu` stand for.
+    """The devices meant by `all`, by numbers such as `0,1,2`, or by names such as `cuda:0,cpu`.
 
     Raises:
-        UsageError: one is not there, or there is no accelerator to number.
+        UsageError: a device is missing, or numbers are given without an accelerator.
     """
     kind = accelerator()
     if names == "all":
@@ -60,7 +60,9 @@ def choose_devices(names: str) -> list[str]:
 
 
 def choose_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
-    """`auto` is the accelerator, else the CPU; float16 on CUDA and XPU, float32 on MPS and the CPU.
+    """The device and precision to use.
+
+    `auto` is the accelerator, else the CPU; and float16 on CUDA and XPU, float32 on MPS and the CPU.
 
     Raises:
         UsageError: torch knows no such device, or this machine has none.
@@ -81,7 +83,7 @@ def choose_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Within this context CUDA computes float32 in TF32, which has 10 bits of fraction, or does not."""
+    """Within this context CUDA may or may not compute float32 in TF32, with a 10-bit mantissa."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     set_tf32(allowed, allowed)
     try:
@@ -91,30 +93,30 @@ def tf32(allowed: bool) -> Iterator[None]:
 
 
 def set_tf32(products: bool, convolutions: bool) -> None:
-    """Torch's own default is the one for products of matrices and the other for convolutions."""
+    """Allow TF32 for matrix products and for convolutions; torch's defaults for the two differ."""
     torch.backends.cuda.matmul.allow_tf32 = products
     torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def choose_vae_dtype(settings: ModelSettings, dtype: torch.dtype, force_upcast: bool) -> torch.dtype:
-    """`auto` is the model's own, but float32 where the VAE says that float16 overflows in it."""
+    """The VAE's precision; `auto` is the model's, or float32 if the VAE says that float16 overflows."""
     if settings.vae_dtype != "auto":
         return DTYPES[settings.vae_dtype]
     return torch.float32 if dtype == torch.float16 and force_upcast else dtype
 
 
 def lays_channels_last(settings: ModelSettings, device: torch.device) -> bool:
-    """`auto` is where convolutions are faster so: on CUDA."""
+    """Whether to use the channels-last layout; `auto` does on CUDA, where convolutions are faster."""
     return device.type == "cuda" if settings.channels_last == "auto" else settings.channels_last
 
 
 def place_on_device(
     pipe: Pipeline, controlnets: nn.Module | None, settings: ModelSettings, device: torch.device
 ) -> None:
-    """Bring a loaded pipeline to `device`, in the memory layout and economy that the job asks for.
+    """Move a loaded pipeline to `device`, with the memory settings of the job.
 
     Raises:
-        UsageError: offloading to the CPU was asked for and the model runs there anyway.
+        UsageError: cpu_offload is set, but the model runs on the CPU anyway.
     """
     set_tf32(settings.tf32, settings.tf32)
     pipe.vae.to(choose_vae_dtype(settings, pipe.unet.dtype, pipe.vae.config.force_upcast))
@@ -128,10 +130,10 @@ def place_on_device(
     if settings.compile:
         compile_regions(pipe.unet)
     if controlnets is not None:
-        controlnets.to(device)  # needed at every step beside the U-Net: never offloaded
+        controlnets.to(device)  # needed at every step, so never offloaded
     if not settings.cpu_offload:
         pipe.to(device)
     elif device.type == "cpu":
-        raise UsageError("cpu_offload: the model runs on the CPU anyway; leave it out")
+        raise UsageError("cpu_offload: the model runs on the CPU anyway; remove this setting")
     else:
         pipe.enable_model_cpu_offload(device=device)

@@ -1,4 +1,4 @@
-"""A loaded Stable Diffusion: latents of pictures, embeddings of prompts, pictures of latents."""
+"""A loaded Stable Diffusion model: encode pictures and prompts, decode latents, draw noise."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -23,18 +23,18 @@ from sdcorrect.models.machine import tf32
 from sdcorrect.models.prompts import Encoding, count_chunks, encode_plain, encode_weighted
 from sdcorrect.models.safety import flagged
 
-#: How many texts' embeddings stay in memory: SDXL's are 0.3 MiB each.
+#: How many text embeddings are cached; SDXL's take 0.3 MiB each.
 KEPT_ENCODINGS = 256
-KEPT_SIZES = 256  #: how many sizes, and guidance scales, stay as the U-Net is told of them
+KEPT_SIZES = 256  #: how many embeddings of sizes, and of guidance scales, are cached
 
 
 @dataclass
 class Model:
-    """A Stable Diffusion pipeline in memory, with what it has been asked so far."""
+    """A Stable Diffusion pipeline in memory, with a count of its evaluations."""
 
     name: str
     identity: str  #: SHA-256 of the checkpoint's files, or the revision of a hub id
-    #: what else of the model decides the pictures, by setting: of files and hub ids likewise
+    #: everything else about the model that decides the pictures, by setting; files by their identity
     decisive: dict[str, Any]
     pipe: Pipeline
     scheduler: DDIMScheduler
@@ -42,13 +42,13 @@ class Model:
     prompt_syntax: Literal["plain", "weighted"] = "plain"
     controlnets: MultiControlNetModel | None = None
     control_scales: Sequence[float] = ()
-    evaluations: int = 0  #: U-Net evaluations so far, a row of a batch counting as one
+    evaluations: int = 0  #: U-Net evaluations so far; each row of a batch counts
 
     def __post_init__(self) -> None:
         self.pipe.unet.register_forward_pre_hook(self._count, with_kwargs=True)
-        # of as many texts as a batch may have: a folder with captions has one for each picture
+        # bounded, because a folder with captions has a text for each picture
         self._kept_encoding = lru_cache(KEPT_ENCODINGS)(self._encode)
-        # kept on the device: each way there is a wait
+        # kept on the device, because each copy waits
         self._kept_sizes = lru_cache(KEPT_SIZES)(self._sizes)
         self._kept_guidance = lru_cache(KEPT_SIZES)(self._guidance)
 
@@ -66,7 +66,7 @@ class Model:
 
     @property
     def multiple(self) -> int:
-        """What a picture's sides must be a multiple of, px: three more halvings of the latent."""
+        """The sides of pictures must be multiples of this, px: the U-Net halves latents three times."""
         return 8 * self.pipe.vae_scale_factor
 
     @property
@@ -76,7 +76,7 @@ class Model:
 
     @contextmanager
     def in_float32(self) -> Iterator[None]:
-        """Within this context all parts compute in float32; after it, in what they did before."""
+        """Within this context all parts compute in float32; afterwards as before."""
         parts = [part for part in self.pipe.components.values() if isinstance(part, nn.Module)]
         parts += self.controlnets.nets if self.controlnets else []
         dtypes = [next(part.parameters()).dtype for part in parts]
@@ -92,7 +92,7 @@ class Model:
             self._forget()
 
     def _forget(self) -> None:
-        """Drop what was computed in the precision of before."""
+        """Clear caches that were computed in another precision."""
         for kept in (self._kept_encoding, self._kept_sizes, self._kept_guidance):
             kept.cache_clear()
 
@@ -104,11 +104,11 @@ class Model:
         chunks: int = 1,
         guidance_scale: float = 1.0,
     ) -> Text:
-        """What the U-Net is told of `prompts`, each filled up to `chunks` readings.
+        """The text conditioning for `prompts`, each padded to `chunks` chunks.
 
         Args:
-            size: width and height of the pictures, px, of which SDXL is told.
-            guidance_scale: of models that follow guidance by themselves.
+            size: width and height of the pictures, px, for SDXL.
+            guidance_scale: for models with distilled guidance.
         """
         encodings = [self.embed(prompt, chunks) for prompt in prompts]
         embeddings = torch.cat([encoding.embeddings for encoding in encodings])
@@ -124,7 +124,7 @@ class Model:
         return Text(embeddings, added, guidance)
 
     def _sizes(self, width: int, height: int, pooled: int) -> Tensor:
-        """What SDXL is told of pictures of this size, (1, 6)."""
+        """SDXL's conditioning on the size of pictures, (1, 6)."""
         whole = (height, width)
         times: Tensor = self.pipe._get_add_time_ids(whole, (0, 0), whole, self.dtype, pooled)
         return times.to(self.device)
@@ -138,13 +138,13 @@ class Model:
 
     @property
     def follows_guidance(self) -> bool:
-        """Whether the model was distilled to be told the guidance scale (LCM; Luo et al., 2023)."""
+        """Whether guidance is distilled: the model takes the scale as input (LCM; Luo et al., 2023)."""
         return self.pipe.unet.config.time_cond_proj_dim is not None
 
     def embed(self, prompt: str, chunks: int = 1) -> Encoding:
-        """The encoding of `prompt`, computed once while it is in use.
+        """The encoding of `prompt`, cached while it is in use.
 
-        Filled up with the empty prompt's to as many `chunks` as another text of the picture needs.
+        It is padded with the empty prompt's to `chunks` chunks, as other texts of the picture need.
         """
         return self._kept_encoding(prompt, chunks)
 
@@ -158,19 +158,19 @@ class Model:
         return encoding
 
     def count_chunks(self, *prompts: str) -> int:
-        """How many times the text encoder reads the longest of `prompts`: once, if they are plain."""
+        """The number of chunks that the longest of `prompts` needs; 1 for plain prompts."""
         if self.prompt_syntax == "plain":
             return 1
         return max(count_chunks(self.pipe, prompt) for prompt in prompts)
 
     @property
     def text_length(self) -> int:
-        """How many tokens the text encoder reads."""
+        """How many tokens the text encoder reads, including start and end."""
         length: int = self.pipe.tokenizer.model_max_length
         return length
 
     def tokenize(self, prompt: str) -> Prompt:
-        """`prompt` as the text encoder reads it, and which of its tokens make which word."""
+        """`prompt` as the text encoder reads it, with the tokens of each word."""
         read = self.pipe.tokenizer(
             prompt, truncation=True, max_length=self.text_length, return_offsets_mapping=True
         )
@@ -186,7 +186,7 @@ class Model:
         return Prompt(prompt, tuple(read.input_ids), tuple(prompt.split()), tuple(positions))
 
     def control(self, hints: Sequence[Sequence[Image.Image]]) -> Control | None:
-        """The ControlNets on the hints of each picture, in the order of the networks; None without any.
+        """The ControlNets with the hints of each picture, in the networks' order; None without any.
 
         Hints are RGB images of the pictures' size.
         """
@@ -200,7 +200,7 @@ class Model:
     def encode(self, pictures: Sequence[Image.Image], noise: Tensor) -> Tensor:
         """x0 = scaling_factor * (mean + std * noise) of RGB pictures of one size, in float32.
 
-        Where the VAE's configuration has latents_mean and latents_std, these are taken out.
+        If the VAE's configuration has latents_mean and latents_std, the latents are normalised by them.
         """
         return self.latents(self.posterior(pictures), noise)
 
@@ -220,14 +220,15 @@ class Model:
         return scaling_factor * ((drawn - mean) / std)
 
     def decode(self, latents: Tensor) -> list[Image.Image | None]:
-        """The pictures of (batch, 4, height, width); None where the result is not finite."""
+        """Decode latents (batch, 4, height, width) to RGB pictures; None for results not finite."""
         vae = self.pipe.vae
-        mean, std = (value.to(vae.dtype) for value in self._latents_statistics)
-        latents = latents.to(vae.dtype) / vae.config.scaling_factor * std + mean
+        dtype = vae.dtype  # asked once: it walks through all parameters to tell
+        mean, std = (value.to(dtype) for value in self._latents_statistics)
+        latents = latents.to(dtype) / vae.config.scaling_factor * std + mean
         pixels = vae.decode(latents).sample.float()
         finite = pixels.isfinite().flatten(1).all(dim=1)
         samples = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-        # in one piece, the only one that is waited for
+        # a single copy, so that the host waits only once
         told = torch.cat([finite[:, None].to(torch.uint8), samples.flatten(1)], dim=1).cpu().numpy()
         return [Image.fromarray(row[1:].reshape(samples.shape[1:])) if row[0] else None for row in told]
 
@@ -238,21 +239,21 @@ class Model:
 
     @cached_property
     def _latents_statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the VAE's latents, (1, 4, 1, 1) each: 0 and 1 for most."""
+        """Mean and standard deviation of the VAE's latents, (1, 4, 1, 1) each; 0 and 1 for most VAEs."""
         config = self.pipe.vae.config
         pair = (config.latents_mean or [0.0], config.latents_std or [1.0])
         mean, std = (torch.tensor(values, device=self.device).view(1, -1, 1, 1) for values in pair)
         return mean, std
 
     def flagged(self, pictures: Sequence[Image.Image | None]) -> list[bool]:
-        """Which of `pictures` the safety checker holds to be unsafe: none, where there is none."""
+        """Which of `pictures` the safety checker considers unsafe; without a checker, none."""
         return flagged(self.pipe, pictures)
 
     def noise(self, seeds: Sequence[int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Noise for the posterior sample and for the start, each (seeds, 4, height / f, width / f).
 
-        A generator for each picture, on the CPU and in float32, makes a picture's noise the same in
-        every batch, shard and device; the order of the draws is that of diffusers' img2img pipeline.
+        Each picture has its own CPU generator, in float32, so that its noise is the same in every batch,
+        shard and device. The draws come in the order of diffusers' img2img pipeline.
 
         Args:
             size: width and height of the pictures, px.
@@ -263,7 +264,7 @@ class Model:
     def generators_after_noise(
         self, seeds: Sequence[int], size: tuple[int, int]
     ) -> list[torch.Generator]:
-        """Those that drew `noise`, for what a solver draws as it goes."""
+        """The generators after drawing `noise`, for a solver that draws noise during denoising."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._draw(generators, size)
         return generators

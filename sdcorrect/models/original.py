@@ -1,8 +1,8 @@
-"""Which tensors of a single file in the original (LDM) format a loaded model has taken.
+"""Find out which tensors of a single file in the original (LDM) format a loaded model has used.
 
-diffusers renames the tensors that it knows and is silent about the others. So its own renaming is run
-once more on stand-ins that take no memory: each is its tensor's number in the file, spread over the
-tensor's shape.
+diffusers renames the tensors that it knows and ignores the others silently. So its renaming is run once
+more on placeholders that take no memory: each has the shape of its tensor, and the value of the tensor's
+number in the file.
 """
 
 import re
@@ -23,12 +23,12 @@ from diffusers.loaders.single_file_utils import (
 from torch import Tensor, nn
 
 Shapes = Mapping[str, tuple[int, ...]]
-#: How the original format begins the names of an OpenCLIP text encoder's tensors.
+#: The prefixes of the tensors of OpenCLIP text encoders in the original format.
 OPEN_CLIPS = {
     "text_encoder": "cond_stage_model.model.",
     "text_encoder_2": "conditioner.embedders.1.model.",
 }
-#: Older files name CLIP's tensors without the model within it.
+#: Older files omit "text_model." in the names of CLIP's tensors.
 _WITHOUT_MODEL = re.compile(
     r"(?P<clip>(cond_stage_model|conditioner\.embedders\.0)\.transformer\.)"
     r"(?P<rest>(embeddings|encoder|final_layer_norm)\..+)"
@@ -36,18 +36,18 @@ _WITHOUT_MODEL = re.compile(
 
 
 def usual_name(key: str) -> str:
-    """The name that a tensor of CLIP has in most files."""
+    """The name of a tensor in most files; older files name CLIP's differently."""
     match = _WITHOUT_MODEL.fullmatch(key)
     return f"{match['clip']}text_model.{match['rest']}" if match else key
 
 
 def taken(shapes: Shapes, parts: Mapping[str, Any]) -> set[str]:
-    """The names of the tensors in a single file that `parts` have been loaded from.
+    """The names of the tensors in a single file that `parts` were loaded from.
 
     Args:
-        shapes: of all tensors in the file, by name.
-        parts: the loaded models, by their name in a pipeline ("unet", "vae", "text_encoder", ...) or
-            "controlnet". Others, such as a tokenizer, take nothing.
+        shapes: the shapes of all tensors in the file, by name.
+        parts: the loaded models, by their names in a pipeline ("unet", "vae", "text_encoder", ...) or
+            "controlnet". Other parts, such as a tokenizer, are ignored.
     """
     names = list(shapes)
     numbers = {

@@ -1,6 +1,6 @@
-"""Prompts to embeddings: plain as diffusers reads them, or with weights and of any length by compel.
+"""Encode prompts: plain ones as diffusers does, or with weights and at any length with compel.
 
-The weighted syntax is that of the web UIs (sdcorrect.core.syntax).
+The weighted syntax is that of web UIs (sdcorrect.core.syntax).
 """
 
 import logging
@@ -20,15 +20,15 @@ logger = logging.getLogger(__name__)
 
 
 class Encoding(NamedTuple):
-    """A prompt as the U-Net reads it."""
+    """An encoded prompt."""
 
     embeddings: Tensor  #: (1, tokens, channels)
-    pooled: Tensor | None = None  #: (1, channels), of the SDXL's second text encoder
+    pooled: Tensor | None = None  #: (1, channels), from SDXL's second text encoder
 
 
 def encode_plain(pipe: Pipeline, prompt: str, device: torch.device) -> Encoding:
-    """`prompt` as diffusers reads it; warnings name what lies beyond the text encoder's limit, and what
-    a web UI would have read as more than words.
+    """Encode `prompt` as diffusers does; warn of words beyond the text encoder's limit, and of syntax
+    that only web UIs would interpret.
     """
     _look_over(prompt, weighted=False)
     _warn_if_cut(pipe.tokenizer, pipe.maybe_convert_prompt(prompt, pipe.tokenizer))
@@ -41,11 +41,11 @@ def encode_plain(pipe: Pipeline, prompt: str, device: torch.device) -> Encoding:
 
 
 def encode_weighted(pipe: Pipeline, prompt: str, device: torch.device) -> Encoding:
-    """`prompt` of any length in the weighted syntax, its chunks side by side.
+    """Encode a `prompt` of any length in the weighted syntax, with its chunks one after the other.
 
-    A token of weight w above 1 has the embedding z0 + w (z - z0), where z0 is that of the empty prompt;
-    below 1, compel draws the prompt's embeddings towards those that it has with these words masked.
-    What follows BREAK is read anew.
+    A token of weight w above 1 gets the embedding z0 + w (z - z0), where z0 is the empty prompt's; for a
+    weight below 1, compel moves the prompt's embeddings towards those with these words masked. BREAK
+    starts a new chunk.
     """
     _look_over(prompt, weighted=True)
     first = _Weighted(pipe, pipe.tokenizer, pipe.text_encoder, prompt)
@@ -57,12 +57,12 @@ def encode_weighted(pipe: Pipeline, prompt: str, device: torch.device) -> Encodi
 
 
 def count_chunks(pipe: Pipeline, prompt: str) -> int:
-    """How many times the text encoder must read to see all of `prompt` in the weighted syntax."""
+    """How many chunks the text encoder needs for `prompt` in the weighted syntax."""
     return _Weighted(pipe, pipe.tokenizer, pipe.text_encoder, prompt).chunks()
 
 
 class _Weighted:
-    """A weighted prompt before one of the text encoders."""
+    """A weighted prompt, prepared for one of the text encoders."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class _Weighted:
         text_encoder: Any,
         prompt: str,
     ) -> None:
-        # which few jobs need, and which takes a quarter of a second
+        # takes a quarter of a second to import, and few jobs need it
         from compel import EmbeddingsProvider, ReturnedEmbeddingsType, SplitLongTextMode
 
         xl = isinstance(pipe, StableDiffusionXLPipeline)
@@ -84,7 +84,7 @@ class _Weighted:
             else ReturnedEmbeddingsType.LAST_HIDDEN_STATES_NORMALIZED,
             split_long_text_mode=SplitLongTextMode.PHRASES,
         )
-        #: the texts and their weights, from each BREAK to the next
+        #: texts and weights, split at each BREAK
         self.readings = [
             self._with_tokens([(pipe.maybe_convert_prompt(t, tokenizer), w) for t, w in pieces])
             for pieces in readings(parse_weights(prompt))
@@ -92,7 +92,7 @@ class _Weighted:
 
     def _with_tokens(self, pieces: list[tuple[str, float]]) -> tuple[list[str], list[float]]:
         tokens = self.compel.get_token_ids([t for t, _ in pieces], False) if pieces else []
-        # compel has no place for a weight on nothing, as in "[ ]"
+        # compel cannot weigh an empty text, as in "[ ]"
         pieces = [piece for piece, ids in zip(pieces, tokens, strict=True) if ids] or [("", 1.0)]
         return [text for text, _ in pieces], [weight for _, weight in pieces]
 
@@ -104,7 +104,7 @@ class _Weighted:
         return sum(len(of_reading) for of_reading in ids) // self.compel.max_token_count
 
     def embeddings(self, device: torch.device) -> Tensor:
-        """(1, tokens, channels)."""
+        """The embeddings, (1, tokens, channels)."""
         each = [
             self.compel.get_embeddings_for_weighted_prompt_fragments([texts], [weights], device=device)
             for texts, weights in self.readings
@@ -112,7 +112,7 @@ class _Weighted:
         return torch.cat(each, dim=1)
 
     def pooled(self, device: torch.device) -> Tensor:
-        """(1, channels), of the first chunk, unweighted."""
+        """The pooled embedding of the first chunk, unweighted, (1, channels)."""
         texts, _ = self.readings[0]
         return self.compel.get_pooled_embeddings(["".join(texts)], device=device)
 
@@ -127,7 +127,7 @@ def _look_over(prompt: str, *, weighted: bool) -> None:
 
 
 def _silenced(pipe: StableDiffusionXLPipeline, prompt: str, encoding: Encoding) -> Encoding:
-    """The empty prompt of an SDXL that was trained with zeros in its place."""
+    """`encoding`, or zeros for the empty prompt of an SDXL that was trained with zeros for it."""
     if prompt or not pipe.config.force_zeros_for_empty_prompt:
         return encoding
     assert encoding.pooled is not None
@@ -140,8 +140,8 @@ def _warn_if_cut(tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
     tokens = read.input_ids
     if len(tokens) > limit:
         logger.warning(
-            "the prompt has %d tokens and the text encoder reads %d; cut off: %r "
-            "(prompt_syntax: weighted reads all)",
+            "the prompt has %d tokens, but the text encoder reads only %d; cut off: %r "
+            "(prompt_syntax: weighted reads everything)",
             len(tokens),
             limit,
             _from_word_at(prompt, read.offset_mapping[limit][0]),

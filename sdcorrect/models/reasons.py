@@ -1,10 +1,10 @@
-"""Why a library could not load something, in words for those who wrote the job."""
+"""Turn a library's loading error into a reason that the author of a job can use."""
 
 import re
 
 from sdcorrect.errors import one_line
 
-#: Sentences of the libraries that advise programmers.
+#: Sentences of libraries that advise programmers.
 _ADVICE = re.compile(
     r"\w+ ?= ?(True|False|None)\b|stack ?trace|traceback|from_pretrained|from_single_file|`\w+\("
     r"|Please (load|make sure|check|open|pass|use)|pip install|torch\.load|weights_only"
@@ -14,7 +14,7 @@ _ADVICE = re.compile(
 
 
 def reason_of(error: BaseException) -> str:
-    """What `error` says, on one line and without its advice for programmers."""
+    """The message of `error`, on one line and without advice for programmers."""
     text = one_line(error, None)
     sentences = re.split(r"(?<=[.!?:]) (?=[A-Z])", text)
     kept = " ".join(sentence for sentence in sentences if not _ADVICE.search(sentence))

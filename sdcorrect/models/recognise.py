@@ -1,7 +1,7 @@
-"""What each file of a job is recognised as, so that a person sees it before the night.
+"""Report what each file of a job is recognised as, so that mistakes show before a long run.
 
-No weights of a checkpoint are read: its models are drawn from their configurations, and what is
-laid over them is placed there.
+No weights of the checkpoint are read: its models are built from their configurations, and adapters
+are matched with them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ from sdcorrect.models.training import scheduler_for
 from sdcorrect.models.words import read_words
 from sdcorrect.settings import ControlNet, Lora, ModelSettings, TextualInversion
 
-#: The width of the texts that a family's U-Net reads.
+#: The families by the width of the texts that their U-Nets read.
 FAMILIES = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
 Parts = Mapping[str, Any]
 
@@ -39,7 +39,7 @@ Parts = Mapping[str, Any]
 def recognise(
     settings: ModelSettings, checkpoint: Checkpoint, adapters: Adapters
 ) -> Iterator[tuple[str, Callable[[], str]]]:
-    """What each file is to the job, and a function that tells what it was recognised as.
+    """Yield the role of each file in the job, and a function that says what it is recognised as.
 
     The functions raise UsageError for a file that would be refused.
     """
@@ -120,6 +120,6 @@ def _range(values: Sequence[float]) -> str:
 
 def _controlnet(settings: ControlNet, found: Found, unet: Any) -> str:
     network = outline_controlnet(settings, found, unet)
-    pooled = ", acts on the prompt alone (pooled)" if network.config.global_pool_conditions else ""
+    pooled = ", acts only on the prompt (pooled)" if network.config.global_pool_conditions else ""
     kind = "single file" if found.path.is_file() else "folder"
     return f"{settings.path}: {kind}{pooled}, hints {settings.hint}, scale {settings.scale:g}"

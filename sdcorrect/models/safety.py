@@ -1,4 +1,4 @@
-"""The safety checker that comes with a checkpoint: it tells, and what comes of it is the caller's."""
+"""The safety checker that comes with a checkpoint; it only reports, and callers decide what to do."""
 
 from collections.abc import Sequence
 from pickle import UnpicklingError
@@ -17,13 +17,13 @@ from sdcorrect.models.variants import refuse_unreadable
 
 
 def add_safety_checker(pipe: Pipeline, checkpoint: Checkpoint) -> None:
-    """Load the checker that lies beside the weights of `checkpoint` into `pipe`.
+    """Load the safety checker of `checkpoint` into `pipe`.
 
     Raises:
-        UsageError: the family has none, or it is not there.
+        UsageError: the family has none, or it is missing.
     """
     if not isinstance(pipe, StableDiffusionPipeline):
-        raise UsageError(f"safety_checker: {checkpoint.name} is an SDXL, which comes with none")
+        raise UsageError(f"safety_checker: {checkpoint.name} is an SDXL, which has none; remove it")
     try:
         checker, told = StableDiffusionSafetyChecker.from_pretrained(
             checkpoint.config / "safety_checker",
@@ -37,14 +37,14 @@ def add_safety_checker(pipe: Pipeline, checkpoint: Checkpoint) -> None:
     except (OSError, ValueError, RuntimeError, EOFError, UnpicklingError) as error:
         refuse_unreadable("safety_checker", checkpoint.config / "safety_checker", None)
         raise UsageError(
-            f"safety_checker: {checkpoint.config} holds none that loads: {reason_of(error)}"
+            f"safety_checker: none could be loaded from {checkpoint.config}: {reason_of(error)}"
         ) from None
     account_for_loading("safety_checker", str(checkpoint.config), "safety_checker", told)
     pipe.register_modules(safety_checker=checker.eval(), feature_extractor=extractor)
 
 
 def flagged(pipe: Pipeline, pictures: Sequence[Image.Image | None]) -> list[bool]:
-    """Which of `pictures` the checker of `pipe` holds to be unsafe: none, where it has no checker."""
+    """Which of `pictures` the checker of `pipe` considers unsafe; without a checker, none."""
     checker = pipe.components.get("safety_checker")
     flags = [False] * len(pictures)
     if checker is None:
@@ -52,7 +52,7 @@ def flagged(pipe: Pipeline, pictures: Sequence[Image.Image | None]) -> list[bool
     for number, picture in enumerate(pictures):
         if picture is not None:
             pixels = pipe.feature_extractor(picture, return_tensors="pt").pixel_values
-            # it blackens what it flags: that copy is dropped
+            # the checker blackens what it flags, so it gets a copy
             copy = np.asarray(picture, dtype=np.float32)[None] / 255
             _, (flags[number],) = checker(
                 images=copy, clip_input=pixels.to(checker.device, checker.dtype)

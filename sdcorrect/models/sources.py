@@ -1,4 +1,4 @@
-"""Find what a job names, here or on the hub, and tell what its content is."""
+"""Find the files that a job names, on this machine or on the hub, and identify their content."""
 
 import logging
 import re
@@ -31,12 +31,12 @@ from sdcorrect.models.reasons import reason_of
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 HUB_FILE = re.compile(rf"(?P<repository>{HUB_ID.pattern})/(?P<file>.+)")
-#: Weights that are downloaded only where a repository has no .safetensors.
+#: Weights that are downloaded only if a repository has no .safetensors.
 PICKLED = ("*.bin", "*.ckpt", "*.pt", "*.pth")
-#: How long the hub may take to answer, s, and how often it is asked before it counts as unreachable.
+#: Seconds that the hub may take to answer, and attempts before it counts as unreachable.
 PATIENCE, TRIES = 4.0, 2
 
-#: What the hub's client raises where it does not bring what was asked for.
+#: Errors of the hub's client when it cannot get a file.
 HUB_ERRORS = (OSError, ValueError, EntryNotFoundError, RevisionResolutionError, httpx.HTTPError)
 
 logger = logging.getLogger(__name__)
@@ -54,14 +54,14 @@ class Found:
 class Finder:
     """Finds files, folders and hub repositories by name.
 
-    Many processes may look at once: the hub's own cache locks each file while it is downloaded.
+    Many processes may do so at once: the hub's cache locks each file during its download.
     """
 
     offline: bool = False
 
     @property
     def cached_only(self) -> bool:
-        """Whether the hub is not asked: the job or HF_HUB_OFFLINE says so, or it does not answer."""
+        """Whether to use only the cache: by the job, by HF_HUB_OFFLINE, or if the hub is unreachable."""
         return self.told_offline or self.unreachable is not None
 
     @property
@@ -70,9 +70,9 @@ class Finder:
 
     @cached_property
     def unreachable(self) -> str | None:
-        """Why the hub cannot be asked, found out once and in a few seconds; None where it answers.
+        """Why the hub is unreachable, checked once within a few seconds; None if it answers.
 
-        The hub's own client tries for a minute, for each file anew.
+        The hub's own client would try for a minute, for each file again.
         """
         return _reach(constants.ENDPOINT)
 
@@ -85,13 +85,13 @@ class Finder:
         *,
         here: Sequence[str] | None = None,
     ) -> Found:
-        """The file or folder `name`; of a hub repository the files that match `patterns`.
+        """The file or folder `name`; from a hub repository, only the files that match `patterns`.
 
-        `what` it is to the job, such as "vae", begins every message. A folder on this machine is
-        identified by the files that match `here`, by default those of `patterns`.
+        `what` is its role in the job, such as "vae", and begins every message. A folder on this machine
+        is identified by the files that match `here`, by default `patterns`.
 
         Raises:
-            UsageError: it is neither here nor to be had from the hub.
+            UsageError: it is neither here nor on the hub.
         """
         return local(what, name, here or patterns) or self.from_hub(
             what, name, lambda: self._download(name, patterns, revision), revision
@@ -100,10 +100,10 @@ class Finder:
     def from_hub(
         self, what: str, name: str, download: Callable[[], str | Path], revision: str | None = None
     ) -> Found:
-        """What `download` brings of the repository `name`; where `name` is a file in one, that file.
+        """What `download` gets from the repository `name`; or a single file, if `name` is one in it.
 
         Raises:
-            UsageError: it cannot be had.
+            UsageError: it cannot be downloaded.
         """
         in_repository = HUB_FILE.fullmatch(name)
         if not in_repository and not HUB_ID.fullmatch(name):
@@ -124,14 +124,14 @@ class Finder:
             raise UsageError(f"{what} {name}: {self._explain(error, revision)}") from None
         if not self.told_offline and self.unreachable:
             logger.warning(
-                "%s %s: %s; what was downloaded before is used", what, name, self._why_not_asked
+                "%s %s: %s; using what was downloaded before", what, name, self._why_not_asked
             )
         path = Path(path)
-        # the hub names a snapshot's folder by its revision
+        # the hub names a snapshot's folder after its revision
         return Found(path, hash_file(path) if in_repository else path.name)
 
     def _download(self, name: str, patterns: Sequence[str], revision: str | None) -> Path:
-        """The files of a repository that match `patterns`; pickled weights where it has no others."""
+        """Download a repository's files that match `patterns`; pickled weights only if no others."""
 
         def take(*left_out: str) -> Path:
             return Path(
@@ -150,38 +150,36 @@ class Finder:
         return folder if safe else take()
 
     def _explain(self, error: Exception, revision: str | None) -> str:
-        """What became of asking the hub, in words for those who wrote the job."""
+        """Why the hub did not deliver, in words for the author of the job."""
         hub = f"the hub ({constants.ENDPOINT})"
         if self.cached_only:
             return (
                 f"not on this machine, and {self._why_not_asked}; "
-                "run `sdcorrect prefetch` with the network first"
+                "run `sdcorrect prefetch` with network access first"
             )
-        # diffusers wraps what the hub answered in advice of its own
+        # diffusers wraps the hub's answer in advice of its own
         match error.__cause__ if isinstance(error.__cause__, HfHubHTTPError) else error:
             case GatedRepoError():
-                return "its owner gives it to those who ask: do so on its page, then run `hf auth login`"
+                return "access is restricted: request it on the model's page, then run `hf auth login`"
             case RepositoryNotFoundError():
-                return (
-                    f"no such file or folder, nor is it on {hub}; if it is private, run `hf auth login`"
-                )
+                return f"no such file or folder, and not on {hub}; if it is private, run `hf auth login`"
             case RevisionNotFoundError() | RevisionResolutionError():
-                return f"{hub} has no revision {revision} of it"
+                return f"{hub} has no revision {revision} of this repository"
             case LocalEntryNotFoundError():
                 return f"{hub} stopped answering: {reason_of(error.__cause__ or error)}"
             case EntryNotFoundError():
-                return f"{hub} has no such file in that repository"
-        return f"no such file or folder, nor to be had from {hub}: {reason_of(error)}"
+                return f"{hub} has no such file in this repository"
+        return f"no such file or folder, and {hub} does not provide it: {reason_of(error)}"
 
     @property
     def _why_not_asked(self) -> str:
         if self.told_offline:
-            return "offline the hub is not asked"
+            return "the hub is not contacted offline"
         return f"the hub ({constants.ENDPOINT}) cannot be reached: {self.unreachable}"
 
 
 def _reach(address: str) -> str | None:
-    """Why `address` does not answer within a few seconds; None where it does."""
+    """Why `address` does not answer within a few seconds; None if it does."""
     reason = None
     for attempt in range(TRIES):
         time.sleep(attempt)
@@ -194,12 +192,12 @@ def _reach(address: str) -> str | None:
             continue
         if status < 500:
             return None
-        reason = f"it answers {status}"
+        reason = f"it answers with status {status}"
     return reason
 
 
 def local(what: str, name: str, patterns: Sequence[str]) -> Found | None:
-    """The file or folder `name` of this machine, if there is one; of a folder what `patterns` match.
+    """The file or folder `name` on this machine, if any; a folder is hashed over files of `patterns`.
 
     Raises:
         UsageError: it cannot be read.

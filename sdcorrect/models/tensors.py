@@ -1,4 +1,4 @@
-"""Read the tensors of a checkpoint file, of whichever format, and never run code that it may hold."""
+"""Read the tensors of a checkpoint file in any format, and never run code that it may contain."""
 
 import pickle
 import re
@@ -20,10 +20,10 @@ SUFFIXES = {".safetensors", *PICKLES}
 
 
 def read_shapes(what: str, file: Path) -> dict[str, tuple[int, ...]]:
-    """The names and shapes of a file's tensors; the tensors of a .safetensors file are not read.
+    """The names and shapes of a file's tensors; of a .safetensors file, only the header is read.
 
     Raises:
-        UsageError: it is no such file, is cut short, or holds code.
+        UsageError: it is not such a file, is cut short, or contains code.
     """
     if file.suffix != ".safetensors":
         tensors = read_tensors(what, file)
@@ -51,10 +51,10 @@ def read_header(what: str, file: Path) -> dict[str, str]:
 
 
 def read_some(what: str, file: Path, names: Collection[str]) -> dict[str, Tensor]:
-    """The tensors of these `names` in a file, read without the others.
+    """The tensors of a file with these `names`, read without the others.
 
     Raises:
-        UsageError: it is no such file, is cut short, or holds code.
+        UsageError: it is not such a file, is cut short, or contains code.
     """
     if file.suffix != ".safetensors":
         return {key: value for key, value in read_tensors(what, file).items() if key in names}
@@ -66,13 +66,13 @@ def read_some(what: str, file: Path, names: Collection[str]) -> dict[str, Tensor
 
 
 def read_tensors(what: str, file: Path) -> dict[str, Any]:
-    """The state dict of a file, unwrapped from the `state_dict` that training leaves around it.
+    """The state dict of a file, unwrapped from the `state_dict` that trainers put around it.
 
     Raises:
-        UsageError: it is no such file, is cut short, or holds code.
+        UsageError: it is not such a file, is cut short, or contains code.
     """
     if file.suffix not in SUFFIXES:
-        raise UsageError(f"{what} {file}: not a checkpoint; known are {', '.join(sorted(SUFFIXES))}")
+        raise UsageError(f"{what} {file}: not a checkpoint; expected {', '.join(sorted(SUFFIXES))}")
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
@@ -81,12 +81,12 @@ def read_tensors(what: str, file: Path) -> dict[str, Any]:
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused:
             raise UsageError(
-                f"{what} {file}: holds code beside its weights ({refused[1]}); refused without "
-                "running it; use the checkpoint's .safetensors version"
+                f"{what} {file}: contains code beside its weights ({refused[1]}), which was not run; "
+                "use the checkpoint's .safetensors version"
             ) from None
         if "persistent_load of storage" in str(error):
             raise UsageError(
-                f"{what} {file}: holds whole modules, as torch before 1.6 wrote them; "
+                f"{what} {file}: contains whole modules, as torch before 1.6 wrote them; "
                 "use a .safetensors version"
             ) from None
         raise _broken(what, file, error) from None
@@ -95,19 +95,19 @@ def read_tensors(what: str, file: Path) -> dict[str, Any]:
     while isinstance(content, dict) and "state_dict" in content:
         content = content["state_dict"]
     if not isinstance(content, dict):
-        raise UsageError(f"{what} {file}: holds no tensors by name")
+        raise UsageError(f"{what} {file}: contains no named tensors")
     return content
 
 
 def _unpickle_weights(file: Path) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of pickle protocols that still load
-        with torch.serialization.safe_globals([nn.ParameterDict]):  # of learned words; it runs no code
+        warnings.simplefilter("ignore", UserWarning)  # about pickle protocols that still load
+        with torch.serialization.safe_globals([nn.ParameterDict]):  # textual inversions; runs no code
             return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
 
 
 def _broken(what: str, file: Path, error: Exception) -> UsageError:
     reason = f": {error}" if isinstance(error, SafetensorError) else ""
     return UsageError(
-        f"{what} {file}: cannot be read as weights{reason}; it may be cut short, fetch it again"
+        f"{what} {file}: cannot be read as weights{reason}; it may be cut short; download it again"
     )

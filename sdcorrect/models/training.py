@@ -1,7 +1,7 @@
-"""What a checkpoint was trained for: its betas, what its U-Net predicts, and how far the noise goes.
+"""How a checkpoint was trained: its betas, what its U-Net predicts, and its terminal SNR.
 
-A folder says it in its scheduler's configuration. A single file takes that of its family, but says by
-empty tensors or in its header where it differs.
+A folder says so in its scheduler's configuration. A single file uses that of its family, and may say
+where it differs, by empty tensors or in its header.
 """
 
 import inspect
@@ -22,7 +22,7 @@ from sdcorrect.settings import ModelSettings
 
 logger = logging.getLogger(__name__)
 
-#: What files call what a U-Net predicts, and what diffusers calls it.
+#: The names in files for what a U-Net predicts -> diffusers' names.
 PREDICTIONS = {
     "epsilon": "epsilon",
     "eps": "epsilon",
@@ -33,21 +33,21 @@ PREDICTIONS = {
     "sample": "sample",
     "x0": "sample",
 }
-#: Keys of a header that say it: those of ModelSpec, old and new, and those of trainers.
+#: Keys of a header that say what it predicts: ModelSpec's, old and new, and those of trainers.
 PREDICTION_KEYS = ("modelspec.prediction_type", "modelspec.predict_key", "prediction_type")
 V_KEYS = ("v_pred", "ss_v_parameterization", "v_parameterization")
 ZERO_SNR_KEYS = ("ztsnr", "zero_snr", "ss_zero_terminal_snr", "zero_terminal_snr")
-#: Tensors without content that say it by their name, as NoobAI's.
+#: Empty tensors that say so by their names, as in NoobAI.
 V_TENSOR, ZERO_SNR_TENSOR = "v_pred", "ztsnr"
-NO_SIGNAL = 1e-4  #: of alphas_cumprod: Stable Diffusion's own ends at 0.0047, zero SNR at 0
-TABLE_TOLERANCE = 2e-3  #: of alphas_cumprod in half precision
+NO_SIGNAL = 1e-4  #: last alphas_cumprod below which SNR is zero; Stable Diffusion's is 0.0047
+TABLE_TOLERANCE = 2e-3  #: error of alphas_cumprod in half precision
 ARCHITECTURE = "modelspec.architecture"
-#: The architectures whose settings are not those of their family's best known model, and whose they are.
+#: Architectures whose settings differ from those of their family's model -> the model that has them.
 BASES = {"stable-diffusion-v2-512": "stabilityai/stable-diffusion-2-1-base"}
 #: All keys of a header that are read.
 MARKS = {*PREDICTION_KEYS, *V_KEYS, *ZERO_SNR_KEYS, ARCHITECTURE}
 
-#: Keys of a scheduler's configuration that tell of the training.
+#: Keys of a scheduler's configuration that describe the training.
 OF_TRAINING = {
     "beta_start",
     "beta_end",
@@ -63,7 +63,7 @@ OF_TRAINING = {
     "original_inference_steps",
     "timestep_scaling",
 }
-#: Keys that tell how that scheduler steps; the job's `scheduler` steps in its own way.
+#: Keys that describe how that scheduler steps; the job's `scheduler` replaces it.
 OF_STEPPING = {
     "steps_offset",
     "set_alpha_to_one",
@@ -91,21 +91,21 @@ OF_STEPPING = {
     "gamma",
     "noise_sampler_seed",
 }
-#: Values of further keys that say that a schedule is made of betas after all.
+#: Values of other keys that are compatible with a schedule of betas.
 NO_MATTER = (None, False, "discrete", "exponential")
 SPACINGS = ("leading", "trailing")
 
 
 @dataclass(frozen=True)
 class Marks:
-    """What a single file says of its training; None where it says nothing."""
+    """What a single file says about its training; None where it says nothing."""
 
     prediction_type: str | None = None
     zero_snr: bool | None = None
-    base: str | None = None  #: the hub id of the model that it is a fine-tune of
-    #: the names of the tensors that say it
+    base: str | None = None  #: the hub id of the model that it was fine-tuned from
+    #: the names of the tensors that say so
     tensors: frozenset[str] = frozenset()
-    #: the products of 1 - beta over all timesteps, where the file has them
+    #: the cumulative products of 1 - beta, if the file has them
     alphas_cumprod: Tensor | None = field(default=None, compare=False)
 
 
@@ -116,12 +116,12 @@ def read_marks(
     given: str | None,
     alphas_cumprod: Tensor | None = None,
 ) -> Marks:
-    """The marks among the names of a file's `tensors`, in its `header` and in its `alphas_cumprod`.
+    """Read the marks from the names of a file's `tensors`, its `header` and its `alphas_cumprod`.
 
-    Where the job has `given` a prediction type, what the file says of it is not asked.
+    If the job has `given` a prediction type, the file's is ignored.
 
     Raises:
-        UsageError: one is not known here, or two contradict each other.
+        UsageError: a mark is unknown, or two contradict each other.
     """
     predicted = None if given else _predicted(name, tensors, header)
     zero = ZERO_SNR_TENSOR in tensors or any(_is_true(header.get(key)) for key in ZERO_SNR_KEYS)
@@ -146,7 +146,7 @@ def _predicted(name: str, tensors: Collection[str], header: Mapping[str, str]) -
             if value not in PREDICTIONS:
                 raise UsageError(
                     f"model {name}: its header says {key}: {printable(header[key])[:60]}; "
-                    "known are epsilon, v and sample; set prediction_type to the right one"
+                    "expected epsilon, v or sample; set prediction_type to the right one"
                 )
     told |= {key: "v_prediction" for key in V_KEYS if _is_true(header.get(key))}
     if len(set(told.values())) > 1:
@@ -160,21 +160,21 @@ def _is_true(value: str | None) -> bool:
 
 
 def scheduler_for(name: str, config: Path, marks: Marks, settings: ModelSettings) -> DDIMScheduler:
-    """The paper's schedule on what a checkpoint was trained for: the job's word, else its own.
+    """The paper's schedule on a checkpoint's training settings, which the job can override.
 
     Args:
-        name: of the checkpoint.
-        config: the diffusers folder that its settings come from.
-        marks: what it says itself, if it is a single file.
+        name: the checkpoint's name.
+        config: the diffusers folder that its configuration comes from.
+        marks: what a single file itself says.
 
     Raises:
-        UsageError: it was trained on something other than betas, or says two things.
+        UsageError: it was not trained on betas, or its settings contradict each other.
     """
     told = _of_folder(name, config / "scheduler" / "scheduler_config.json")
     if marks.prediction_type not in (None, told["prediction_type"]):
         logger.warning(
-            "model %s: says itself that it predicts %s, where %s says %s; its own word counts "
-            "(prediction_type sets it)",
+            "model %s: its file says that it predicts %s, but %s says %s; the file is believed "
+            "(set prediction_type to override it)",
             name,
             marks.prediction_type,
             settings.base_config or "its family",
@@ -193,16 +193,16 @@ def scheduler_for(name: str, config: Path, marks: Marks, settings: ModelSettings
 
 
 def _check_table(name: str, own: Tensor | None, family: Tensor) -> None:
-    """Refuse a single file whose table of noise is not its family's.
+    """Refuse a single file whose noise schedule is not its family's.
 
     Raises:
-        UsageError: it is another.
+        UsageError: the two differ.
     """
     if own is None:
         return
     if own.shape != family.shape or (own.float() - family).abs().max() > TABLE_TOLERANCE:
         raise UsageError(
-            f"model {name}: its alphas_cumprod are not those of its family: it was trained on other "
+            f"model {name}: its alphas_cumprod differ from its family's, so it was trained on other "
             "betas; set base_config to a diffusers folder whose scheduler has them"
         )
 
@@ -211,8 +211,8 @@ def _spacing_of(name: str, own: str | None) -> str:
     if own in (None, *SPACINGS):
         return own or "leading"
     logger.warning(
-        "model %s: its own scheduler spaces timesteps %s; here they are leading, as in the paper "
-        "(timestep_spacing: leading says so without this warning)",
+        "model %s: its scheduler has timestep_spacing %s; using leading, as in the paper "
+        "(set timestep_spacing: leading to silence this warning)",
         name,
         printable(own),
     )
@@ -220,7 +220,7 @@ def _spacing_of(name: str, own: str | None) -> str:
 
 
 def _of_folder(name: str, file: Path) -> dict[str, Any]:
-    """What a scheduler's configuration tells of the training, with its class's defaults."""
+    """The training settings in a scheduler's configuration, with its class's defaults."""
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         kind = str(config["_class_name"])
@@ -231,7 +231,7 @@ def _of_folder(name: str, file: Path) -> dict[str, Any]:
     expected = inspect.signature(getattr(diffusers, kind, object)).parameters
     if "beta_schedule" not in expected or "trained_betas" not in expected:
         raise UsageError(
-            f"model {name}: was trained for {_what(kind)} ({printable(kind)}), and sdcorrect goes by "
+            f"model {name}: was trained for {_what(kind)} ({printable(kind)}), but sdcorrect needs "
             "the betas of DDPM; give an SD 1.x, SD 2.x or SDXL that has them"
         )
     told = {key: value.default for key, value in expected.items() if key in OF_TRAINING}
@@ -250,22 +250,22 @@ def _what(kind: str) -> str:
 
 
 def _refuse_other_noise(name: str, kind: str, config: Mapping[str, Any], predicted: Any) -> None:
-    """Of a scheduler that could do with betas, but is configured to do otherwise."""
+    """Refuse a scheduler that supports betas, but is configured for another kind of noise."""
     if predicted not in set(PREDICTIONS.values()):
         raise UsageError(
             f"model {name}: its scheduler says prediction_type: {printable(predicted)}; "
-            "known are epsilon, v_prediction and sample"
+            "expected epsilon, v_prediction or sample"
         )
     for key, value in config.items():
         if key.startswith("_") or key in OF_TRAINING | OF_STEPPING or value in NO_MATTER:
             continue
         if key.startswith(("use_flow", "sigma_", "timestep_type", "snr_shift", "shift", "use_dynamic")):
             raise UsageError(
-                f"model {name}: its {printable(kind)} says {key}: {printable(value)}, and sdcorrect "
-                "goes by the betas of DDPM alone; give an SD 1.x, SD 2.x or SDXL that has them"
+                f"model {name}: its {printable(kind)} says {key}: {printable(value)}, but sdcorrect "
+                "supports only the betas of DDPM; give an SD 1.x, SD 2.x or SDXL that has them"
             )
         logger.warning(
-            "model %s: its scheduler says %s: %s, which is not known here and is not used",
+            "model %s: its scheduler says %s: %s, which is unknown and not used",
             name,
             printable(key),
             printable(value)[:60],

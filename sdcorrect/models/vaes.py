@@ -1,4 +1,4 @@
-"""Find and load another VAE, of diffusers' format or the original one."""
+"""Find and load a replacement VAE in diffusers' format or the original one."""
 
 import logging
 from pathlib import Path
@@ -20,7 +20,7 @@ from sdcorrect.models.variants import listing, refuse_unreadable, weights_in
 
 logger = logging.getLogger(__name__)
 
-#: What is downloaded of a repository: its own VAE's files, or those of a pipeline's.
+#: The files to download from a repository, of a VAE itself or of a pipeline.
 FILES = tuple(
     f"{folder}{file}"
     for folder in ("", "vae/")
@@ -35,14 +35,14 @@ FILES = tuple(
 
 
 def find_vae(name: str, finder: Finder) -> Found:
-    """A VAE's folder or file, or a pipeline's folder, downloaded where the hub has it.
+    """Find a VAE's folder or file, or a pipeline's folder, and download it if it is on the hub.
 
     Raises:
-        UsageError: it is not there, or holds no weights.
+        UsageError: it is missing, or has no weights.
     """
     path = Path(name).expanduser()
     if path.is_dir() and not (_folder(path) / "config.json").is_file():
-        raise UsageError(f"vae {name}: that folder is no VAE of diffusers' format (no config.json)")
+        raise UsageError(f"vae {name}: this folder is not a VAE in diffusers' format (no config.json)")
     inside = ("vae/*",) if _folder(path) != path else ("*",)
     found = finder.find("vae", name, FILES, here=inside)
     if found.path.is_dir():
@@ -52,31 +52,31 @@ def find_vae(name: str, finder: Finder) -> Found:
 
 
 def _folder(path: Path) -> Path:
-    """The folder of the VAE itself, where `path` is that of a pipeline."""
+    """The folder of the VAE itself, if `path` is a pipeline's."""
     return path / "vae" if (path / "vae").is_dir() else path
 
 
 def _check_weights(name: str, part: str, variants: set[str]) -> None:
     if not variants:
-        raise UsageError(f"vae {name}: holds no weights of a VAE under diffusers' names")
+        raise UsageError(f"vae {name}: has no VAE weights under diffusers' file names")
     if "" not in variants:
         folder = f"{name}/{part}" if part else name
         variant = min(variants)
         raise UsageError(
-            f"vae {name}: its only weights are of variant {variant}; name their file: "
+            f"vae {name}: has only weights of the variant {variant}; name their file: "
             f"{folder}/diffusion_pytorch_model.{variant}.safetensors"
         )
 
 
 def load_vae(found: Found, config: Path, dtype: DType, *, xl: bool) -> AutoencoderKL:
-    """A VAE from a diffusers folder, a pipeline's folder or a single file, the latter as `config` says.
+    """Load a VAE from a diffusers folder, a pipeline's folder, or a single file configured by `config`.
 
     Args:
-        config: the diffusers folder that the model's settings come from.
+        config: the diffusers folder that the model's configuration comes from.
         xl: whether the model is an SDXL.
 
     Raises:
-        UsageError: it is broken, or is no VAE of Stable Diffusion.
+        UsageError: it is broken, or is not a VAE of Stable Diffusion.
     """
     path = found.path
     try:
@@ -93,8 +93,8 @@ def load_vae(found: Found, config: Path, dtype: DType, *, xl: bool) -> Autoencod
                     output_loading_info=True,
                 )
                 account_for_loading("vae", str(path), "VAE", told)
-    except NotImplementedError:  # what torch says of moving a tensor that has no content
-        raise UsageError(f"vae {path}: some of its tensors are absent") from None
+    except NotImplementedError:  # torch's error for moving a tensor without content
+        raise UsageError(f"vae {path}: some of its tensors are missing") from None
     except (*MISFITS, OSError, SafetensorError, SingleFileComponentError) as error:
         refuse_unreadable("vae", _folder(path), None)
         raise UsageError(f"vae {path}: not a VAE of Stable Diffusion: {reason_of(error)}") from None
@@ -103,13 +103,13 @@ def load_vae(found: Found, config: Path, dtype: DType, *, xl: bool) -> Autoencod
         account_for("vae", str(path), shapes, taken(shapes, {"vae": vae}))
     if vae.config.latent_channels != 4:
         raise UsageError(
-            f"vae {path}: its latents have {vae.config.latent_channels} channels, Stable Diffusion's 4"
+            f"vae {path}: its latents have {vae.config.latent_channels} channels instead of 4"
         )
     check_latents(f"vae {path}: it", vae.config, xl=xl)
     own, models = vae.config.scaling_factor, _scaling_factor(config)
     if own != models:
         logger.warning(
-            "vae %s: scales latents by %g, the model's own by %g; is it of another family?",
+            "vae %s: scales latents by %g, the model's own VAE by %g; is it for another family?",
             path,
             own,
             models,

@@ -1,4 +1,4 @@
-"""The files of weights in a folder of diffusers' format: their variants, and which cannot be read."""
+"""The weight files in a folder in diffusers' format: their variants, and which are unreadable."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -20,13 +20,13 @@ _WEIGHTS = re.compile(
 
 
 def variant_of(file: str) -> str | None:
-    """The variant of a file's name, "" without one; None where it is not that of weights."""
+    """The variant in the name of a weight file, "" without one; None for other files."""
     match = _WEIGHTS.fullmatch(file)
     return match and (match["variant"] or match["legacy"] or match["of_index"] or "")
 
 
 def weights_in(names: Iterable[str]) -> dict[str, set[str]]:
-    """The variants of each folder that holds weights; that without a name is ""."""
+    """The variants of weights in each folder; "" for weights without a variant."""
     found: dict[str, set[str]] = {}
     for name in names:
         folder, _, file = name.rpartition("/")
@@ -37,10 +37,10 @@ def weights_in(names: Iterable[str]) -> dict[str, set[str]]:
 
 
 def listing(name: str, found: Found) -> set[str]:
-    """The files of a folder; of a hub id those that its repository has and that were left there too."""
+    """The files of a folder; for a hub id, also those of its repository that were not downloaded."""
     names = {file.relative_to(found.path).as_posix() for file in files_below(found.path)}
     if HUB_ID.fullmatch(name) and not Path(name).exists():
-        with suppress(CachedRepoTreeNotFoundError):  # fetched by an older version of the hub's client
+        with suppress(CachedRepoTreeNotFoundError):  # downloaded by an older version of the hub's client
             names |= {file.path for file in get_cached_repo_tree(name, revision=found.path.name)}
     return names
 
@@ -48,29 +48,29 @@ def listing(name: str, found: Found) -> set[str]:
 def check_variant(
     what: str, weights: Mapping[str, set[str]], parts: Iterable[str], variant: str | None
 ) -> None:
-    """Refuse a folder that has not the weights that the job names, saying which it has.
+    """Refuse a folder that lacks the weights that the job needs, and say which it has.
 
-    A named variant may be of some parts alone.
+    A variant may exist for some parts only.
 
     Args:
         what: begins the message.
-        weights: as `weights_in` finds them.
-        parts: the folders that are needed: "" is the folder itself.
+        weights: the result of `weights_in`.
+        parts: the folders that are needed; "" is the folder itself.
 
     Raises:
-        UsageError: it has not.
+        UsageError: weights or the variant are missing.
     """
     parts = list(parts)
     for part in parts:
         whose = f"weights of its {part}" if part else "weights"
         if part not in weights:
-            raise UsageError(f"{what}: holds no {whose}, .safetensors or .bin, under diffusers' names")
+            raise UsageError(f"{what}: has no {whose} (.safetensors, .bin) under diffusers' file names")
         if not weights[part] & {"", variant}:
             owner = f"its {part} has" if part else "has"
             raise UsageError(f"{what}: {owner} only {_named(weights[part])}")
     if variant and not any(variant in weights[part] for part in parts):
         others = set.union(*(weights[part] for part in parts)) - {""}
-        remedy = f"it has {_named(others)}" if others else "it has none; leave variant out"
+        remedy = f"it has {_named(others)}" if others else "it has none; remove variant"
         raise UsageError(f"{what}: has no variant {printable(variant)}; {remedy}")
 
 
@@ -80,14 +80,14 @@ def _named(variants: set[str]) -> str:
 
 
 def refuse_unreadable(what: str, path: Path, variant: str | None) -> None:
-    """Of weights that could not be loaded, name the file that is cut short or holds code, if one is.
+    """If weights could not be loaded, name the file that is cut short or contains code, if any.
 
-    The libraries say only that they failed, and how to load unsafely.
+    Libraries only say that they failed, and how to load unsafely.
 
     Args:
-        what: the weights are to the job; begins the message.
-        path: a file, or a folder of diffusers' format; it may be absent.
-        variant: of the folder's files, which was loaded.
+        what: the role of the weights in the job; begins the message.
+        path: a file, or a folder in diffusers' format; it may be missing.
+        variant: the variant of the folder's files that was loaded.
 
     Raises:
         UsageError: there is such a file.

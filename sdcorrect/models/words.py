@@ -1,4 +1,4 @@
-"""Words learned by textual inversion (Gal et al., 2023): read their files, and teach them."""
+"""Words learned by textual inversion (Gal et al., 2023): read files, and add words to a pipeline."""
 
 import logging
 import re
@@ -21,9 +21,9 @@ from sdcorrect.settings import TextualInversion
 
 logger = logging.getLogger(__name__)
 
-#: How files for SDXL name the vectors of its two text encoders.
+#: The names of the vectors for the two text encoders in files for SDXL.
 OF_TWO_ENCODERS = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))
-#: The first of the characters that stand for vectors: of no language, and the same in either case.
+#: The first of the characters that stand for vectors; they belong to no language and have no case.
 FIRST_VECTOR = 0xF0000
 
 
@@ -31,15 +31,15 @@ FIRST_VECTOR = 0xF0000
 class Word:
     """A learned word."""
 
-    text: str  #: as prompts write it, in either case
-    vectors: tuple[Tensor, ...]  #: for each text encoder (vectors, width)
+    text: str  #: as in prompts, in either case
+    vectors: tuple[Tensor, ...]  #: for each text encoder, (vectors, width)
 
 
 def add_words(pipe: Pipeline, inversions: Sequence[tuple[TextualInversion, Found]]) -> None:
-    """Teach the text encoders of `pipe` words, each read as all of its vectors wherever a prompt has it.
+    """Add words to the text encoders of `pipe`; each is replaced by all its vectors in prompts.
 
     Raises:
-        UsageError: one is broken, made for another family, or a word that is known already.
+        UsageError: a file is broken or made for another family, or its word is known already.
     """
     encoders = [(pipe.tokenizer, pipe.text_encoder)]
     if "text_encoder_2" in pipe.components:
@@ -54,10 +54,10 @@ def add_words(pipe: Pipeline, inversions: Sequence[tuple[TextualInversion, Found
 def read_words(
     inversions: Sequence[tuple[TextualInversion, Found]], widths: Sequence[int], known: Collection[str]
 ) -> list[Word]:
-    """The words of a job, for text encoders of these widths whose tokenizers know the tokens `known`.
+    """Read the words of a job, for text encoders of these widths with the vocabulary `known`.
 
     Raises:
-        UsageError: one is broken, made for another family, or known already.
+        UsageError: a file is broken or made for another family, or its word is known already.
     """
     words: list[Word] = []
     for inversion, found in inversions:
@@ -66,7 +66,7 @@ def read_words(
         if word.text in known or word.text.lower() in {other.text.lower() for other in words}:
             raise UsageError(
                 f"textual inversion {inversion.path}: its word {printable(word.text)} is already in "
-                "tokenizer vocabulary; give it another by token:"
+                "the tokenizer's vocabulary; choose another with token:"
             )
         words.append(word)
     return words
@@ -76,8 +76,8 @@ def check_word(name: str, word: Word, widths: Sequence[int]) -> None:
     """Refuse a word that was learned with other text encoders.
 
     Args:
-        name: of its file, as the job gives it.
-        widths: of the vectors that the model's text encoders read.
+        name: its file's name in the job.
+        widths: the widths of the vectors that the model's text encoders read.
 
     Raises:
         UsageError: it does not fit them.
@@ -85,22 +85,22 @@ def check_word(name: str, word: Word, widths: Sequence[int]) -> None:
     if len(word.vectors) != len(widths):
         raise UsageError(
             f"textual inversion {name}: made for {len(word.vectors)} text encoders, "
-            f"this model has {len(widths)}; is it of another family?"
+            f"but this model has {len(widths)}; is it for another family?"
         )
     for vectors, width in zip(word.vectors, widths, strict=True):
         if vectors.shape[1] != width:
             raise UsageError(
-                f"textual inversion {name}: {vectors.shape[1]} wide, where this "
-                f"model's words are {width}; is it of another family?"
+                f"textual inversion {name}: its vectors are {vectors.shape[1]} wide, but this "
+                f"model's are {width}; is it for another family?"
             )
 
 
 def _teach(
     tokenizer: PreTrainedTokenizerFast, encoder: Any, words: Sequence[tuple[str, Tensor]]
 ) -> None:
-    """Have `tokenizer` read each word as a character for each of its vectors, before it reads letters.
+    """Make `tokenizer` replace each word by one special character per vector, before it splits tokens.
 
-    Prompts, and where in them a token stands, stay what they are; a word within another one is none.
+    Prompts and the offsets of their tokens stay the same; a word inside a longer word is not replaced.
     """
     rows = torch.cat([vectors for _, vectors in words])
     characters = [chr(FIRST_VECTOR + number) for number in range(len(rows))]
@@ -123,7 +123,7 @@ def _teach(
 
 
 def _pattern(text: str) -> str:
-    """Matches a word in either case, as the text encoders read, but not within a longer word."""
+    """A pattern for a word in either case, as text encoders read, but not inside a longer word."""
     literal = "".join(c if c.isalnum() or c.isspace() else f"\\x{{{ord(c):x}}}" for c in text)
     before = r"(?<!\w)" if text[0].isalnum() or text[0] == "_" else ""
     after = r"(?!\w)" if text[-1].isalnum() or text[-1] == "_" else ""
@@ -131,10 +131,10 @@ def _pattern(text: str) -> str:
 
 
 def read_word(inversion: TextualInversion, path: Path) -> Word:
-    """The word in a file of any of the formats in use, of which all is used.
+    """Read the word in a file of any common format, and account for all of it.
 
     Raises:
-        UsageError: it is broken, or holds no word, several, or what is not known.
+        UsageError: the file is broken, or contains no word, several words, or unknown tensors.
     """
     name = inversion.path
     content = read_tensors("textual inversion", path)
@@ -143,13 +143,13 @@ def read_word(inversion: TextualInversion, path: Path) -> Word:
     account_for_header("textual inversion", name, read_header("textual inversion", path), ())
     if len({len(of_encoder) for of_encoder in vectors}) > 1:
         raise UsageError(
-            f"textual inversion {name}: holds {' and '.join(str(len(v)) for v in vectors)} vectors for "
-            "the two text encoders, which read as many each; fetch it again"
+            f"textual inversion {name}: has {' and '.join(str(len(v)) for v in vectors)} vectors for "
+            "the two text encoders, which need equally many; download it again"
         )
     word, stem = inversion.token or own or path.stem, path.stem
     if word == own and word != stem and not re.fullmatch(r"<.+>", word):
         logger.warning(
-            "textual inversion %s: its word is %s, as it says itself, and not %s; token: sets another",
+            "textual inversion %s: its word is %s, as the file says, not %s; set another with token:",
             name,
             printable(word),
             printable(stem),
@@ -158,13 +158,13 @@ def read_word(inversion: TextualInversion, path: Path) -> Word:
 
 
 def _read(name: str, content: Mapping[str, Any]) -> tuple[str | None, tuple[Tensor, ...], set[str]]:
-    """What the file calls its word, the vectors for each text encoder, and the keys of both."""
+    """The word in the file, the vectors for each text encoder, and the keys that were read."""
     for keys in OF_TWO_ENCODERS:
         if all(key in content for key in keys):
             return None, tuple(_vectors(name, content[key]) for key in keys), set(keys)
     if "string_to_param" in content:
         held = content["string_to_param"]
-        held = getattr(held, "_parameters", held)  # of a ParameterDict of any version of torch
+        held = getattr(held, "_parameters", held)  # a ParameterDict of any version of torch
         word = str(content["name"]) if content.get("name") else None
         return word, (_vectors(name, _only(name, held)[1]),), {"string_to_param"}
     if "emb_params" in content:
@@ -178,16 +178,16 @@ def _only(name: str, held: Mapping[str, Any]) -> tuple[str, Any]:
     if len(words) != 1:
         names = ", ".join(printable(word) for word, _ in words[:3])
         raise UsageError(
-            f"textual inversion {name}: holds {len(words)} tensors ({names}), expected one word's"
+            f"textual inversion {name}: contains {len(words)} tensors ({names}); expected one word"
         )
     return words[0]
 
 
 def _vectors(name: str, value: Any) -> Tensor:
-    """(vectors, width)."""
+    """`value` as vectors, (vectors, width)."""
     if not isinstance(value, Tensor) or value.ndim not in (1, 2) or not value.is_floating_point():
         shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
         raise UsageError(
-            f"textual inversion {name}: holds no vectors of a word but {type(value).__name__}{shape}"
+            f"textual inversion {name}: contains no vectors of a word but {type(value).__name__}{shape}"
         )
     return value.detach().reshape(-1, value.shape[-1])

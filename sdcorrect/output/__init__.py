@@ -1,1 +1,1 @@
-"""What comes out: an output folder, its records, and what of them stands."""
+"""Outputs: an output folder, its records, and what is done."""

@@ -1,4 +1,4 @@
-"""Files that a kill leaves whole, and locks that it lets go."""
+"""Write files that stay whole if the process is killed, and hold locks that are released then."""
 
 import errno
 import fcntl
@@ -13,22 +13,22 @@ from typing import IO
 
 from sdcorrect.errors import SdcorrectError, UsageError, printable
 
-#: What file systems answer that know no locks, such as Lustre mounted without them.
+#: Errors of file systems without locks, such as Lustre mounted without them.
 WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 logger = logging.getLogger(__name__)
 
 
 def plain(path: str, flags: int) -> int:
-    """An opener for `open`: of plain files alone. It follows no link and waits for no FIFO.
+    """An opener for `open` that accepts only plain files: it follows no link and waits for no FIFO.
 
     Raises:
-        OSError: what is there is no plain file, or cannot be opened.
+        OSError: it is not a plain file, or cannot be opened.
     """
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no plain file")
+        raise OSError(errno.EINVAL, "it is not a plain file")
     return descriptor
 
 
@@ -36,7 +36,7 @@ def read_plain(path: Path, limit: int) -> bytes:
     """The content of a plain file of at most `limit` bytes.
 
     Raises:
-        OSError: it is no plain file, is larger, or cannot be read.
+        OSError: it is not a plain file, is larger, or cannot be read.
     """
     with open(path, "rb", opener=plain) as stream:
         content = stream.read(limit + 1) if os.fstat(stream.fileno()).st_size <= limit else None
@@ -46,19 +46,19 @@ def read_plain(path: Path, limit: int) -> bytes:
 
 
 def is_plain(path: Path) -> bool:
-    """Whether a file stands at `path` itself, not one that a link leads to."""
+    """Whether `path` itself is a file, not a link to one."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
-    except (OSError, ValueError):  # the latter for what no file is called
+    except (OSError, ValueError):  # ValueError for names that no file can have
         return False
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a failure to write `path` into one line.
+    """Turn a failure to write `path` into a one-line error.
 
     Raises:
-        SdcorrectError: no space, no permission, or a folder that is not there.
+        SdcorrectError: no space, no permission, or a missing folder.
     """
     try:
         yield
@@ -67,7 +67,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def replace(path: Path, content: bytes, *, temporary: Path) -> None:
-    """Write to `temporary` on the same file system, flush to the disk, rename to `path`.
+    """Write to `temporary` on the same file system, flush it to disk, and rename it to `path`.
 
     Raises:
         OSError: it cannot be written.
@@ -85,7 +85,7 @@ def replace(path: Path, content: bytes, *, temporary: Path) -> None:
 
 
 def write_atomically(path: Path, content: bytes, *, temporary: Path) -> None:
-    """`replace`, for what a run cannot do without.
+    """`replace`, with a failure as an error for people.
 
     Raises:
         SdcorrectError: it cannot be written.
@@ -95,19 +95,18 @@ def write_atomically(path: Path, content: bytes, *, temporary: Path) -> None:
 
 
 def refuse_link(folder: Path) -> None:
-    """Raises UsageError where `folder` is a link."""
+    """Raises UsageError if `folder` is a link."""
     if folder.is_symlink():
-        raise UsageError(f"{printable(folder)}: is a link; put the folder itself there")
+        raise UsageError(f"{printable(folder)}: is a link; replace it with the folder itself")
 
 
 @contextmanager
 def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock `path` alone among all processes; the kernel lets go of a killed one's.
+    """Hold the lock `path` exclusively among processes; the kernel releases it if the process dies.
 
     Raises:
-        SdcorrectError: another process holds it and this one is not to `wait`, or the folder cannot
-            be written.
-        UsageError: the folder is a link, which may lead anywhere.
+        SdcorrectError: another process holds it and `wait` is not set, or the folder cannot be written.
+        UsageError: the folder is a link, which could lead anywhere.
     """
     refuse_link(path.parent)
     with writing(path):
@@ -136,20 +135,20 @@ def _take(path: Path, wait: bool) -> IO[bytes]:
 
 
 def _lock(stream: IO[bytes], path: Path, wait: bool) -> bool:
-    """Lock `stream`; whether it is still the file at `path`, which another holder may have removed."""
+    """Lock `stream`; return whether it is still the file at `path`, which a holder may have removed."""
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         stream.seek(0)
         holder = printable(stream.read(200).decode(errors="replace")) or "another process"
         raise SdcorrectError(
-            f"output {printable(path.parent.parent)}: {holder} is at work on {path.stem}; "
+            f"output {printable(path.parent.parent)}: {holder} is working on {path.stem}; "
             "wait until it ends"
         ) from None
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
             raise
-        logger.warning("%s: this file system has no locks: start no second run there", path)
+        logger.warning("%s: this file system has no locks; do not start a second run there", path)
     try:
         return os.path.samestat(os.fstat(stream.fileno()), path.stat())
     except FileNotFoundError:

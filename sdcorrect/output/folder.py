@@ -1,4 +1,4 @@
-"""An output folder as it stands: its job, its records, and what of them holds (imports no torch)."""
+"""Read an output folder: its job, its records, and which are still valid (imports no torch)."""
 
 import errno
 import json
@@ -19,10 +19,10 @@ from sdcorrect.output.files import is_plain, plain, read_plain, refuse_link
 from sdcorrect.output.records import RECORD, Done, Fingerprint, JobFile, Record, Status, Summary
 from sdcorrect.output.shards import ALL, Shard
 
-#: More than any job, any summary, or any record of a picture has, bytes.
+#: Limits in bytes for a job or summary, and for a record of a picture.
 MAX_FILE, MAX_LINE = 1 << 26, 1 << 24
 
-#: What the operating system, or `read_plain`, says of a file that is none of ours.
+#: Errors of the operating system or `read_plain` for files that are not ours.
 OF_THE_FOLDER = {
     *(errno.EINVAL, errno.ELOOP, errno.EFBIG, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM),
     errno.ENXIO,
@@ -30,13 +30,13 @@ OF_THE_FOLDER = {
 
 logger = logging.getLogger(__name__)
 
-#: A record's status where the record stands, else why nothing does: `missing` is a file that was
-#: written and is not there, `remaining` is all that no record of the job as it is tells of.
+#: A record's status if the record is valid. Otherwise `missing`: the file was written but is gone; or
+#: `remaining`: there is no record for the job's current settings.
 State = Literal["done", "failed", "filtered", "missing", "remaining"]
 
 
 class Recorded(Protocol):
-    """What of a record decides whether it stands."""
+    """The parts of a record that decide whether it is valid."""
 
     @property
     def status(self) -> Status: ...
@@ -45,12 +45,12 @@ class Recorded(Protocol):
 
 
 def state_of(record: Recorded | None, mark: str, file: Path) -> State:
-    """What stands of one picture in one variant: the only definition of `done`.
+    """The state of one picture in one variant; this is the only definition of `done`.
 
     Args:
         record: its latest record, if any.
-        mark: the fingerprint that a record of the job as it is has.
-        file: where its output goes.
+        mark: the fingerprint of a record with the job's current settings.
+        file: the path of its output.
     """
     if record is None or record.fingerprint != mark:
         return "remaining"
@@ -59,16 +59,16 @@ def state_of(record: Recorded | None, mark: str, file: Path) -> State:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What stands of one picture in one variant, and its latest record, whether it stands or not."""
+    """The state of one picture in one variant, and its latest record, valid or not."""
 
     state: State
     record: Record | None = None
 
 
 class OutputFolder:
-    """Reads what `sdcorrect translate` has written to `path`, and nothing outside of it.
+    """Reads what `sdcorrect translate` has written to `path`, and nothing outside it.
 
-    What stands is judged by `fingerprint`; without one, by that of its `job.json`.
+    Records are valid if they match `fingerprint`, by default that of its `job.json`.
     """
 
     def __init__(self, path: Path, fingerprint: Fingerprint | None = None) -> None:
@@ -76,10 +76,10 @@ class OutputFolder:
         self._given = fingerprint
 
     def job(self) -> JobFile:
-        """What `job.json` says, with the output folder where it is now.
+        """The content of `job.json`, with the current path of the output folder.
 
         Raises:
-            UsageError: the folder is none of `sdcorrect translate`.
+            UsageError: the folder was not written by `sdcorrect translate`.
         """
         found = self.find_job()
         if found is None:
@@ -90,10 +90,10 @@ class OutputFolder:
         return found.model_copy(update={"job": found.job.model_copy(update={"output": output})})
 
     def find_job(self) -> JobFile | None:
-        """What `job.json` says, None where there is none.
+        """The content of `job.json`; None if there is none.
 
         Raises:
-            UsageError: it cannot be read, or is none of this version's.
+            UsageError: it cannot be read, or this version does not know its format.
         """
         file = self.path / "job.json"
         try:
@@ -104,7 +104,7 @@ class OutputFolder:
             raise _unreadable(file, error) from None
 
     def records(self) -> dict[tuple[str, str], Record]:
-        """By picture and variant, the latest record."""
+        """The latest record of each picture and variant."""
         return self._records
 
     @cached_property
@@ -117,12 +117,11 @@ class OutputFolder:
         return latest
 
     def lines(self, shard: Shard = ALL) -> Iterator[Record]:
-        """All records of the pictures of `shard`, in the order of the files and of their lines.
+        """All records of the pictures of `shard`, in the order of files and lines.
 
-        Of another division's files those are read alone that can tell of such pictures.
+        Files of other divisions into shards are read only if they may contain such pictures.
 
-        A last line without its end is one that is being written, or that a kill has torn: it is no
-        record.
+        A last line without a newline is still being written, or was torn by a kill; it is skipped.
 
         Raises:
             UsageError: a file of records cannot be read.
@@ -148,16 +147,16 @@ class OutputFolder:
             except OSError as error:
                 raise _unreadable(file, error) from None
             if damaged:
-                more = f" (nor {len(damaged) - 1} other lines)" if len(damaged) > 1 else ""
+                more = f" (and {len(damaged) - 1} more lines)" if len(damaged) > 1 else ""
                 logger.warning(
-                    "%s:%d: not a record%s: what it was of is done again",
+                    "%s:%d: not a valid record%s; its picture is translated again",
                     printable(file),
                     damaged[0],
                     more,
                 )
 
     def summaries(self) -> list[Summary]:
-        """Where each shard was computed, as far as one has ended.
+        """The summaries of all shards that have ended.
 
         Raises:
             UsageError: a summary cannot be read.
@@ -165,10 +164,10 @@ class OutputFolder:
         return [_read_summary(file) for file in self._files("*.json") if Shard.parse(file.stem)]
 
     def standing(self, item: Item, variant: str) -> Standing:
-        """What stands of `item` in `variant`.
+        """The state of `item` in `variant`.
 
         Raises:
-            UsageError: the folder is none of `sdcorrect translate`.
+            UsageError: the folder was not written by `sdcorrect translate`.
         """
         record = self.records().get((item.key, variant))
         if variant not in self._fingerprint.variants:
@@ -184,17 +183,17 @@ class OutputFolder:
         """The file of a picture that is done.
 
         Raises:
-            PictureError: it is not there, or a link leads to it.
+            PictureError: it is missing, or is reached through a link.
         """
         file = self.path / record.output.path
         if not is_plain(file):
-            raise PictureError("is not there any more")
+            raise PictureError("is gone")
         if not self.holds(record.output.path):
-            raise PictureError("is not in the output folder: a link leads to it")
+            raise PictureError("is outside the output folder, through a link")
         return file
 
     def holds(self, path: str) -> bool:
-        """Whether no link stands on the way to `path`, which is relative to this folder."""
+        """Whether `path`, relative to this folder, is reached without links."""
         return os.path.realpath(self.path / path) == os.path.join(os.path.realpath(self.path), path)
 
     def _files(self, pattern: str) -> list[Path]:
@@ -209,11 +208,11 @@ class OutputFolder:
 
 
 def _key_of(record: Any) -> str:
-    """Raises ValueError where `record` is none."""
+    """The key of a record's picture. Raises ValueError if `record` is not a record."""
     try:
         return str(record["input"]["path"])
     except (LookupError, TypeError):
-        raise ValueError("no record") from None
+        raise ValueError("not a record") from None
 
 
 def _read_summary(file: Path) -> Summary:
@@ -224,7 +223,7 @@ def _read_summary(file: Path) -> Summary:
 
 
 def _unreadable(file: Path, error: Exception) -> SdcorrectError:
-    """A UsageError where the folder is at fault, and not the disk that it is on."""
+    """A UsageError if the folder is at fault, not the disk."""
     if isinstance(error, OSError) and error.errno not in OF_THE_FOLDER:
         return SdcorrectError(f"{printable(file)}: cannot be read: {error.strerror}")
     if isinstance(error, ValidationError):

@@ -1,4 +1,4 @@
-"""What is done: an image is written whole or not at all, and its record comes after."""
+"""The records of one shard: what is done. An image is written whole first, then its record."""
 
 import errno
 import os
@@ -12,12 +12,12 @@ from sdcorrect.output.folder import OutputFolder
 from sdcorrect.output.records import Fingerprint, JobFile, Record, Status, Summary
 from sdcorrect.output.shards import Shard
 
-BLOCK = 1 << 20  #: of a file that is read from its end, bytes
+BLOCK = 1 << 20  #: bytes read at a time from the end of a file
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a record says of one picture in one variant, as briefly as tens of thousands ask for."""
+    """The part of a record that is kept in memory; short, for tens of thousands of pictures."""
 
     status: Status
     sha256: str | None
@@ -28,7 +28,7 @@ class Known:
     unfinished: Record | None  #: the whole record, unless it is done
 
     def is_of(self, sha256: str | None, companions: tuple[str, ...]) -> bool:
-        """Whether the picture and what goes with it still have this content, as far as it is told."""
+        """Whether the record is of this content of the picture and, if recorded, of its companions."""
         return self.sha256 == sha256 and self.companions in (None, companions)
 
     @classmethod
@@ -47,8 +47,8 @@ class Known:
 class Ledger:
     """The records of one shard, in an output folder that other shards may be writing to.
 
-    Opened under the shard's lock. What another division of the job has recorded of its pictures is known
-    too.
+    Open it only under the shard's lock. It also knows records of its pictures from other divisions of
+    the job into shards.
     """
 
     def __init__(self, out: Path, shard: Shard) -> None:
@@ -60,8 +60,8 @@ class Ledger:
         self._forgotten: dict[tuple[str, str], Known] = {}
 
     def open(self, *, overwrite: bool) -> None:
-        """Take up the folder's records, or with `overwrite` begin anew: all of them where this is the
-        only shard, else this shard's.
+        """Read the folder's records, or with `overwrite`, delete them: all if this is the only shard,
+        else only this shard's.
 
         Raises:
             UsageError: records cannot be read.
@@ -86,18 +86,18 @@ class Ledger:
         return self._known.get((key, variant))
 
     def next_attempt(self, key: str, variant: str) -> int:
-        """One more than that of any record the folder has or had: other shards' may have stayed."""
+        """One more than in any record that the folder has or had; those of other shards may remain."""
         known = self._known.get((key, variant)) or self._forgotten.get((key, variant))
         return known.attempt + 1 if known else 1
 
     def gone(self, keys: Set[str]) -> list[str]:
-        """The outputs that stand, by this folder's records, of pictures that are none of `keys`."""
+        """Existing outputs in this folder's records whose pictures are not among `keys`."""
         known = {**self._forgotten, **self._known}.items()
         outputs = [k.output for (key, _), k in known if k.output and key not in keys]
         return [output for output in outputs if is_plain(self.folder.path / output)]
 
     def append(self, record: Record) -> None:
-        """Add one record, on the disk before this returns, or not at all.
+        """Add one record; it is on disk when this returns, or not at all.
 
         Raises:
             SdcorrectError: the disk is full, or the folder cannot be written.
@@ -118,17 +118,17 @@ class Ledger:
         self._known[record.input.path, record.variant] = Known.of(record)
 
     def write_summary(self, summary: Summary) -> None:
-        """Raises SdcorrectError where the folder cannot be written."""
+        """Write this shard's summary. Raises SdcorrectError if the folder cannot be written."""
         file = self._file.with_suffix(".json")
         write_atomically(file, summary.as_json(indent=2), temporary=self.temporary)
 
     def summary(self) -> Summary | None:
-        """That of this shard's earlier runs."""
+        """The summary of this shard's earlier runs."""
         return next((s for s in self.folder.summaries() if s.shard == str(self.shard)), None)
 
 
 def _cut_torn_line(file: Path) -> None:
-    """Cut off a last line that a kill left without its end."""
+    """Cut off a last line that a kill left incomplete."""
     with open(file, "a+b", opener=plain) as stream:
         end = whole = stream.seek(0, os.SEEK_END)
         while whole:
@@ -143,7 +143,7 @@ def _cut_torn_line(file: Path) -> None:
 
 
 def write_job(out: Path, content: JobFile, temporary: Path) -> None:
-    """Raises SdcorrectError where the folder cannot be written."""
+    """Write `job.json`. Raises SdcorrectError if the folder cannot be written."""
     write_atomically(out / "job.json", content.as_json(indent=2), temporary=temporary)
 
 
@@ -153,7 +153,7 @@ def _shown(value: object) -> str:
 
 
 def refuse_other_job(out: Path, before: Fingerprint, now: Fingerprint) -> None:
-    """Raises UsageError, naming what differs, where the folder has pictures of other settings."""
+    """Raises UsageError, naming the differences, if the folder has pictures with other settings."""
     differing = [
         f"{printable(key)} was {_shown(before.settings.get(key))} and is {_shown(now.settings.get(key))}"
         for key in dict.fromkeys([*now.settings, *before.settings])
@@ -166,6 +166,6 @@ def refuse_other_job(out: Path, before: Fingerprint, now: Fingerprint) -> None:
             differing.append(f"variant {name} had another recipe ({listed(keys)})")
     if differing:
         raise UsageError(
-            f"output {printable(out)} holds another job's pictures: {'; '.join(differing)}. "
-            "Choose another folder, or redo it with --overwrite"
+            f"output {printable(out)} contains another job's pictures: {'; '.join(differing)}. "
+            "Choose another folder, or replace them with --overwrite"
         )

@@ -1,6 +1,6 @@
-"""What is written beside the pictures: the models of `job.json`, of a record and of a shard's summary.
+"""Models of the files beside the pictures: `job.json`, records, and summaries of shards.
 
-`sdcorrect schema` publishes them; everything that is written or read goes through them.
+`sdcorrect schema` publishes them; everything that is written or read is validated by them.
 """
 
 import hashlib
@@ -31,49 +31,49 @@ from sdcorrect.config import Job, Output
 from sdcorrect.inputs.items import Item
 from sdcorrect.recipes import RecipeName
 
-#: What of an item does not decide what becomes of it; its content's hash is compared for itself.
+#: Fields of an item that do not decide its result; the hash of its content is compared separately.
 _NOT_DECISIVE = {"source", "key", "problem"}
-#: What decides nothing where it is None, so that folders of versions that knew nothing of it go on.
+#: Fields that do not count while they are None, so that folders of earlier versions remain valid.
 _LATER = {"mask_words"}
 
 Status = Literal["done", "failed", "filtered"]
 OUTPUT_SUFFIXES = {f".{name}" for name in get_args(Output.model_fields["format"].annotation)}
-#: Of a picture as translated: larger ones are none that a U-Net has made.
+#: The largest translated picture; no U-Net makes larger ones.
 MAX_PIXELS = 1 << 26
-#: Of a job: every shard is counted for itself.
+#: The most shards of a job; each is counted separately.
 MAX_SHARDS = 100_000
 ShardCount = Annotated[int, Field(ge=1, le=MAX_SHARDS)]
 
 
-#: How deep settings are nested, at most: a job's and a recipe's are four levels.
+#: The deepest nesting of settings; jobs and recipes have four levels.
 MAX_DEPTH = 16
 
 
 class Written(BaseModel):
-    """What is read back must be just what was written."""
+    """A file, or a part of one, that is read back exactly as it was written."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def as_json(self, indent: int | None = None) -> bytes:
-        # json, for it escapes what a file name holds that is no UTF-8, where pydantic refuses
+        # json escapes bytes in file names that are not UTF-8; pydantic refuses them
         return json.dumps(self.model_dump(mode="json"), indent=indent).encode() + b"\n"
 
 
 class InputFile(Written):
-    path: str = Field(description="relative to the input folder; bytes that are no UTF-8 are escaped")
-    sha256: str | None = Field(description="of the file's content; null where it cannot be read")
+    path: str = Field(description="relative to the input folder; bytes that are not UTF-8 are escaped")
+    sha256: str | None = Field(description="of the file's content; null if it could not be read")
     companions: tuple[str, ...] | None = Field(
         None,
-        description="SHA-256 of the ready-made hints and the mask, which are files too; null in records "
-        "of versions that did not tell",
+        description="SHA-256 of the files of ready-made hints and the mask; null in records of versions "
+        "that did not record them",
     )
 
 
 def _check_output(path: str) -> str:
     if os.path.isabs(path) or ".." in path.split("/") or "\0" in path:
-        raise ValueError("leads out of the output folder")
+        raise ValueError("leads outside the output folder")
     if os.path.splitext(path)[1] not in OUTPUT_SUFFIXES:
-        raise ValueError(f"is none of {', '.join(sorted(OUTPUT_SUFFIXES))}")
+        raise ValueError(f"does not end in one of {', '.join(sorted(OUTPUT_SUFFIXES))}")
     return path
 
 
@@ -91,13 +91,13 @@ def _check_area(size: tuple[int, int]) -> tuple[int, int]:
 
 Size = Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_check_area)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-#: Of one picture, so that sums over all pictures of a job are a `Count`.
+#: A count for one picture; sums over all pictures of a job fit in a `Count`.
 PictureCount = Annotated[int, Field(ge=0, lt=2**31)]
 Seconds = Annotated[float, Field(ge=0, lt=1e10, allow_inf_nan=False)]
 
 
 class _Record(Written):
-    """What all records have: which picture, in which variant, and what was asked of it."""
+    """Fields of all records: the picture, the variant and the prompts."""
 
     input: InputFile
     variant: RecipeName
@@ -105,30 +105,30 @@ class _Record(Written):
     negative_prompt: str
     source_prompt: str | None = None
     effective_steps: PictureCount
-    fingerprint: str = Field(description="of all settings that decide what the picture becomes")
+    fingerprint: str = Field(description="hash of all settings that decide the result")
     finished: AwareDatetime
     attempt: Annotated[int, Field(ge=1, lt=2**63)] = Field(
-        1, description="counts the records of one picture and variant: the highest, then last, counts"
+        1, description="counts the records of a picture and variant; the highest, then last, is valid"
     )
 
 
 class Done(_Record):
-    """The picture is translated, and its file written."""
+    """The picture was translated, and its file written."""
 
     status: Literal["done"] = "done"
     output: OutputFile
     error: None = None
     seed: Count
-    size: Size = Field(description="width and height, px, as translated")
+    size: Size = Field(description="width and height of the output, px")
     edited: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        None, description="share of the picture within the mask; null without one"
+        None, description="share of the picture inside the mask; null without a mask"
     )
     matched_colors: Literal["source"] | None = Field(
         None, description="whose colours it was given; null for its own"
     )
     unet_evaluations: PictureCount
     seconds: Seconds = Field(
-        description="this variant's own, the inversion included, the encoding not: its share of a batch"
+        description="time for this variant with inversion but without encoding; a share of its batch"
     )
 
     @model_validator(mode="after")
@@ -139,24 +139,24 @@ class Done(_Record):
 
 
 class Failed(_Record):
-    """The model had the picture, and what came of it could not be kept."""
+    """The picture went through the model, but the result could not be kept."""
 
     status: Literal["failed"] = "failed"
     output: None = None
     error: str = Field(description="why it failed")
     seed: Count
-    size: Size = Field(description="width and height, px, as translated")
-    unet_evaluations: PictureCount | None = Field(description="null where memory did not suffice")
+    size: Size = Field(description="width and height of the output, px")
+    unet_evaluations: PictureCount | None = Field(description="null if memory ran out")
     seconds: Seconds
 
 
 class Refused(_Record):
-    """The model never had the picture: it could not be read, or the job's filters left it out."""
+    """The picture never reached the model: it could not be read, or the job's filters left it out."""
 
     status: Literal["failed", "filtered"]
     output: None = None
     error: str = Field(description="why it failed or was left out")
-    seed: Count | None = Field(None, description="null where its content could not be read")
+    seed: Count | None = Field(None, description="null if its content could not be read")
     size: None = None
     unet_evaluations: None = None
     seconds: None = None
@@ -171,7 +171,7 @@ def _kind(record: Any) -> str:
     return "refused" if field("size") is None else "failed"
 
 
-#: What came of one picture in one variant: a line of `records/<shard>.jsonl`.
+#: The result of one picture in one variant: a line of `records/<shard>.jsonl`.
 Record = Done | Failed | Refused
 RECORD: TypeAdapter[Record] = TypeAdapter(
     Annotated[
@@ -184,14 +184,14 @@ RECORD: TypeAdapter[Record] = TypeAdapter(
 
 
 def _as_written(settings: Any) -> Any:
-    """What is compared is what was written: JSON has no tuples, and no keys but text."""
+    """Settings as they are read back from JSON, which has no tuples, and only text as keys."""
     _check_depth(settings, MAX_DEPTH)
     return json.loads(json.dumps(settings, allow_nan=False))
 
 
 def _check_depth(value: Any, left: int) -> None:
     if left == 0:
-        raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+        raise ValueError(f"nested more than {MAX_DEPTH} levels")
     if isinstance(value, dict | list | tuple):
         for inner in value.values() if isinstance(value, dict) else value:
             _check_depth(inner, left - 1)
@@ -212,11 +212,11 @@ class OfSweep(Written):
 
 
 class Fingerprint(Written):
-    """All settings that decide what pictures become: an output folder has pictures of one such set."""
+    """All settings that decide the results; all pictures in an output folder share one such set."""
 
     settings: Annotated[dict[str, Any], BeforeValidator(_as_written)]
     variants: Annotated[dict[RecipeName, dict[str, Any]], BeforeValidator(_as_written)] = Field(
-        description="the recipes by name, written out"
+        description="the recipes by name, in full"
     )
     sweep: dict[RecipeName, OfSweep] = Field({}, description="of the variants that are of a sweep")
 
@@ -251,7 +251,7 @@ class Fingerprint(Written):
         )
 
     def mark(self, item: Item, variant: str) -> str:
-        """The fingerprint of a record: these settings and what is asked of the one picture."""
+        """The fingerprint of a record: these settings, and the picture's own prompts and seed."""
         left_out = _NOT_DECISIVE | {name for name in _LATER if getattr(item, name) is None}
         own = {f.name: str(getattr(item, f.name)) for f in fields(item) if f.name not in left_out}
         return _digest({"variant": self._of_variants[variant], **own})
@@ -273,28 +273,28 @@ class Evaluations(Written):
 
 
 class Summary(Written):
-    """Where a shard was computed and how long it took: `records/<shard>.json`."""
+    """`records/<shard>.json`: where a shard was computed, and how long it took."""
 
     shard: str
     host: str
     device: str
     device_name: str
     versions: dict[str, str]
-    seconds: dict[str, Seconds] = Field(description="by phase, over all runs that ended in good order")
+    seconds: dict[str, Seconds] = Field(description="by phase, over all runs that ended cleanly")
 
 
 class BatchSize(Written):
-    """What `batch_size: auto` was found to be, for all runs and shards of a job."""
+    """The result of `batch_size: auto`, for all runs and shards of a job."""
 
-    size: PositiveInt = Field(description="pictures at a time: so many as fill all batches alike")
-    takes: PositiveInt = Field(description="the most that a batch may have")
+    size: PositiveInt = Field(description="pictures per batch, so that batches are filled evenly")
+    takes: PositiveInt = Field(description="the largest batch possible")
     bound: Literal["memory", "pictures", "gain"] = Field(
-        description="why no more: memory does not suffice, a shard has no more, or more is no faster"
+        description="what limits it: memory, the pictures of a shard, or that more is no faster"
     )
-    pictures: PositiveInt = Field(description="that a shard had, on the average")
+    pictures: PositiveInt = Field(description="average number of pictures in a shard")
 
     def is_for(self, pictures: int) -> bool:
-        """Whether it holds for a shard of so many: not of more, where it was these that bound it."""
+        """Whether it holds for a shard with this many pictures: not if fewer pictures limited it."""
         return pictures <= self.pictures or self.bound != "pictures"
 
     def __str__(self) -> str:
@@ -309,27 +309,27 @@ class BatchSize(Written):
 
 
 class ArrayShards(Written):
-    """Which shards the tasks of a SLURM array have: an entry of `records/arrays.json`."""
+    """The shards of the tasks of a SLURM array: an entry of `records/arrays.json`."""
 
-    jobs: tuple[str, ...] = Field(description="job ids of the array, and of parts submitted again")
+    jobs: tuple[str, ...] = Field(description="job ids of the array, and of resubmitted parts of it")
     count: ShardCount
     first: Count
     last: Count
     step: Annotated[int, Field(ge=1, lt=2**63)]
-    shards: dict[str, Count] = Field(description="by task, the index of its shard")
+    shards: dict[str, Count] = Field(description="the index of each task's shard")
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         indices = list(self.shards.values())
         if any(index >= self.count for index in indices) or len(set(indices)) < len(indices):
-            raise ValueError("tasks of one array have each a shard of their own, counted from 0")
+            raise ValueError("each task of an array must have its own shard, counted from 0")
         return self
 
 
 class JobFile(Written):
-    """`job.json`: the job as it was resolved, and what came of it.
+    """`job.json`: the resolved job, and its results.
 
-    Counts, evaluations and seconds of a job in shards are those of the last `sdcorrect merge`.
+    With several shards, counts, evaluations and seconds are those of the last `sdcorrect merge`.
     """
 
     sdcorrect: str = Field(description="the version that wrote this")
@@ -341,7 +341,7 @@ class JobFile(Written):
     device_name: str
     versions: dict[str, str]
     num_shards: ShardCount
-    batch_size: BatchSize | None = Field(None, description="found for batch_size: auto")
+    batch_size: BatchSize | None = Field(None, description="result of batch_size: auto")
     pictures: Count
     effective_steps: dict[str, Count] = Field(description="by variant")
     counts: dict[str, dict[Status, Count]] = Field({}, description="pictures by variant and status")

@@ -1,4 +1,4 @@
-"""Which pictures are whose: a job divided over processes that share nothing but the output folder."""
+"""Divide a job among processes that share only the output folder."""
 
 import hashlib
 import os
@@ -21,17 +21,17 @@ MAX_ARRAYS = 1 << 26  #: bytes
 
 @dataclass(frozen=True)
 class Shard:
-    """Part `index` (from 0) of a job divided into `count`."""
+    """Part `index` (from 0) of a job that is divided into `count` parts."""
 
     index: int = 0
     count: int = 1
 
     def __post_init__(self) -> None:
         if self.count > MAX_SHARDS:
-            raise UsageError(f"{self.count} shards: a job has at most {MAX_SHARDS}")
+            raise UsageError(f"{self.count} shards: a job can have at most {MAX_SHARDS}")
         if not 0 <= self.index < self.count:
             raise UsageError(
-                f"shard index {self.index} of {self.count} shards: they count from 0 to {self.count - 1}"
+                f"shard index {self.index} of {self.count} shards: choose from 0 to {self.count - 1}"
             )
 
     def __str__(self) -> str:
@@ -39,7 +39,7 @@ class Shard:
 
     @classmethod
     def parse(cls, name: str) -> Self | None:
-        """The shard that `str` names so, if any."""
+        """The shard with this name, as from `str`, or None."""
         match = re.fullmatch(r"([0-9]+)-of-([0-9]+)", name)
         if not match or not int(match[1]) < int(match[2]) <= MAX_SHARDS:
             return None
@@ -47,9 +47,9 @@ class Shard:
 
     @classmethod
     def of(cls, key: str, count: int) -> Self:
-        """The one of `count` shards that has the picture `key`.
+        """The shard, of `count`, that the picture `key` belongs to.
 
-        By a hash of its path: other pictures that come or go do not move it to another shard.
+        It depends on a hash of the path, so that adding or removing other pictures does not change it.
         """
         digest = hashlib.sha256(os.fsencode(key)).digest()
         return cls(int.from_bytes(digest[:8], "big") % count, count)
@@ -58,15 +58,15 @@ class Shard:
         return self.count == 1 or self == Shard.of(key, self.count)
 
     def part(self, index: int, count: int) -> "Shard":
-        """Part `index` of this shard divided into `count`."""
+        """Part `index` of this shard, divided into `count` parts."""
         return Shard(self.index + self.count * index, self.count * count)
 
     def meets(self, other: "Shard") -> bool:
-        """Whether a picture can be of both: one number has these remainders by the two counts."""
+        """Whether a picture can belong to both: a number can have both remainders."""
         return (self.index - other.index) % gcd(self.count, other.count) == 0
 
 
-ALL = Shard()  #: of all pictures
+ALL = Shard()  #: all pictures
 
 
 def choose_shard(
@@ -77,21 +77,21 @@ def choose_shard(
     *,
     claim: bool = True,
 ) -> Shard:
-    """The shard that the command line names, else that of the SLURM array task, else all pictures; each
-    but the first divided among the processes that one launcher has started.
+    """The shard that the command line names, else that of the SLURM array task, else all pictures. Only
+    if the command line names none, it is divided further among the processes of a launcher.
 
     Args:
-        claim: take the array task's shard in the output folder; else only say which it would be.
+        claim: whether to claim the array task's shard in the output folder, or only find out which.
 
     Raises:
-        UsageError: one flag without the other, variables of SLURM that contradict each other, or a
-            task that the array of this folder lacks.
+        UsageError: one flag is given without the other, SLURM's variables contradict each other, or the
+            array of this folder lacks the task.
         SdcorrectError: the output folder cannot be written.
     """
     if num_shards is not None and (shard_index is not None or num_shards == 1):
         return Shard(shard_index or 0, num_shards)
     if num_shards is not None or shard_index is not None:
-        raise UsageError("--num-shards and --shard-index go together; give both")
+        raise UsageError("--num-shards and --shard-index belong together; give both")
     shard = Shard()
     if "SLURM_ARRAY_TASK_ID" in environment:
         task = ArrayTask.from_environment(environment)
@@ -105,26 +105,26 @@ _OVERRIDE = "give --num-shards 1 for all pictures, or --num-shards and --shard-i
 
 @dataclass(frozen=True)
 class Place:
-    """Which of a launcher's processes this one is: of torchrun, accelerate launch, or srun."""
+    """The number of this process among those of a launcher: torchrun, accelerate launch or srun."""
 
     launcher: str
     rank: int
     count: int
-    local_rank: int  #: among those on this machine
+    local_rank: int  #: among the processes on this machine
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self | None:
-        """None where no launcher has started several processes.
+        """Read the launcher's variables; None if no launcher has started several processes.
 
         Raises:
-            UsageError: a variable of a launcher is no number, or they contradict each other.
+            UsageError: a variable of a launcher is not a number, or they contradict each other.
         """
         in_batch_script = "SLURM_JOB_ID" in environment and "SLURM_STEP_ID" not in environment
         for launcher, names in LAUNCHERS.items():
             if not all(name in environment for name in names):
                 continue
             if launcher == "srun" and in_batch_script:
-                continue  # which runs once, whatever tasks its job may have
+                continue  # a batch script runs once, whatever tasks its job has
             values = [environment[name] for name in names]
             if not all(value.isdecimal() and len(value) < 10 for value in values):
                 told = ", ".join(f"{n}={printable(environment[n])}" for n in names)
@@ -136,8 +136,8 @@ class Place:
         return None
 
 
-#: Who starts several processes, and in which variables it tells each its number, how many there are, and
-#: its number on its machine. accelerate launch uses torchrun.
+#: The launchers, and their variables for a process's number, the number of processes, and its number on
+#: its machine. accelerate launch uses torchrun.
 LAUNCHERS = {
     "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
     "srun": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
@@ -146,11 +146,11 @@ LAUNCHERS = {
 
 @dataclass(frozen=True)
 class ArrayTask:
-    """A task of a SLURM array, which may start anywhere, step, and have holes.
+    """A task of a SLURM array, which may start at any number, have steps, and have holes.
 
-    SLURM tells a task how many there are (`count`), never which: where there are holes the tasks do
-    not know their positions. So each claims a shard of its own in the output folder, at its position
-    where that can be told, and keeps it when it is requeued.
+    SLURM tells a task how many tasks there are (`count`), but not which, so that in an array with holes
+    no task knows its position. So each task claims a shard in the output folder, at its position if that
+    is free, and keeps it when it is requeued.
     """
 
     array: str  #: the array's job id
@@ -162,7 +162,7 @@ class ArrayTask:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """Raises UsageError where a variable of the array is missing, no number, or not of one array."""
+        """Read SLURM's variables. Raises UsageError if one is missing, no number, or contradictory."""
 
         def number(name: str, default: str | None = None) -> int:
             text = environment.get(f"SLURM_ARRAY_TASK_{name}", default)
@@ -184,7 +184,7 @@ class ArrayTask:
             and task.step >= 1
         ):
             raise UsageError(
-                f"SLURM_ARRAY_TASK_*: there is no task {task.id} in an array of {task.count} from "
+                f"SLURM_ARRAY_TASK_*: no task {task.id} in an array of {task.count} from "
                 f"{task.first} to {task.last} by {task.step}; {_OVERRIDE}"
             )
         if task.count > MAX_SHARDS:
@@ -194,10 +194,10 @@ class ArrayTask:
         return task
 
     def claim(self, out: Path) -> Shard:
-        """This task's shard: the one it had, or a free one.
+        """Claim a shard for this task: the one it had, or a free one.
 
         Raises:
-            UsageError: the array has as many other tasks as shards already.
+            UsageError: all shards of the array belong to other tasks.
             SdcorrectError: the output folder cannot be written.
         """
         file = out / "records" / "arrays.json"
@@ -208,7 +208,7 @@ class ArrayTask:
         return self._shard_of(own)
 
     def would_claim(self, out: Path) -> Shard:
-        """What `claim` would give now; nothing is written.
+        """The shard that `claim` would give now; nothing is written.
 
         Raises:
             UsageError: as `claim`.
@@ -217,7 +217,7 @@ class ArrayTask:
         return self._shard_of(own)
 
     def _entered(self, arrays: list[ArrayShards]) -> tuple[list[ArrayShards], ArrayShards]:
-        """The other arrays, and that which this task is of, with its shard."""
+        """The other arrays, and this task's array with its shard entered."""
         array = next(filter(self._is_of, reversed(arrays)), None)
         others = [other for other in arrays if other is not array]
         array = array or self._new()
@@ -235,7 +235,7 @@ class ArrayTask:
         )
 
     def _is_of(self, array: ArrayShards) -> bool:
-        """Whether this is a task of `array`, or of a part of it that was submitted again."""
+        """Whether this is a task of `array`, or of a part of it that was resubmitted."""
         within = array.first <= self.first <= self.last <= array.last
         known = self.array in array.jobs and self.count == array.count
         return within and (known or self.count < array.count)
@@ -244,7 +244,7 @@ class ArrayTask:
         free = sorted(set(range(array.count)) - set(array.shards.values()))
         if not free:
             raise UsageError(
-                f"array task {self.id} is none of the {array.count} tasks that share this output "
+                f"array task {self.id} is not one of the {array.count} tasks that share this output "
                 f"folder ({listed(array.shards)}); {_OVERRIDE}"
             )
         position = (self.id - array.first) // array.step
@@ -258,5 +258,5 @@ def _read_arrays(file: Path) -> list[ArrayShards]:
         return []
     except (OSError, ValueError):
         raise UsageError(
-            f"{printable(file)}: is no list of arrays that this version has written; {_OVERRIDE}"
+            f"{printable(file)}: not a list of arrays that this version can read; {_OVERRIDE}"
         ) from None

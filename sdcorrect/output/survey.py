@@ -1,4 +1,4 @@
-"""How far a job is, from its output folder alone (imports no torch)."""
+"""The progress of a job, read from its output folder (imports no torch)."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -17,30 +17,30 @@ from sdcorrect.output.shards import Shard
 
 @dataclass
 class Progress:
-    """Pictures, each variant of one counting as one."""
+    """Numbers of pictures by state; each picture counts once per variant."""
 
     done: int = 0
     failed: int = 0
-    filtered: int = 0  #: left out by the job's own filters
+    filtered: int = 0  #: left out by the job's filters
     remaining: int = 0
 
     def count(self, state: State) -> None:
-        """Count one more; one whose file is missing is to be made again."""
+        """Count one more; a picture whose file is missing counts as remaining."""
         name = "remaining" if state == "missing" else state
         setattr(self, name, getattr(self, name) + 1)
 
 
 @dataclass
 class Survey:
-    """The job of an output folder against its records."""
+    """The job of an output folder, compared with its records."""
 
     job: JobFile
     shards: dict[str, Progress]
-    totals: dict[str, Any]  #: the parts of `job.json` that say what came of the job
+    totals: dict[str, Any]  #: the results in `job.json`
     done: list[Record] = field(default_factory=list)
     failures: list[Record] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  #: as `variant/path`
-    gone: list[str] = field(default_factory=list)  #: outputs of pictures that the job does not cover
+    gone: list[str] = field(default_factory=list)  #: outputs of pictures that the job no longer covers
 
     def total(self) -> Progress:
         total = Progress()
@@ -51,10 +51,10 @@ class Survey:
 
 
 def survey(out: Path) -> Survey:
-    """Compare what the folder's job covers with what its records say.
+    """Compare the pictures that the folder's job covers with its records.
 
     Raises:
-        UsageError: the folder is none of `sdcorrect translate`, or the job's input is gone.
+        UsageError: the folder was not written by `sdcorrect translate`, or the job's input is gone.
     """
     folder = OutputFolder(out)
     job_file = folder.job()
@@ -85,7 +85,7 @@ def standings(
 
 
 def gone_outputs(folder: OutputFolder, items: Iterable[Item]) -> list[str]:
-    """The outputs, relative to `folder`, that stand there of pictures that are none of `items`."""
+    """The existing outputs, relative to `folder`, whose pictures are not among `items`."""
     keys = {item.key for item in items}
     return [
         record.output.path
@@ -99,14 +99,14 @@ def merge(out: Path) -> Survey:
 
     Raises:
         SdcorrectError: pictures are missing, or the folder cannot be written.
-        UsageError: the folder is none of `sdcorrect translate`, or the job's input is gone.
+        UsageError: the folder was not written by `sdcorrect translate`, or the job's input is gone.
     """
     found = survey(out)
     if found.missing:
         unfinished = [name for name, progress in found.shards.items() if progress.remaining]
         raise SdcorrectError(
             f"{printable(out)}: {len(found.missing)} pictures are missing ({listed(found.missing)}), "
-            f"of shards {listed(unfinished)}; run these again, then merge"
+            f"in shards {listed(unfinished)}; run these again, then merge"
         )
     content = {**dict(found.job), **found.totals, "written": datetime.now(timezone.utc)}
     with locked(job_lock(out), wait=True):
@@ -115,14 +115,14 @@ def merge(out: Path) -> Survey:
 
 
 def job_lock(out: Path) -> Path:
-    """Held while `job.json` is compared and replaced."""
+    """The lock to hold while `job.json` is compared and replaced."""
     return out / "records" / "job.lock"
 
 
 def totals(
     stand: Iterable[tuple[Item, str, Standing]], summaries: Collection[Summary]
 ) -> dict[str, Any]:
-    """The parts of `job.json` that say what came of the job."""
+    """The results in `job.json`: counts, evaluations, seconds and summaries."""
     records = [
         standing.record
         for _, _, standing in stand
@@ -141,7 +141,7 @@ def totals(
 
 
 def evaluations_of(records: Iterable[Record]) -> dict[str, Evaluations]:
-    """What the U-Net was evaluated for, by variant."""
+    """The U-Net evaluations by variant."""
     sums: dict[str, Evaluations] = {}
     for record in records:
         if (spent := record.unet_evaluations) is not None:
@@ -152,7 +152,7 @@ def evaluations_of(records: Iterable[Record]) -> dict[str, Evaluations]:
 
 
 def seconds_of(summaries: Iterable[Summary]) -> dict[str, float]:
-    """The seconds of all shards, by phase."""
+    """The seconds of all shards together, by phase."""
     seconds: dict[str, float] = {}
     for summary in summaries:
         add_seconds(seconds, summary.seconds)

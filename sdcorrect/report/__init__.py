@@ -1,1 +1,1 @@
-"""What became of a job's pictures, as a page or a sheet, from its output folder alone."""
+"""Show a job's pictures as a page or a contact sheet, from its output folder."""

@@ -1,4 +1,4 @@
-"""What a page shows of each picture: addresses of its copies, and what its records say."""
+"""What a page shows for each picture: addresses of its copies, and facts from its records."""
 
 import os
 from collections import Counter
@@ -14,13 +14,13 @@ from sdcorrect.output.records import Done
 from sdcorrect.report.copies import Copies, Copy
 from sdcorrect.report.gallery import Gallery, GalleryPicture, VariantOutput
 
-#: Chromium takes no longer text as a page.
+#: The largest page that Chromium opens, bytes.
 MAX_EMBEDDED = 500_000_000
 
 
 @dataclass(frozen=True)
 class Shown:
-    """Where a picture is to be seen, or why it is not."""
+    """The addresses of a picture, or the reason why it is not shown."""
 
     full: str | None = None
     thumbnail: str | None = None
@@ -39,7 +39,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Card:
-    """One picture of the job, as the page's script reads it."""
+    """One picture of the job, in the form that the page's script reads."""
 
     name: str
     prompt: str
@@ -50,7 +50,7 @@ class Card:
 
 
 class Cards:
-    """Makes the cards of a gallery for a page in the folder `beside`, or with `embed` for anywhere."""
+    """Makes the cards of a gallery for a page in the folder `beside`; with `embed`, in any folder."""
 
     def __init__(self, gallery: Gallery, beside: Path, *, embed: bool) -> None:
         self.gallery = gallery
@@ -59,11 +59,11 @@ class Cards:
         self.copies = Copies(gallery.out, gallery.job_file.job)
 
     def __iter__(self) -> Iterator[Card]:
-        """The cards in order; copies are made on the way.
+        """Yield the cards in order, and make copies on the way.
 
         Raises:
             SdcorrectError: the output folder cannot be written.
-            UsageError: embedded, the pictures are more than a browser opens.
+            UsageError: the embedded pictures are too large for a browser.
         """
         embedded = 0
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -74,8 +74,8 @@ class Cards:
                         embedded += sum(len(picture.full or "") for picture in shown)
                         if embedded > MAX_EMBEDDED:
                             raise UsageError(
-                                f"--embed: the pictures are over {MAX_EMBEDDED / 1e6:.0f} MB, more than "
-                                "browsers open as one page; give --limit, or leave --embed out"
+                                f"--embed: the pictures exceed {MAX_EMBEDDED / 1e6:.0f} MB, more than "
+                                "browsers open as one page; give --limit, or remove --embed"
                             )
                     yield card
             finally:
@@ -109,7 +109,7 @@ class Cards:
             except PictureError as error:
                 state, picture = "missing", Shown(problem=f"its file {error}")
         elif state == "missing":
-            picture = Shown(problem="its file is not there any more")
+            picture = Shown(problem="its file is gone")
         elif record:
             picture = Shown(problem=record.error)
         return Side(state, picture, record.seconds if record else None, output.scores)
@@ -126,7 +126,7 @@ class Cards:
 
 
 def problems(cards: Sequence[Card], variants: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Of each picture that does not stand where it should: its name, the variants, the reason."""
+    """For each picture that is not shown: its name, the variants and the reason."""
     for card in cards:
         reasons: dict[str, list[str]] = {}
         for variant, side in zip(variants, card.sides, strict=True):
@@ -137,7 +137,7 @@ def problems(cards: Sequence[Card], variants: Sequence[str]) -> Iterator[tuple[s
 
 
 def lost_sources(cards: Sequence[Card]) -> list[str]:
-    """A line for each reason why sources are not shown."""
+    """One line per reason why sources are not shown."""
     reasons: dict[str, list[str]] = {}
     for card in cards:
         if card.source.problem:

@@ -1,7 +1,7 @@
-"""Copies for a page: thumbnails, and sources at their outputs' size, each written once.
+"""Copies for a page: thumbnails, and sources at the size of their outputs, each written once.
 
-They stand in `OUT/report`, so that the folder shows its pictures wherever it is moved to. What a
-copy is of decides its name: another picture, another copy.
+They are in `OUT/report`, so that the page still works when the folder is moved. The name of a copy is
+a hash of what it shows, so that a changed picture gets a new copy.
 """
 
 import base64
@@ -21,7 +21,7 @@ from sdcorrect.output.files import is_plain, write_atomically
 from sdcorrect.output.folder import OutputFolder
 from sdcorrect.output.records import Done, Failed
 
-#: The longer side of a thumbnail, px. A picture no larger is its own, and is copied without loss.
+#: The longer side of a thumbnail, px. Smaller pictures are their own thumbnails, copied without loss.
 THUMBNAIL = 320
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 
@@ -32,10 +32,10 @@ class Copy:
 
     full: Path
     thumbnail: Path
-    limits: Input  #: what the picture's record says of its size
+    limits: Input  #: limits from the size in the picture's record
 
     def embedded(self) -> str:
-        """The picture at full size as a `data:` address; a large PNG as WebP, at a tenth of its size.
+        """The full-size picture as a `data:` address; a large PNG becomes a WebP, ten times smaller.
 
         Raises:
             PictureError: it cannot be read, or is damaged.
@@ -56,14 +56,14 @@ class Copies:
         self.job = job
 
     def of_source(self, source: Path | None, record: Done | Failed) -> Copy | None:
-        """The source as it went into the model, at its outputs' size.
+        """The source as it went into the model, at the size of its outputs.
 
-        None where it is gone and was never copied.
+        None if it is gone and was never copied.
 
         Raises:
-            PictureError: it cannot be read any more, or is another picture by now.
+            PictureError: it can no longer be read, or has changed.
             SdcorrectError: the folder cannot be written.
-            UsageError: a link leads out of it.
+            UsageError: a link leads outside the folder.
         """
         full = self._file(record.input.sha256, self.job.resize, record.size)
         if not self._stands(full):
@@ -71,7 +71,7 @@ class Copies:
                 return None
             image, sha256 = read_image(source, self.job.input)
             if sha256 != record.input.sha256:
-                raise PictureError("is another picture by now")
+                raise PictureError("has changed since it was translated")
             self._write(full, fitted(image, self.job.resize, record.size))
         return self._with_thumbnail(full, record)
 
@@ -114,7 +114,7 @@ class Copies:
                 f"{printable(file.parent)}: a link leads out of the output folder; remove it"
             )
         content = _webp(image)
-        # the same picture may stand in the job twice, and be copied by two threads at once
+        # a picture may be in the job twice, and be copied by two threads at once
         temporary = file.with_suffix(f".{uuid4().hex}")
         write_atomically(file, content, temporary=temporary)
 

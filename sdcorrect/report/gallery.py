@@ -1,4 +1,4 @@
-"""What an output folder has to show: its pictures with all their variants, from its records."""
+"""The pictures of an output folder with all their variants, from its records."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from sdcorrect.output.records import Done, Evaluations, Failed, JobFile, Record,
 from sdcorrect.output.survey import evaluations_of, seconds_of
 from sdcorrect.report.scores import Scores, read_scores
 
-#: What they are called, in the order of a table.
+#: The states' names, in the order of a table.
 STATES: dict[State, str] = {
     "done": "done",
     "failed": "failed",
@@ -20,7 +20,7 @@ STATES: dict[State, str] = {
     "missing": "missing",
     "remaining": "remaining",
 }
-#: Of pictures and variants together, as many as a browser takes.
+#: The most pictures times variants that a browser can handle.
 MAX_SIDES = 2_000_000
 
 
@@ -38,12 +38,12 @@ class GalleryPicture:
     """One picture of the job."""
 
     key: str
-    source: Path | None  #: None where the job does not cover it any more, or its input is gone
+    source: Path | None  #: None if the job no longer covers it, or its input is gone
     outputs: dict[str, VariantOutput]  #: by variant
 
     @property
     def record(self) -> Record | None:
-        """That of one of its variants: of one that knows the picture's size, if any does."""
+        """The record of one variant, preferably one with the picture's size."""
         records = [output.record for output in self.outputs.values() if output.record]
         return max(records, key=lambda record: record.size is not None, default=None)
 
@@ -55,7 +55,7 @@ class GalleryPicture:
 
     @property
     def sized(self) -> Done | Failed | None:
-        """That record, if it knows the picture's size."""
+        """That record, if it has the picture's size."""
         return self.record if isinstance(self.record, Done | Failed) else None
 
 
@@ -65,10 +65,10 @@ class Gallery:
     job_file: JobFile
     variants: tuple[str, ...]
     entries: tuple[GalleryPicture, ...]
-    left_out: int  #: pictures after these, which a limit left out
+    left_out: int  #: number of further pictures beyond the limit
     metrics: tuple[str, ...]
     seconds: dict[str, float]  #: by phase, over all shards
-    evaluations: dict[str, Evaluations]  #: of the U-Net, by variant
+    evaluations: dict[str, Evaluations]  #: U-Net evaluations, by variant
     shards: tuple[Summary, ...]
     warnings: tuple[str, ...]
 
@@ -79,11 +79,11 @@ class Gallery:
 
 
 def read_gallery(out: Path, limit: int | None = None) -> Gallery:
-    """Read what the output folder has, of all shards; of its pictures the first `limit`.
+    """Read the output folder, of all shards; only the first `limit` pictures.
 
     Raises:
-        UsageError: the folder is none of `sdcorrect translate`, has no records yet, or an
-            `evaluation.csv` that is none.
+        UsageError: the folder was not written by `sdcorrect translate`, has no records yet, or has an
+            invalid `evaluation.csv`.
     """
     folder = OutputFolder(out)
     job_file, records = folder.job(), folder.records()
@@ -96,8 +96,8 @@ def read_gallery(out: Path, limit: int | None = None) -> Gallery:
     variants = tuple(job_file.fingerprint.in_order(names))
     if len(keys[:limit]) * len(variants) > MAX_SIDES:
         raise UsageError(
-            f"{printable(out)}: {len(keys)} pictures in {len(variants)} variants are more than a page "
-            "shows; give --limit"
+            f"{printable(out)}: {len(keys)} pictures in {len(variants)} variants are too many for a "
+            "page; give --limit"
         )
     entries = tuple(_entry(folder, key, items.get(key), variants, scores) for key in keys[:limit])
     warnings = [*gone, *_check(scores, records), *_missing(entries)]
@@ -128,7 +128,7 @@ def _entry(
 
 
 def _by_itself(folder: OutputFolder, key: str, variant: str) -> Standing:
-    """What stands of a picture that the job does not cover any more, as far as its record tells."""
+    """The state, by its record, of a picture that the job no longer covers."""
     record = folder.records().get((key, variant))
     if record is None:
         return Standing("remaining")
@@ -145,19 +145,19 @@ def _missing(entries: Iterable[GalleryPicture]) -> list[str]:
     ]
     if not missing:
         return []
-    return [f"{listed(missing)}: recorded, and not on the disk any more; run the job again"]
+    return [f"{listed(missing)}: recorded, but the file is gone; run the job again"]
 
 
 def _items(job: Job) -> tuple[dict[str, Item], list[str]]:
-    """The job's pictures by key, and what is to be told of them."""
+    """The job's pictures by key, and warnings."""
     try:
         return {item.key: item for item in find_items(job)}, []
     except UsageError as error:
-        return {}, [f"{error}; sources are shown where an earlier report has copied them"]
+        return {}, [f"{error}; only sources that an earlier report has copied are shown"]
 
 
 def _check(scores: Scores, records: Mapping[tuple[str, str], Record]) -> list[str]:
-    """What is to be told of metrics that are of other pictures than these."""
+    """Warnings about metrics that do not belong to these pictures."""
     foreign = [f"{variant}/{key}" for key, variant in scores.values if (key, variant) not in records]
     newer = [
         f"{record.variant}/{record.input.path}"
@@ -166,7 +166,7 @@ def _check(scores: Scores, records: Mapping[tuple[str, str], Record]) -> list[st
     ]
     told = []
     if foreign:
-        told.append(f"evaluation.csv has what is no picture here: {listed(foreign)}")
+        told.append(f"evaluation.csv has rows without a picture here: {listed(foreign)}")
     if newer:
         told.append(f"evaluation.csv is older than {listed(newer)}; run sdcorrect evaluate again")
     return told

@@ -1,4 +1,4 @@
-"""The report: one HTML page that shows a job's pictures, and asks no network for anything."""
+"""The report: one HTML page with a job's pictures, which needs no network."""
 
 import base64
 import hashlib
@@ -20,12 +20,12 @@ from sdcorrect.report.gallery import STATES, Gallery
 
 
 def write_report(gallery: Gallery, cards: Sequence[Card], page: Path) -> None:
-    """Write the page that shows `cards`, those of `gallery`.
+    """Write the page that shows the `cards` of `gallery`.
 
     Raises:
         SdcorrectError: it cannot be written.
     """
-    # a path that is no UTF-8 may stand among the settings
+    # settings may contain a path that is not UTF-8
     html = render(gallery, cards).encode(errors="backslashreplace")
     temporary = page.with_suffix(".tmp")
     write_atomically(page, html, temporary=temporary)
@@ -34,7 +34,7 @@ def write_report(gallery: Gallery, cards: Sequence[Card], page: Path) -> None:
 def render(gallery: Gallery, cards: Sequence[Card]) -> str:
     templates = environment("sdcorrect.report")
     templates.filters["seconds"] = _seconds
-    # only these run, whatever a name may hold
+    # the page allows only these by their hashes, whatever names contain
     style, script = (_inline(templates, name) for name in ("report.css", "report.js"))
     job_file = gallery.job_file
     return templates.get_template("report.html.j2").render(
@@ -64,7 +64,7 @@ def render(gallery: Gallery, cards: Sequence[Card]) -> str:
 
 
 def _summary(gallery: Gallery, cards: Sequence[Card], index: int) -> dict[str, Any]:
-    """What came of one variant: counts by state, means of what is known, evaluations."""
+    """The results of one variant: counts by state, means of known values, evaluations."""
     sides = [card.sides[index] for card in cards]
     name = gallery.variants[index]
     columns = zip(*(side.scores for side in sides if side.scores), strict=True)
@@ -84,13 +84,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _settings(gallery: Gallery) -> str:
-    """The job as YAML that would run it again, without what is so by default."""
+    """The job as YAML that runs it again, without defaults."""
     content = gallery.job_file.job.model_dump(mode="json", exclude_defaults=True)
     return yaml.safe_dump(content, sort_keys=False, width=100)
 
 
 def _seconds(value: float) -> str:
-    """A duration as people say it."""
+    """A duration for people, such as `3 min 20 s`."""
     if value < 60:
         return f"{value:.3g} s"
     minutes, seconds = divmod(round(value), 60)

@@ -1,4 +1,4 @@
-"""What `sdcorrect evaluate` measured, as far as it lies beside the pictures."""
+"""Read the metrics that `sdcorrect evaluate` has written beside the pictures."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from pathlib import Path
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.output.files import read_plain
 
-#: The columns that say what a row is of; all others are metrics.
+#: The columns that identify a row; all others are metrics.
 KEYS = ["variant", "path"]
 MAX_FILE = 1 << 28  #: bytes: some millions of pictures
 
@@ -18,19 +18,19 @@ MAX_FILE = 1 << 28  #: bytes: some millions of pictures
 @dataclass(frozen=True)
 class Scores:
     metrics: tuple[str, ...] = ()
-    #: by picture and variant, a value for each metric; None where it has none
+    #: by picture and variant, a value for each metric; None if it has no value
     values: dict[tuple[str, str], tuple[float | None, ...]] = field(default_factory=dict)
     written: datetime = datetime.max.replace(tzinfo=timezone.utc)
 
 
 def read_scores(file: Path) -> Scores:
-    """The metrics of an `evaluation.csv`: none where there is no such file.
+    """The metrics in an `evaluation.csv`; empty if the file does not exist.
 
     Raises:
-        UsageError: it cannot be read, or is not as `sdcorrect evaluate` writes it.
+        UsageError: it cannot be read, or is not a file of `sdcorrect evaluate`.
     """
     try:
-        # names that are no UTF-8 keep their bytes, as in the records
+        # names that are not UTF-8 keep their bytes, as in the records
         text = read_plain(file, MAX_FILE).decode(errors="surrogateescape")
         written = datetime.fromtimestamp(file.lstat().st_mtime, timezone.utc)
     except FileNotFoundError:
@@ -38,9 +38,9 @@ def read_scores(file: Path) -> Scores:
     except OSError as error:
         raise UsageError(f"{printable(file)}: cannot be read: {error.strerror}") from None
     except (ValueError, OverflowError):
-        raise _broken(file, "its time is none of a calendar") from None
+        raise _broken(file, "its modification time is not a valid date") from None
     if not text.endswith("\n"):
-        raise _broken(file, "its last line is torn")
+        raise _broken(file, "its last line is incomplete")
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(rows, [])

@@ -1,4 +1,4 @@
-"""A contact sheet: sources and all their variants as one picture."""
+"""A contact sheet: all sources and their variants in one picture."""
 
 import io
 import math
@@ -14,13 +14,13 @@ from sdcorrect.output.records import Done
 from sdcorrect.report.copies import Copies, Copy
 from sdcorrect.report.gallery import STATES, Gallery, GalleryPicture
 
-TILE, GAP, MARGIN, LINE = 160, 6, 20, 24  #: px; LINE is that of a text
-MAX_PIXELS = 80_000_000  #: of a sheet; Pillow, for one, warns of larger pictures
+TILE, GAP, MARGIN, LINE = 160, 6, 20, 24  #: px; LINE is the height of a line of text
+MAX_PIXELS = 80_000_000  #: of a sheet; Pillow warns of larger pictures
 INK, MUTED, PAPER, EMPTY = "#1c1f24", "#626871", "#ffffff", "#eceef1"
 
 
 def write_sheet(gallery: Gallery, file: Path, columns: int | None = None) -> None:
-    """Write a PNG of all pictures, each beside its variants, `columns` pictures in a row.
+    """Write a PNG of all pictures, each beside its variants, with `columns` pictures per row.
 
     Raises:
         UsageError: it would be too large.
@@ -34,7 +34,7 @@ def write_sheet(gallery: Gallery, file: Path, columns: int | None = None) -> Non
 
 
 def draw_sheet(gallery: Gallery, columns: int | None = None) -> Image.Image:
-    """The sheet, RGB; by default about as wide as high.
+    """Draw the sheet, RGB; by default about as wide as it is high.
 
     Raises:
         UsageError: it would be too large.
@@ -70,7 +70,7 @@ def draw_sheet(gallery: Gallery, columns: int | None = None) -> Image.Image:
 
 
 def _pictures(entry: GalleryPicture, copies: Copies) -> list[Image.Image | str]:
-    """Tiles of the source and of each variant, or a word for why there is none."""
+    """The tiles of the source and of each variant, or a word that says why there is none."""
     found: list[Image.Image | str] = []
     try:
         known = copies.of_source(entry.source, entry.sized) if entry.sized else None
@@ -96,13 +96,13 @@ def _tile(copy: Copy) -> Image.Image:
 class _Pen:
     def __init__(self, sheet: Image.Image) -> None:
         self.draw = ImageDraw.Draw(sheet)
-        # it has more scripts than Pillow's own
+        # it covers more scripts than Pillow's own font
         file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
         self.font = ImageFont.truetype(file, 13)
 
     def write(self, place: tuple[int, int], text: str, fill: str, width: int = TILE) -> None:
-        """One line, with an ellipsis where it is longer than `width` px."""
-        text = shown = text[:width]  # no letter is under a pixel wide
+        """Write one line, with an ellipsis if it is longer than `width` px."""
+        text = shown = text[:width]  # every letter is at least a pixel wide
         while self.font.getlength(shown) > width:
             text = text[:-1]
             shown = f"{text}…"

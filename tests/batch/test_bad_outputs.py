@@ -94,7 +94,7 @@ def test_a_picture_that_fails_now_leaves_no_output_of_before(
     result = translate(pictures, "-o", out)
     assert result.exit_code == 3
     assert not output.exists()
-    assert f"{output}: removed, for it was of an earlier run" in caplog.text
+    assert f"{output}: removed, because it came from an earlier run" in caplog.text
     assert json.loads((out / "job.json").read_text())["counts"] == {"correct": {"done": 2, "failed": 1}}
     assert sdcorrect("merge", out).exit_code == 3
 
@@ -106,7 +106,7 @@ def test_a_picture_that_is_gone_is_told_and_counts_nowhere(
     translate(pictures, "-o", out)
     shutil.copy(pictures / "church.jpg", pictures / "a.jpg")
     (pictures / "bicycle.png").unlink()
-    told = "1 outputs are of pictures that the job does not cover any more: correct/bicycle.png"
+    told = "1 outputs come from pictures that the job no longer covers: correct/bicycle.png"
     for arguments in ((), ("--overwrite",)):
         result = translate(pictures, "-o", out, *arguments)
         assert result.exit_code == 0
@@ -129,7 +129,7 @@ def test_an_output_whose_name_changes_is_told_under_the_name_before(
     shutil.copy(pictures / "church.jpg", pictures / "bicycle.jpg")  # now both keep their own suffixes
     assert translate(pictures, "-o", out).exit_code == 0
     assert (out / "correct" / "bicycle.png.png").read_bytes() == before
-    assert f"{out}/correct/bicycle.png: is bicycle.png under the name of an earlier run" in caplog.text
+    assert f"{out}/correct/bicycle.png: is the output of bicycle.png under another name" in caplog.text
 
 
 def test_an_earlier_output_in_the_way_of_a_folder_fails_what_is_in_it_alone(

@@ -163,7 +163,7 @@ def test_pipes_are_not_waited_for(translate: Run, pictures: Path, tmp_path: Path
     os.mkfifo(pictures / "bicycle.png")
     again = translate(pictures, "-o", tmp_path / "out")
     assert again.exit_code == 3
-    assert "bicycle.png (correct): cannot be read: it is no file" in again.stderr
+    assert "bicycle.png (correct): cannot be read: it is not a file" in again.stderr
 
 
 def test_captions_that_are_pipes_are_not_waited_for(
@@ -174,4 +174,4 @@ def test_captions_that_are_pipes_are_not_waited_for(
         (pictures / f"{picture}.txt").write_text("a caption")
     result = translate(pictures, "-o", tmp_path / "out", "-p", "{caption} in oil")
     assert result.exit_code == 3
-    assert "its caption bicycle.txt cannot be read: it is no file" in result.stderr
+    assert "its caption bicycle.txt cannot be read: it is not a file" in result.stderr

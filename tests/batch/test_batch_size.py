@@ -141,7 +141,7 @@ def test_it_makes_what_the_size_makes_that_was_found(
         with memory_for(model, rows=cards):
             _, made = translated(model, pictures, tmp_path / "auto", "auto", retry_failed=True)
         (tmp_path / "auto" / "sdedit" / "0.png").unlink()
-    assert "out of memory with 3 pictures in a batch: going on with 1" in caplog.text
+    assert "out of memory with 3 pictures per batch; continuing with 1" in caplog.text
     assert recorded(tmp_path / "auto").size == 3
     _, expected = translated(model, pictures, tmp_path / "three", 3)
     assert {name: data for name, data in made.items() if name != "0.png"} == {

@@ -67,7 +67,7 @@ def test_two_runs_at_once_leave_what_one_leaves(tmp_path: Path) -> None:
         one.join()
     assert one.exitcode == 0
     assert second.messages().startswith(f"error: output {second.out}: process {one.pid} on ")
-    assert "is at work on 0-of-1" in second.messages()
+    assert "is working on 0-of-1" in second.messages()
     assert second.messages().count("\n") == 1, second.messages()
     assert first.outputs() == alone.outputs()
     assert sorted(first.recorded()) == sorted(alone.recorded())

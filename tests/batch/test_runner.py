@@ -104,7 +104,7 @@ def test_out_of_memory_halves_the_batch_and_says_so_once(
     with memory_for(model, 4, exhausted), caplog.at_level(logging.WARNING):
         assert statuses(halved) == [("done", None, 5)] * 4
     assert [r.message for r in caplog.records if "memory" in r.message] == [
-        "out of memory with 4 pictures in a batch: going on with 2"
+        "out of memory with 4 pictures per batch; continuing with 2"
     ]
     list(run(model, pictures, tmp_path / "two", batch_size=2).records())
     assert files_of(tmp_path / "halved") == files_of(tmp_path / "two")
@@ -139,8 +139,8 @@ def test_a_result_that_precision_spoils_is_computed_once_more_in_float32(
 ) -> None:
     with poisoned(half, value), caplog.at_level(logging.WARNING):
         assert statuses(run(half, pictures, tmp_path / "out")) == [("done", None, 10)] * 3
-    problem = "black all over" if value < 0 else "not finite (NaN)"
-    assert f"bicycle.png (correct): the result is {problem}; once more in float32" in caplog.text
+    problem = "all black" if value < 0 else "not finite (NaN)"
+    assert f"bicycle.png (correct): the result is {problem}; retrying in float32" in caplog.text
     assert half.dtype == torch.bfloat16
     for content in files_of(tmp_path / "out"):
         with Image.open(tmp_path / "out" / content) as picture:
@@ -230,7 +230,7 @@ def test_shards_make_what_one_run_makes_and_merge_joins_them(
 
     early = sdcorrect("merge", parts)
     assert early.exit_code == 1
-    assert "pictures are missing" in early.stderr and "of shards 1-of-2" in early.stderr
+    assert "pictures are missing" in early.stderr and "in shards 1-of-2" in early.stderr
 
     translate(pictures, "-o", parts, "--num-shards", 2, "--shard-index", 1)
     assert files_of(parts) == files_of(whole)

@@ -60,7 +60,7 @@ def test_flags_of_sbatch_and_what_runs_first_stand_in_the_script(
     for hostile in ("4 h", "x\n#SBATCH --uid=0", "", "gpü"):
         result = sdcorrect("slurm", "-c", job, "--tasks", 2, "--time", hostile)
         assert (result.exit_code, result.stdout) == (2, "")
-        assert "sbatch takes one word" in result.stderr and result.stderr.count("\n") == 1
+        assert "expected a single word" in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_a_task_ends_where_its_setup_fails(tmp_path: Path) -> None:

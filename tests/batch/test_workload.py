@@ -100,9 +100,9 @@ def test_programs_are_told_of_each_translation(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["-q", "-v"], "--quiet and --verbose: give one of them"),
-        (["--log-level", "loud"], "--log-level loud: there is no such level; known: debug, info"),
-        (["--method", "sdedit", "--variants", "correct"], "--method and --variants: give one of them"),
+        (["-q", "-v"], "--quiet and --verbose: give only one"),
+        (["--log-level", "loud"], "--log-level loud: no such level; choose from debug, info"),
+        (["--method", "sdedit", "--variants", "correct"], "--method and --variants: give only one"),
         (["--variants", "sdedit,corect"], "did you mean correct?"),
         (["--lora", "no.safetensors:0.5"], "no.safetensors"),
         (["--lora", "a.safetensors:inf"], "weight"),

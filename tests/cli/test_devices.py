@@ -73,7 +73,7 @@ def test_the_others_take_over_what_a_killed_process_had(many: Path, tmp_path: Pa
     assert process.wait(PATIENCE) == 3
     assert len(files_of(tmp_path / "out")) == 40
     assert process.stdout is not None
-    assert "warning: device cpu has failed, the others go on" in process.stdout.read()
+    assert "warning: device cpu failed; the others carry on" in process.stdout.read()
 
 
 @pytest.mark.slow
@@ -92,7 +92,7 @@ def test_more_devices_than_pictures_are_told(tmp_path: Path) -> None:
     process = on_two(tmp_path / "a.png", tmp_path / "out")
     told, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
-    assert "2 devices for 1 pictures: 1 of them idle" in told.splitlines()
+    assert "2 devices for 1 pictures: 1 stay idle" in told.splitlines()
 
 
 @pytest.mark.parametrize("names", ["0,1", "cuda:7", "nothing", "cpu,", "-1"])
@@ -116,4 +116,4 @@ def test_a_launcher_gives_each_process_its_own(
     assert refused.exit_code == 2
     assert "torchrun gives each process its own" in refused.stderr
     part = translate(pictures, "-o", tmp_path / "out", "--dry-run")
-    assert "shard 1-of-2 alone, as torchrun's variables say (process 1 of 2)" in part.stderr
+    assert "runs only shard 1-of-2, because torchrun's variables say so (process 1 of 2)" in part.stderr

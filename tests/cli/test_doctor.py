@@ -67,7 +67,7 @@ def test_doctor_marks_what_would_not_run(sdcorrect: Run, job: Callable[[str], Pa
     assert result.exit_code == 2
     assert "! model nobody/nothing: not on this machine" in flat(result.stdout)
     assert "! device 'warp' cannot be used" in flat(result.stdout)
-    assert result.stderr == "error: what is marked would not run\n"
+    assert result.stderr == "error: lines marked with ! would keep a job from running\n"
 
 
 SDXL = {
@@ -161,7 +161,7 @@ def test_what_is_prefetched_is_used_offline_by_many_at_once(
     absent = start("translate", "-c", file, "--offline", "--model", "tiny/other", endpoint=endpoint)
     output, errors = absent.communicate(timeout=300)
     assert absent.returncode == 2
-    assert "tiny/other: not on this machine, and offline the hub is not asked" in errors
+    assert "tiny/other: not on this machine, and the hub is not contacted offline" in errors
 
 
 def test_doctor_tells_what_each_file_was_recognised_as(
@@ -215,9 +215,9 @@ def test_doctor_marks_each_file_that_would_be_refused(
     assert result.exit_code == 2
     told = flat(result.stdout)
     for expected in (
-        "such as novelty: nothing that is known here",
+        "such as novelty: something unknown",
         "other.safetensors: made for another family: it reads texts 80 wide",
-        "word.pt: 48 wide, where this model's words are 32",
+        "word.pt: its vectors are 48 wide, but this model's are 32",
         "control: made for another family: its cross_attention_dim is 48, this model's 32",
     ):
         assert expected in told, told

@@ -35,31 +35,31 @@ def folder(tmp_path: Path) -> Path:
     [
         (["none"], "none: there is no such folder or file"),
         (["none.txt"], "none.txt: there is no such folder or file"),
-        (["empty"], "empty: there is no file"),
-        (["*.tif"], "there is no file"),
+        (["empty"], "empty: it has no files"),
+        (["*.tif"], "it has no files"),
         (["empty.txt"], "empty.txt: the list is empty"),
-        (["bad.csv"], "bad.csv:2: path: names no file"),
-        (["fifo.txt"], "fifo.txt: cannot read the list: it is no file"),
-        (["fifo.csv"], "fifo.csv: cannot read the list: it is no file"),
-        (["fifo.jsonl"], "fifo.jsonl: cannot read the list: it is no file"),
-        (["zero.txt"], "zero.txt: cannot read the list: it is no file"),
-        ([""], "input.path: is empty; is a variable of the shell not set?"),
+        (["bad.csv"], "bad.csv:2: path: does not name a file"),
+        (["fifo.txt"], "fifo.txt: cannot read the list: it is not a file"),
+        (["fifo.csv"], "fifo.csv: cannot read the list: it is not a file"),
+        (["fifo.jsonl"], "fifo.jsonl: cannot read the list: it is not a file"),
+        (["zero.txt"], "zero.txt: cannot read the list: it is not a file"),
+        ([""], "input.path: is empty; is a shell variable unset?"),
         ([" "], "input.path: is empty"),
         (["a.png", "--output="], "output.path: is empty"),
-        (["a.png", "-c", "fifo.yaml"], "fifo.yaml: cannot read the job: it is no file"),
-        (["a.png", "-c", "/dev/zero"], "/dev/zero: cannot read the job: it is no file"),
+        (["a.png", "-c", "fifo.yaml"], "fifo.yaml: cannot read the job: it is not a file"),
+        (["a.png", "-c", "/dev/zero"], "/dev/zero: cannot read the job: it is not a file"),
         (["a.png", "-c", ""], "a path on the command line is empty"),
         (["a.png", "-c", "$UNSET_9/j.yaml"], "the variable $UNSET_9 is not set"),
         (["$UNSET_9/a.png"], "input.path: $UNSET_9/a.png: the variable $UNSET_9 is not set"),
-        (["a.png", "--set", "input.captions=fifo.json"], "fifo.json: cannot be read: it is no file"),
-        (["a.png", "--set", "input.classes=fifo.yaml"], "fifo.yaml: cannot be read: it is no file"),
-        (["a.png", "--set", "input.classes=zero.txt"], "zero.txt: cannot be read: it is no file"),
+        (["a.png", "--set", "input.captions=fifo.json"], "fifo.json: cannot be read: it is not a file"),
+        (["a.png", "--set", "input.classes=fifo.yaml"], "fifo.yaml: cannot be read: it is not a file"),
+        (["a.png", "--set", "input.classes=zero.txt"], "zero.txt: cannot be read: it is not a file"),
         (
             ["a.png", "--set", "controlnets=[{path: x, hint: none}]"],
             "hint none: there is no such",
         ),
         (["a.png", "--set", "controlnets=[{path: x, hint: hints}]"], "hint hints: the folder is empty"),
-        (["a.png", "--num-shards", "2"], "--num-shards and --shard-index go together"),
+        (["a.png", "--num-shards", "2"], "--num-shards and --shard-index belong together"),
         (["a.png", "--num-shards", "2", "--shard-index", "2"], "shard index 2 of 2 shards"),
     ],
 )
@@ -87,7 +87,11 @@ def test_other_commands_look_at_the_pictures_first_too(
 ) -> None:
     monkeypatch.chdir(folder)
     given = [*command, "-p", "x", "--model", "./nowhere"]
-    for path, expected in (("none", "no such folder"), ("", "is empty"), ("fifo.txt", "it is no file")):
+    for path, expected in (
+        ("none", "no such folder"),
+        ("", "is empty"),
+        ("fifo.txt", "it is not a file"),
+    ):
         result = sdcorrect(*given, path)
         assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
         assert expected in result.stderr
@@ -111,5 +115,5 @@ def test_a_caption_that_is_a_fifo_fails_its_picture_alone(translate: Run, folder
     os.mkfifo(folder / "a.txt")
     result = translate(folder, "-o", folder / "out", "-p", "{caption}", "--method", "sdedit")
     assert result.exit_code == 3
-    assert "failed: a.png (sdedit): its caption a.txt cannot be read: it is no file" in result.stderr
+    assert "failed: a.png (sdedit): its caption a.txt cannot be read: it is not a file" in result.stderr
     assert (folder / "out" / "sdedit" / "b.png").is_file()

@@ -54,7 +54,7 @@ def test_help_lists_translate_first_and_each_command_on_a_line(sdcorrect: Run) -
         (["bench", "--lora", "nowhere.safetensors"], "nowhere.safetensors"),
         (["bench", "--negative-prompt", "{stem}"], "{stem}: bench times all pictures by the same words"),
         (["bench", "--vae", ""], "a path on the command line is empty"),
-        (["bench", "--negative-prompt", "<lora:ink:1>"], "LoRAs are named in the job"),
+        (["bench", "--negative-prompt", "<lora:ink:1>"], "LoRAs belong in the job"),
         (["dissect", PICTURE, "-p", "a", "--controlnet", "nowhere.safetensors"], "nowhere.safetensors"),
         (["dissect", PICTURE, "-p", "a", "--negative-prompt", "{name}"], "no placeholder {name}"),
         (["dissect", PICTURE, "--lora", " "], "a path on the command line is empty"),

@@ -31,7 +31,7 @@ def test_names_are_printed_as_they_are(
     assert f"pictures: {name}/<variant>/" in result.stdout
     assert f"failed: {Path(name).name}.png (sdedit): " in result.stderr
     dry = translate(pictures, "-o", name, "--dry-run")
-    assert f"by correct into {name}\n" in dry.stdout
+    assert f"with correct into {name}\n" in dry.stdout
 
 
 @pytest.mark.parametrize("name", MARKED)
@@ -137,6 +137,6 @@ def test_of_warnings_that_are_alike_no_more_are_shown_than_a_person_reads(
     assert lines[0] == "warning: 0: ignored"
     assert len(lines) == MOST_ALIKE + 2
     assert lines[-2:] == [
-        "warning: and more lines like the last, of which only 100 are shown",
+        "warning: more warnings like the last follow; only the first 100 are shown",
         "warning: another",
     ]

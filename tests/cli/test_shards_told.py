@@ -20,8 +20,8 @@ def inherited(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 NOTE = (
-    "note: shard 3-of-4 alone, as SLURM's variables say (task 3 of array 77); "
-    "--num-shards 1 takes all pictures"
+    "note: runs only shard 3-of-4, because SLURM's variables say so (task 3 of array 77); "
+    "--num-shards 1 runs all"
 )
 
 
@@ -37,7 +37,7 @@ def test_the_shard_is_told_first_and_a_dry_run_agrees(
     assert not (tmp_path / "out").exists()
     run = translate(pictures, "-o", tmp_path / "out", "--method", "sdedit")
     assert run.exit_code == 0
-    assert run.stderr.splitlines()[:2] == [NOTE, "left out 1 file that is no picture: 1 .doc"]
+    assert run.stderr.splitlines()[:2] == [NOTE, "left out 1 non-picture file: 1 .doc"]
     done = len(list((tmp_path / "out" / "sdedit").rglob("*.png")))
     assert 0 < done < 11
     assert f"would translate {done} pictures (shard 3-of-4)" in dry.stdout
@@ -47,7 +47,7 @@ def test_the_shard_is_told_first_and_a_dry_run_agrees(
 def test_one_shard_takes_all_pictures(translate: Run, pictures: Path, tmp_path: Path) -> None:
     arguments = (pictures, "-o", tmp_path / "out", "--num-shards", 1, "--dry-run")
     result = translate(*arguments)
-    assert "would translate 3 pictures by correct" in result.stdout
+    assert "would translate 3 pictures with correct" in result.stdout
     assert result.stderr == ""
 
 

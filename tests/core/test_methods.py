@@ -371,7 +371,7 @@ def test_the_clean_picture_may_be_seen_at_another_timestep(
     assert relative(found.skip[4], of_the_paper.skip[4]) > 1e-2
 
 
-NONE_IN = r"none of the 5 steps taken \(timesteps 801 to 1\) is in its"
+NONE_IN = r"none of the 5 steps \(timesteps 801 to 1\) is in its"
 
 
 def test_timesteps_may_bound_an_injection() -> None:

@@ -107,5 +107,5 @@ def test_a_source_that_runs_along_a_full_inversion_corrects_too(model: Model) ->
 
 def test_an_inversion_that_misses_a_sampling_timestep_is_refused(model: Model) -> None:
     x0, noise = pictures(1)
-    with pytest.raises(UsageError, match="an inversion of 3 steps passes no timestep"):
+    with pytest.raises(UsageError, match="an inversion of 3 steps misses timestep"):
         sample(model, Plan("full", inversion_steps=3, start="inverted"), x0, noise, steps=4)

@@ -282,18 +282,21 @@ def test_a_folder_becomes_a_table_of_all_blocks(quick: Run, pictures: Path, tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--point", "400,10"], "--point 400,10: lies outside of the picture, 128x128 px"),
+        (["--point", "400,10"], "--point 400,10: lies outside the picture of 128x128 px"),
         (["--point", "0.5,1.5"], "--point 0.5,1.5: lies outside"),
         (["--point", "middle"], "--point middle: expected x,y in px"),
-        (["--blocks", "2"], "--blocks 2: self-attention at block 2: this U-Net has it at blocks"),
-        (["--blocks", "mid"], "--blocks mid: mid is not of the decoder"),
-        (["--blocks", "3-5"], "--blocks 3-5: blocks are a number"),
+        (
+            ["--blocks", "2"],
+            "--blocks 2: block 2 of this U-Net has no self-attention; choose from blocks",
+        ),
+        (["--blocks", "mid"], "--blocks mid: mid is not in the decoder"),
+        (["--blocks", "3-5"], "--blocks 3-5: '3-5' names no blocks; give a number"),
         (["--timesteps", "500"], "--timesteps: 500 is not among the 2 that are computed"),
         (["--timesteps", "first"], "--timesteps first: expected whole numbers"),
         (["--method", "sdedit"], "recipe sdedit has no one-step inversion"),
         (["--method", "corect"], "did you mean correct?"),
         (["--set", "method={name: m, inversion: one-step, reuse_every: 2}"], "reuse_every"),
-        (["--strength", "0.1"], "not one whole step"),
+        (["--strength", "0.1"], "less than one step"),
     ],
 )
 def test_what_is_wrong_is_one_line(
@@ -313,7 +316,7 @@ def test_what_is_no_picture_is_one_line(quick: Run, pictures: Path, tmp_path: Pa
         ((broken,), "broken.png: not a picture that can be read", 1),
         ((tmp_path / "nowhere.png",), "there is no such folder or file", 1),
         ((broken.parent,), "none of 1 pictures could be dissected", 2),
-        ((pictures, "--point", "1,1"), "several have a table alone", 1),
+        ((pictures, "--point", "1,1"), "several pictures give only a table", 1),
     ):
         result = quick(*arguments)
         assert result.exit_code in (1, 2)
@@ -326,7 +329,7 @@ def test_the_point_is_of_the_whole_picture_however_it_is_fitted() -> None:
     assert kept == {"fit": (300, 100), "crop": (100, 100), "none": (288, 96)}
     assert place_point("0.5,0.5", whole, kept["crop"]) == (0.5, 0.5)
     assert place_point("100,50", whole, kept["crop"]) == pytest.approx((0.005, 0.505))
-    with pytest.raises(UsageError, match="the model sees the middle 100x100"):
+    with pytest.raises(UsageError, match="the model sees the central 100x100"):
         place_point("99,50", whole, kept["crop"])
 
 

@@ -57,7 +57,7 @@ def test_every_picture_is_measured_in_every_variant(evaluate: Evaluate, folders:
         data_range=1.0,
     )
     assert rows["correct", "church.png"]["psnr"] == pytest.approx(float(expected), rel=1e-5)
-    assert "lpips was not asked for" in result.stderr
+    assert "lpips was not measured" in result.stderr
 
 
 def test_clip_compares_the_output_with_source_and_prompt(
@@ -210,7 +210,7 @@ def test_the_papers_profile_puts_the_style_before_the_captions(
     output = clip.images([Image.open(folders.out / "sdedit" / "church.png")])[0]
     text = clip.texts(["cartoon style of a church on a hill"])[0]
     assert values["clip_text"] == pytest.approx(float(output @ text), rel=1e-4)
-    assert "where profile paper has openai/clip-vit-large-patch14" in result.stderr
+    assert "but profile paper specifies openai/clip-vit-large-patch14" in result.stderr
     assert figures(folders.out)["style"] == "cartoon style of "
 
 

@@ -128,11 +128,11 @@ def test_what_cannot_be_plotted_is_one_line(
         assert result.exit_code == 2, result.output
         assert message in result.stderr and result.stderr.count("\n") == 1
 
-    refused("was not evaluated, and holds no folder that was", folders.out)
+    refused("was not evaluated, and contains no folder that was", folders.out)
     refused("was not evaluated", tmp_path / "none")
     refused("ends in .png, .pdf, .svg", folders.out, "-o", tmp_path / "figure.jpg")
     assert evaluate("--metrics", "ssim,psnr").exit_code == 0
-    refused("curves are of clip_text or style_accuracy", folders.out)
+    refused("curves need clip_text or style_accuracy", folders.out)
     assert evaluate().exit_code == 0
     csv = folders.out / "evaluation.csv"
     whole = csv.read_text()
@@ -140,9 +140,9 @@ def test_what_cannot_be_plotted_is_one_line(
     refused("has other columns than evaluation.json", folders.out)
     csv.write_text(whole)
     os.utime(csv, (0, 0))
-    refused("is older than what the folder has of", folders.out)
+    refused("is older than the output of", folders.out)
     (folders.out / "evaluation.json").write_text("{}")
-    refused("is not as this version of sdcorrect writes it", folders.out)
+    refused("was not written by this version of sdcorrect", folders.out)
 
 
 def test_a_picture_that_is_missing_somewhere_counts_nowhere(
@@ -155,7 +155,7 @@ def test_a_picture_that_is_missing_somewhere_counts_nowhere(
         (strengths[1] / variant / "church.png").unlink()
     result = measured("--frontier", *strengths)
     assert result.exit_code == 0, result.stderr
-    assert "left out, for not all variants have them: 1 pictures" in result.stderr
+    assert "1 pictures are left out, because some variants lack them" in result.stderr
     content = json.loads((strengths[0].parent / "frontier.json").read_text())
     assert (content["pictures"], content["left_out"]) == (2, 1)
 
@@ -169,13 +169,13 @@ def test_what_is_no_curve_is_one_line(
     settings = ("--set", "size=32", "--set", "variants=[sdedit]", "--strength", 0.5)
     translate(folders.pictures, "-o", other, *settings, "--seed", 3, "--strength", 0.75)
     for arguments, message in (
-        ((half, whole), "2 output folders: give one, or --frontier"),
-        (("--frontier", half), "give two output folders or more"),
-        (("--frontier", half, half), "give two output folders or more"),
-        (("--frontier", half, whole, "--csv", tmp_path / "all.csv"), "are of one folder"),
+        ((half, whole), "2 output folders: give one, or add --frontier"),
+        (("--frontier", half), "give two or more output folders"),
+        (("--frontier", half, half), "give two or more output folders"),
+        (("--frontier", half, whole, "--csv", tmp_path / "all.csv"), "are for one folder"),
         (("--frontier", half, same), "both have sdedit at strength 0.5; give each strength once"),
-        (("--frontier", half, other), "differ in seed (0, 3); a curve is of one job"),
-        (("--frontier", half, whole, "--metrics", "ssim,psnr"), "curves are of clip_text or"),
+        (("--frontier", half, other), "differ in seed (0, 3); a curve needs one job"),
+        (("--frontier", half, whole, "--metrics", "ssim,psnr"), "curves need clip_text or"),
     ):
         result = measured(*arguments)
         assert result.exit_code == 2, (arguments, result.output)

@@ -60,7 +60,7 @@ def test_the_mapping_file_of_pie_bench(tmp_path: Path) -> None:
     assert first.mask_words is None
     words = items_of(file, mask="words")
     assert words[0].mask_words == "bicycle"
-    assert words[1].problem == "the list gives it no mask_words, nor does the job"
+    assert words[1].problem == "neither the list nor the job gives it mask_words"
 
 
 def test_the_lists_of_the_ti2i_benchmarks(tmp_path: Path) -> None:
@@ -85,10 +85,14 @@ def test_the_lists_of_the_ti2i_benchmarks(tmp_path: Path) -> None:
             '{"7": {"mask": []}}',
             "a.json: not PIE-Bench's mapping file: 7.image_path: Field",
         ),
-        ("a.json", '{"7": {"image_path": "a", "mask": [1]}}', "7.mask: a mask is starts and lengths"),
-        ("a.json", '{"7": {"image_path": "a/"}}', "a.json: entry 1: path: names no file"),
+        (
+            "a.json",
+            '{"7": {"image_path": "a", "mask": [1]}}',
+            "7.mask: a mask must alternate starts and lengths",
+        ),
+        ("a.json", '{"7": {"image_path": "a/"}}', "a.json: entry 1: path: does not name a file"),
         ("a.json", "{}", "the list is empty"),
-        ("a.yaml", "model: mini", "a.yaml: no list of pictures, such as"),
+        ("a.yaml", "model: mini", "a.yaml: expected a list of"),
         ("a.yaml", "- {target_prompts: [x]}", "a.yaml: entry 1: init_img is missing"),
         ("a.yaml", "- {init_img: a, target_prompts: []}", "a.yaml: entry 1: target_prompts "),
         ("a.yaml", "- [", "a.yaml:1: "),

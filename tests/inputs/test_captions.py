@@ -68,7 +68,7 @@ def test_of_one_name_in_several_folders_the_folder_decides(captioned: Captioned,
     got = captioned(["x/1.png", "w/1.png", "1.png"], both)
     assert got["x/1.png"] == "of x"
     assert "there is none in" in str(got["w/1.png"])  # another folder's is another picture's
-    assert got["1.png"] == "there are several captions for its name: x/1.png, y/1.png"
+    assert got["1.png"] == "several captions match its name: x/1.png, y/1.png"
 
 
 def test_the_input_folder_itself_may_be_what_decides(captioned: Captioned, tmp_path: Path) -> None:
@@ -83,16 +83,16 @@ def test_two_captions_of_one_file_are_refused(captioned: Captioned, tmp_path: Pa
         "annotations": [{"image_id": 1, "caption": "one"}, {"image_id": 2, "caption": "two"}],
     }
     (tmp_path / "c.json").write_text(json.dumps(content))
-    with pytest.raises(UsageError, match=r"c\.json: a\.png stands there twice, with other captions"):
+    with pytest.raises(UsageError, match=r"c\.json: a\.png is listed twice, with different captions"):
         captioned(["a.png"], tmp_path / "c.json")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[" * 200_000, "not COCO captions: lists and objects are nested too deep"),
+        ("[" * 200_000, "not COCO captions: lists and objects are nested too deeply"),
         ("{", "not COCO captions: not JSON"),
-        ('{"images": [], "images": [], "annotations": []}', "the key 'images' stands there twice"),
+        ('{"images": [], "images": [], "annotations": []}', "the key 'images' is there twice"),
         ('{"images": [{"id": 1}], "annotations": []}', "images.0.file_name: Field required"),
     ],
 )
@@ -125,5 +125,5 @@ def test_a_caption_as_windows_saves_it_and_one_that_never_ends(find: Find, tmp_p
     first, second = find(folder, prompt="{caption}")
     assert first.prompt == "größer"
     assert second.problem and second.problem.startswith(
-        "its caption b.txt cannot be read: it is no file"
+        "its caption b.txt cannot be read: it is not a file"
     )

@@ -80,9 +80,9 @@ def test_the_output_folder_is_not_an_input(find: Find, tree: Path) -> None:
     (tree / "out" / "correct").mkdir(parents=True)
     (tree / "out" / "correct" / "root.png").touch()
     assert len(find(tree, output__path=str(tree / "out"))) == 4
-    with pytest.raises(UsageError, match="is the output folder too"):
+    with pytest.raises(UsageError, match="is also the output folder"):
         find(tree, output__path=str(tree))
-    with pytest.raises(UsageError, match="holds outputs of this job"):
+    with pytest.raises(UsageError, match="contains outputs of this job"):
         find(tree / "out" / "correct" / "root.png", output__path=str(tree / "out"))
 
 
@@ -97,7 +97,7 @@ def test_a_link_may_not_lead_out_of_the_output_folder(find: Find, tree: Path, tm
     ("name", "message"),
     [
         ("nothing", "there is no such folder or file"),
-        ("*.tif", "there is no file"),
+        ("*.tif", "it has no files"),
         ("*.md", "none of its 1 files is a picture"),
     ],
 )
@@ -189,22 +189,22 @@ def test_a_list_with_columns(find: Find, tree: Path, suffix: str) -> None:
     ("name", "text", "message"),
     [
         ("l.txt", "", "the list is empty"),
-        ("l.txt", "a/..", "l.txt:1: path: names no file"),
-        ("l.csv", "path,promt\na.png,x\n", "l.csv:2: there is no column 'promt'; did you mean prompt"),
-        ("l.csv", "path,zz\na.png,b\n", "l.csv:2: there is no column 'zz'; known: path, prompt"),
+        ("l.txt", "a/..", "l.txt:1: path: does not name a file"),
+        ("l.csv", "path,promt\na.png,x\n", "l.csv:2: unknown column 'promt'; did you mean prompt"),
+        ("l.csv", "path,zz\na.png,b\n", "l.csv:2: unknown column 'zz'; known: path, prompt"),
         ("l.csv", "prompt\nx\n", "l.csv:2: the column 'path' is missing"),
-        ("l.csv", "path\na.png,b\n", "l.csv:2: there is no column '(too many cells)'"),
+        ("l.csv", "path\na.png,b\n", "l.csv:2: unknown column '(too many cells)'"),
         ("l.csv", 'path\n"a.png\n', "not CSV"),
         ("l.csv", "path,seed\na.png,x\n", "l.csv:2: seed: should be a valid integer"),
         ("l.csv", "path,prompt\na.png,{x}\n", "l.csv:2: prompt: there is no placeholder {x}"),
         ("l.csv", "path,output\na.png,../b\n", "l.csv:2: output: leaves the output folder"),
         ("l.csv", "path,output\na.png,/b\n", "l.csv:2: output: leaves the output folder"),
         ("l.csv", "path,output\na.png,b.jpg\n", "output b.jpg: the job writes png"),
-        ("l.csv", "path,output\na.png,x\nb.png,x\n", "give each its own"),
+        ("l.csv", "path,output\na.png,x\nb.png,x\n", "give each picture its own"),
         ("l.jsonl", '\n{"path": "a.png"', "l.jsonl:2: not JSON"),
         ("l.jsonl", '["a.png"]', "l.jsonl:1: "),
-        ("l.jsonl", '{"path": "a\\u0000.png"}', "path: names no file"),
-        ("l.jsonl", '{"path": "\\ud800.png"}', "path: holds characters that no file name has"),
+        ("l.jsonl", '{"path": "a\\u0000.png"}', "path: does not name a file"),
+        ("l.jsonl", '{"path": "\\ud800.png"}', "path: contains characters that file names cannot have"),
     ],
 )
 def test_what_is_wrong_with_a_list_is_named(
@@ -224,7 +224,7 @@ def test_captions_beside_the_pictures(find: Find, tree: Path) -> None:
     assert items["root.png"].problem is None
     assert items["n01440764/a.JPEG"].problem == "its caption a.txt is not UTF-8 text"
     problem = items["n02085620/b.jpg"].problem
-    assert problem == "the prompt needs a {caption}, and there is none beside it, in b.txt"
+    assert problem == "the prompt needs a {caption}, but there is none beside it, in b.txt"
 
 
 def test_coco_captions(find: Find, tree: Path, tmp_path: Path) -> None:
@@ -289,14 +289,14 @@ def test_a_stem_that_is_no_text_fails_only_where_it_is_asked_for(find: Find, tmp
     (folder / "\udcff.png").touch()
     assert find(folder)[0].problem is None
     problem = find(folder, prompt="a {stem}")[0].problem
-    assert problem == "its prompt a \\udcff holds bytes that are not UTF-8 text"
+    assert problem == "its prompt a \\udcff contains bytes that are not UTF-8 text"
 
 
 @pytest.mark.parametrize(
     "prompt", ["{Class}", "{stem!r}", "{stem:>9}", "{stem.x}", "{}", "{0}", "a { b"]
 )
 def test_unknown_placeholders_are_refused_before_anything_is_read(prompt: str) -> None:
-    with pytest.raises(UsageError, match="{caption}, {class}, {stem} may stand in a prompt"):
+    with pytest.raises(UsageError, match="prompts can contain {caption}, {class}, {stem}"):
         load_job(None, {"input.path": "x", "output.path": "y", "prompt": prompt})
 
 

@@ -75,9 +75,7 @@ def test_what_begins_like_a_picture_and_is_none_is_left_out_and_told(
     picture(tmp_path / "in" / name, "TIFF" if name in ("a.nef", "a.DNG") else "JPEG")
     found = look(tmp_path / "in")
     assert keys(found) == ["a.jpg"]
-    assert found.notices == (
-        f"left out 1 file that is no picture: 1 {os.path.splitext(name)[1].lower()}",
-    )
+    assert found.notices == (f"left out 1 non-picture file: 1 {os.path.splitext(name)[1].lower()}",)
 
 
 def test_what_is_no_picture_is_counted_by_suffix(look: Look, tmp_path: Path) -> None:
@@ -91,8 +89,8 @@ def test_what_is_no_picture_is_counted_by_suffix(look: Look, tmp_path: Path) -> 
     assert keys(found) == ["sub/a.jpg"]
     (line,) = found.notices
     assert line == (
-        "left out 10 files that are no picture: 3 .txt, 3 without suffix, 2 .json, 1 .mp4, 1 .\\x1bodd"
-    ) or line.startswith("left out 10 files that are no picture: 3 ")
+        "left out 10 non-picture files: 3 .txt, 3 without suffix, 2 .json, 1 .mp4, 1 .\\x1bodd"
+    ) or line.startswith("left out 10 non-picture files: 3 ")
     assert "\x1b" not in line
 
 
@@ -101,7 +99,7 @@ def test_many_suffixes_are_one_short_line(look: Look, tmp_path: Path) -> None:
     for number in range(300):
         (tmp_path / "in" / f"x.{number}").touch()
     (line,) = look(tmp_path / "in").notices
-    assert line.startswith("left out 300 files that are no picture: 1 .")
+    assert line.startswith("left out 300 non-picture files: 1 .")
     assert line.endswith(", 295 others")
 
 
@@ -111,8 +109,8 @@ def test_what_the_job_reads_is_not_told(look: Look, tmp_path: Path) -> None:
     for name, text in {"a.txt": "a cat", "other.txt": "none", "names.csv": "in,inside"}.items():
         (folder / name).write_text(text)
     told = look(folder, prompt="{caption} {class}", input__classes=str(folder / "names.csv")).notices
-    assert told == ("left out 1 file that is no picture: 1 .txt",)
-    assert "3 files" in look(folder).notices[0]  # this job reads none of them
+    assert told == ("left out 1 non-picture file: 1 .txt",)
+    assert "3 non-picture files" in look(folder).notices[0]  # this job reads none of them
 
 
 @pytest.mark.parametrize(
@@ -125,7 +123,7 @@ def test_folders_that_systems_keep_are_left_out_and_told(look: Look, tmp_path: P
         picture(folder / path)
     found = look(folder)
     assert keys(found) == ["a.jpg", "sub/b.jpg"]
-    assert found.notices == (f"left out 2 folders that are hidden or the system's: 2 {name}",)
+    assert found.notices == (f"left out 2 hidden or system folders: 2 {name}",)
     # whoever names one wants it
     assert keys(look(folder / name)) == ["a.jpg/THUMB.jpg"]
     if "$" not in name:  # which is a variable, where no folder is there to be looked at
@@ -134,13 +132,11 @@ def test_folders_that_systems_keep_are_left_out_and_told(look: Look, tmp_path: P
 
 def test_hidden_files_are_counted(look: Look, tree: Path) -> None:
     assert look(tree).notices == (
-        "left out 1 file that is no picture: 1 .md",
+        "left out 1 non-picture file: 1 .md",
         "left out 2 hidden files",
-        "left out 1 folder that is hidden or the system's: 1 .cache",
+        "left out 1 hidden or system folder: 1 .cache",
     )
-    assert look(tree / "**" / "*.jpg").notices == (
-        "left out 1 folder that is hidden or the system's: 1 .cache",
-    )
+    assert look(tree / "**" / "*.jpg").notices == ("left out 1 hidden or system folder: 1 .cache",)
 
 
 def test_an_earlier_output_is_left_out_and_told(
@@ -154,14 +150,14 @@ def test_an_earlier_output_is_left_out_and_told(
     (folder / "other" / "job.json").write_text('{"name": "of another program"}')
     found = look(folder)
     assert keys(found) == ["a.jpg", "other/b.jpg"]
-    assert "left out 1 folder that is an earlier run's: sub/first" in found.notices
+    assert "left out 1 folder of earlier runs: sub/first" in found.notices
     assert keys(look(folder / "sub" / "first" / "sdedit")) == ["a.png"]
     # whose thumbnails are none of its pictures
     picture(folder / "sub" / "first" / "report" / "ab" / "ab12.webp", "WEBP")
     assert keys(look(folder / "sub" / "first")) == ["sdedit/a.png"]
     # a run that goes on passes over its own output as ever
     told = look(folder, output__path=str(folder / "sub" / "first")).notices
-    assert told == ("left out 1 file that is no picture: 1 .json",)
+    assert told == ("left out 1 non-picture file: 1 .json",)
 
 
 @pytest.mark.parametrize("content", ["", "[" * 200_000, "[]", "7", '{"sdcorrect": '])
@@ -186,7 +182,7 @@ def test_hints_among_the_pictures_are_no_pictures_to_translate(look: Look, tmp_p
     network = {"path": "a/b", "hint": str(folder / "hints")}
     found = look(folder, controlnets=[network])
     assert keys(found) == ["a.jpg"]
-    assert found.notices == ("left out 1 folder that is the job's hints or masks: hints",)
+    assert found.notices == ("left out 1 folder of the job's hints or masks: hints",)
     # pictures that are their own hints
     assert keys(look(folder, controlnets=[network | {"hint": str(folder)}])) == ["a.jpg", "hints/a.jpg"]
 
@@ -194,7 +190,7 @@ def test_hints_among_the_pictures_are_no_pictures_to_translate(look: Look, tmp_p
 def test_a_folder_without_pictures_tells_what_it_has(look: Look, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     picture(folder / "@eaDir" / "a.jpg")
-    with pytest.raises(UsageError, match="there is no file; .*left out 1 folder .* 1 @eaDir"):
+    with pytest.raises(UsageError, match="it has no files; .*1 hidden or system folder: 1 @eaDir"):
         look(folder)
     (folder / "a.txt").touch()
     with pytest.raises(UsageError, match="none of its 1 files is a picture; .*1 .txt; .*1 @eaDir"):
@@ -226,4 +222,4 @@ def test_a_run_tells_what_it_leaves_out_and_goes_on(
     (tmp_path / "in" / "notes.doc").write_text("none")
     result = translate(tmp_path / "in", "-o", tmp_path / "out", "--method", "sdedit")
     assert result.exit_code == 0
-    assert result.stderr.splitlines()[0] == "left out 1 file that is no picture: 1 .doc"
+    assert result.stderr.splitlines()[0] == "left out 1 non-picture file: 1 .doc"

@@ -102,11 +102,11 @@ def test_a_mask_that_cannot_be_used_fails_its_picture(folder: Path) -> None:
     coloured = np.zeros((64, 96, 3), np.uint8)
     coloured[..., 0] = 255
     saved(coloured, "RGB", folder / "a.png")
-    refused("mask .*a.png: has colours; a mask is white where")
+    refused("mask .*a.png: has colours; a mask must be white where")
     image = Image.fromarray(LEFT)
     image.putalpha(Image.fromarray(LEFT))
     image.save(folder / "a.png")
-    refused("mask .*a.png: is transparent in parts")
+    refused("mask .*a.png: is partly transparent")
     saved(LEFT, "L", folder / "a.png")
     saved(LEFT, "L", folder / "a.jpg")
     assert Masks(job).of(picture)  # its own suffix decides

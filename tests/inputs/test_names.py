@@ -92,5 +92,5 @@ def test_given_outputs_stay_and_others_make_way() -> None:
 
 @pytest.mark.parametrize("second", ["same.png", "SAME.png", "same.png/b.png"])
 def test_given_outputs_that_collide_are_refused(second: str) -> None:
-    with pytest.raises(UsageError, match="give each its own"):
+    with pytest.raises(UsageError, match="give each picture its own"):
         output_names(["a.jpg", "b.jpg"], "png", {"a.jpg": "same.png", "b.jpg": second})

@@ -150,7 +150,7 @@ def test_among_other_words(prompts: Prompts, icon: Image.Image) -> None:
         (lambda icon: b"no picture", "not a picture that can be read"),
         (lambda icon: png(icon, "a <lora:oil:0.7>\nSteps: 1"), "path: oil.safetensors, weight: 0.7}"),
         (lambda icon: png(icon, "a\nNegative prompt: <lora:oil>\nSteps: 1"), "path: oil.safetensors"),
-        (lambda icon: png(icon, "a <hypernet:ink:1>\nSteps: 1"), "hypernetworks are not known"),
+        (lambda icon: png(icon, "a <hypernet:ink:1>\nSteps: 1"), "hypernetworks are not supported"),
     ],
 )
 def test_what_has_none_fails_alone(

@@ -84,7 +84,7 @@ def test_heic_by_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     pillow_heif.from_pillow(TWO_HALVES).save(tmp_path / "a.heic", quality=95, chroma=444)
     assert_two_halves(read(tmp_path / "a.heic"))
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(PictureError, match=r"install what reads it, sdcorrect\[heif\]"):
+    with pytest.raises(PictureError, match=r"which needs `pip install 'sdcorrect\[heif\]'`"):
         read(tmp_path / "a.heic")
 
 
@@ -219,7 +219,7 @@ def test_hdr_is_refused_and_unknown_colours_are_told(
     (tmp_path / "b.png").write_bytes(png(samples, 8, 2, (b"gAMA", struct.pack(">I", 1))))
     assert_two_halves(read(tmp_path / "b.png"), tolerance=0)
     assert [message.split(": ", 1)[1] for message in caplog.messages] == [
-        "its cICP colours, primaries 4 and transfer 6, are not known: ignored",
+        "its cICP colours (primaries 4, transfer 6) are not supported: ignored",
         "its gAMA, 1e-05, is impossible: ignored",
     ]
 
@@ -348,7 +348,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("text")
     for name, reason in {
-        "fifo.png": "it is no file, but a FIFO",
+        "fifo.png": "it is not a file but a FIFO",
         "loop.png": "Too many levels of symbolic links",
         "none.png": "No such file or directory",
         "empty.png": "the file is empty",

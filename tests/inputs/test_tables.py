@@ -44,24 +44,24 @@ def test_a_list_of_paths_in_utf_16(find: Find, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("l.csv", "path,prompt,path\na,b,c\n", "l.csv:1: the column 'path' stands there twice"),
-        ("l.csv", "path;prompt; prompt\na;b;c\n", "l.csv:1: the column 'prompt' stands there twice"),
-        ("l.csv", "path\tpromt\na.png\tx\n", "l.csv:2: there is no column 'promt'; did you mean"),
-        ("l.csv", "path;seed\na.png;1;2\n", "l.csv:2: there is no column '(too many cells)'"),
+        ("l.csv", "path,prompt,path\na,b,c\n", "l.csv:1: the column 'path' is there twice"),
+        ("l.csv", "path;prompt; prompt\na;b;c\n", "l.csv:1: the column 'prompt' is there twice"),
+        ("l.csv", "path\tpromt\na.png\tx\n", "l.csv:2: unknown column 'promt'; did you mean"),
+        ("l.csv", "path;seed\na.png;1;2\n", "l.csv:2: unknown column '(too many cells)'"),
         ("l.csv", "path|prompt\na.png|x\n", "l.csv:2: the column 'path' is missing"),
         (
             "l.jsonl",
             '{"path": "a.png", "path": "b.png"}',
-            "l.jsonl:1: the key 'path' stands there twice",
+            "l.jsonl:1: the key 'path' is there twice",
         ),
         ("l.jsonl", '{"path": "a.png", "seed": true}', "l.jsonl:1: seed: should be a valid integer"),
         ("l.jsonl", '{"path": "a.png", "seed": "7"}', "l.jsonl:1: seed: should be a valid integer"),
         ("l.jsonl", '{"path": "a.png", "seed": 7.0}', "l.jsonl:1: seed: should be a valid integer"),
         ("l.jsonl", '{"path": 7}', "l.jsonl:1: path: should be a valid string"),
-        ("l.jsonl", "[" * 200_000, "l.jsonl:1: lists and objects are nested too deep"),
-        ("l.csv", "path,output\na.png,~/x\n", "l.csv:2: output: is below the output folder"),
-        ("l.csv", "path,output\na.png,$HOME/x\n", "l.csv:2: output: is below the output folder"),
-        ("l.txt", "a\0.\0p\0", "l.txt: cannot read the list: it is not UTF-8 text: it holds NUL"),
+        ("l.jsonl", "[" * 200_000, "l.jsonl:1: lists and objects are nested too deeply"),
+        ("l.csv", "path,output\na.png,~/x\n", "l.csv:2: output: is relative to the output folder"),
+        ("l.csv", "path,output\na.png,$HOME/x\n", "l.csv:2: output: is relative to the output folder"),
+        ("l.txt", "a\0.\0p\0", "l.txt: cannot read the list: it is not UTF-8 text: it contains NUL"),
     ],
 )
 def test_what_is_wrong_with_a_list_is_named(
@@ -125,13 +125,13 @@ def test_class_names_in_their_dialects(
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("c.txt", "n1 tench\nn2 dog\nn1 cat\n", "c.txt:3: n1 stands there twice, with other names"),
-        ("c.csv", "n1;tench\nn1;cat\n", "c.csv:2: n1 stands there twice, with other names"),
-        ("c.json", '{"n1": "tench", "n1": "cat"}', "the key 'n1' stands there twice"),
-        ("c.yaml", "n1: tench\nn2: dog\nn1: cat\n", "c.yaml:3: n1: stands here a second time"),
+        ("c.txt", "n1 tench\nn2 dog\nn1 cat\n", "c.txt:3: n1 is listed twice, with different names"),
+        ("c.csv", "n1;tench\nn1;cat\n", "c.csv:2: n1 is listed twice, with different names"),
+        ("c.json", '{"n1": "tench", "n1": "cat"}', "the key 'n1' is there twice"),
+        ("c.yaml", "n1: tench\nn2: dog\nn1: cat\n", "c.yaml:3: n1: this key is repeated"),
         ("c.yaml", "n1: " + "[" * 200_000, "c.yaml:1: lists and mappings are more than 100 levels deep"),
-        ("c.yaml", "n1: &a [*a]", "c.yaml:1: holds itself"),
-        ("c.json", "[" * 200_000, "nested too deep"),
+        ("c.yaml", "n1: &a [*a]", "c.yaml:1: contains itself"),
+        ("c.json", "[" * 200_000, "nested too deeply"),
     ],
 )
 def test_what_is_wrong_with_class_names_is_named(

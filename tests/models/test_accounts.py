@@ -274,7 +274,7 @@ def test_a_header_that_bears_on_the_result_and_is_not_read_is_told(
     header = {"lora_alpha": "4", "network_rank": "8", "ss_network_alpha": "1", "author": "alphabet"}
     account_for_header("lora", "ink", header, {"network_rank"})
     assert [record.getMessage() for record in caplog.records] == [
-        "lora ink: its header says lora_alpha: 4, which is not known here and is not used"
+        "lora ink: its header says lora_alpha: 4, which is unknown and not used"
     ]
 
 

@@ -109,7 +109,7 @@ def test_a_lora_whose_layers_have_no_place_is_told(checkpoint: Where, tmp_path: 
     file = saved(of_text, tmp_path / "te2.safetensors")
     assert "8 of its 8 layers have no place" in complaint(checkpoint, "sd1", loras=[file])
     whole = saved(original_names(tiny("sd1")), tmp_path / "whole.safetensors")
-    assert "holds no LoRA layers" in complaint(checkpoint, "sd1", loras=[whole])
+    assert "contains no LoRA layers" in complaint(checkpoint, "sd1", loras=[whole])
 
 
 def other_vae() -> Tensors:
@@ -221,17 +221,17 @@ def test_sdxl_learns_a_word_in_both_encoders(checkpoint: Where, tmp_path: Path) 
 
 def test_a_word_of_another_family_or_known_already_is_told(checkpoint: Where, tmp_path: Path) -> None:
     file = inversion_file("diffusers", tmp_path)
-    assert "32 wide, where this model's words are 48" in complaint(
+    assert "its vectors are 32 wide, but this model's are 48" in complaint(
         checkpoint, "sd2", textual_inversions=[file]
     )
-    assert "made for 1 text encoders, this model has 2" in complaint(
+    assert "made for 1 text encoders, but this model has 2" in complaint(
         checkpoint, "sdxl", textual_inversions=[file]
     )
-    assert "already in tokenizer vocabulary" in complaint(
+    assert "already in the tokenizer's vocabulary" in complaint(
         checkpoint, "sd1", textual_inversions=[file, file]
     )
     two = saved({"a": VECTORS, "b": VECTORS + 1}, tmp_path / "two.safetensors")
-    assert "holds 2 tensors" in complaint(checkpoint, "sd1", textual_inversions=[two])
+    assert "contains 2 tensors" in complaint(checkpoint, "sd1", textual_inversions=[two])
 
 
 @pytest.mark.parametrize(
@@ -268,6 +268,6 @@ def test_what_is_not_there_is_told(checkpoint: Where, settings: dict[str, Any]) 
 
 def test_a_folder_without_the_usual_file_asks_for_its_name(checkpoint: Where, tmp_path: Path) -> None:
     assert (
-        "holds no pytorch_lora_weights.safetensors or adapter_model.safetensors; name the file"
+        "has no pytorch_lora_weights.safetensors or adapter_model.safetensors; name the file"
         in complaint(checkpoint, "sd1", loras=[str(tmp_path)])
     )

@@ -38,18 +38,18 @@ def edit(file: Path, **changes: Any) -> None:
     ("change", "expected"),
     [
         ({"class_embed_type": "projection"}, "class_embed_type: projection, which is a class embedding"),
-        ({"num_class_embeds": 10}, "num_class_embeds: 10, which is classes, not texts"),
+        ({"num_class_embeds": 10}, "num_class_embeds: 10, which is classes instead of texts"),
         ({"attention_type": "gated"}, "attention_type: gated, which is GLIGEN's boxes"),
         ({"addition_embed_type": "image"}, "addition_embed_type: image, which is more than texts"),
         ({"encoder_hid_dim_type": "image_proj"}, "image_proj, which is pictures beside the text"),
         ({"only_cross_attention": [True, True, True, False]}, "only_cross_attention: True"),
         ({"dual_cross_attention": True}, "dual_cross_attention: True"),
         ({"out_channels": 8}, "out_channels: 8"),
-        ({"in_channels": 8}, "takes 8 channels, which is an InstructPix2Pix model"),
-        ({"in_channels": 5}, "takes 5 channels, which is a depth model"),
+        ({"in_channels": 8}, "takes 8 channels, so it is an InstructPix2Pix model"),
+        ({"in_channels": 5}, "takes 5 channels, so it is a depth model"),
         ({"mid_block_type": "UNetMidBlock2DSimpleCrossAttn"}, "UNetMidBlock2DSimpleCrossAttn"),
         ({"up_block_types": ["UpBlock2D", "SimpleCrossAttnUpBlock2D"]}, "has SimpleCrossAttnUpBlock2D"),
-        ({"addition_embed_type": "text_time"}, "are not of one family"),
+        ({"addition_embed_type": "text_time"}, "belong to different families"),
     ],
 )
 def test_a_unet_that_asks_for_more_than_texts_is_refused(
@@ -91,7 +91,7 @@ def test_a_pipeline_with_other_parts_is_refused(
                 "model.diffusion_model.label_emb.0.0.weight": (64, 96),
                 "noise_augmentor.data_mean": (1, 48),
             },
-            "a class embedding, as of unCLIP",
+            "a class embedding, as in unCLIP",
         ),
         ({"model.diffusion_model.position_net.linears.0.weight": (8, 8)}, "GLIGEN's boxes"),
     ],
@@ -109,7 +109,7 @@ def test_a_single_file_of_another_architecture_is_refused(
 def test_a_folder_without_a_tokenizer_is_told(checkpoint: Where, tmp_path: Path, part: str) -> None:
     folder = shutil.copytree(checkpoint("sdxl", "folder"), tmp_path / "model")
     shutil.rmtree(folder / part)
-    assert f"model {folder}: its {part} holds neither tokenizer.json nor" in complaint(folder)
+    assert f"model {folder}: its {part} has neither tokenizer.json nor" in complaint(folder)
 
 
 STATISTICS = {"latents_mean": [-1.6, 1.9, -1.4, 2.5], "latents_std": [8.5, 5.9, 6.5, 5.2]}
@@ -145,8 +145,8 @@ def test_latents_have_the_mean_and_deviation_that_the_vae_says(
 @pytest.mark.parametrize(
     ("family", "change", "expected"),
     [
-        ("sd1", STATISTICS, "has latents_mean and latents_std, which no SD 1.x or 2.x is trained on"),
-        ("sdxl", {"latents_mean": [0.0] * 4}, "has latents_mean and not the other"),
+        ("sd1", STATISTICS, "has latents_mean and latents_std, which no SD 1.x or 2.x was trained with"),
+        ("sdxl", {"latents_mean": [0.0] * 4}, "has latents_mean alone"),
         ("sdxl", {"shift_factor": 0.1}, "has shift_factor: 0.1"),
     ],
 )
@@ -180,4 +180,4 @@ def test_a_text_encoder_of_older_names_is_the_same(
         assert torch.equal(loaded[key], value), key
     older.pop(next(key for key in older if key.endswith("final_layer_norm.bias")))
     torch.save({"state_dict": older}, file) if suffix == "ckpt" else save_file(older, file)
-    assert "tensors of its text_encoder are absent" in complaint(file, base_config=base)
+    assert "tensors of its text_encoder are missing" in complaint(file, base_config=base)

@@ -105,7 +105,7 @@ def test_a_checkpoint_with_code_in_it_is_refused_unexecuted(checkpoint: Where, t
         pickle.dump({"callbacks": Payload()}, stream, protocol=2)
     for name in ("zipped", "plain"):
         message = complaint(tmp_path / f"{name}.ckpt", base_config=str(checkpoint("sd1", "folder")))
-        assert "holds code beside its weights (posix.mkdir); refused without running it" in message
+        assert "contains code beside its weights (posix.mkdir), which was not run" in message
     assert not (tmp_path / "executed").exists()
 
 
@@ -132,7 +132,7 @@ def test_an_inpainting_unet_is_refused_in_either_format(tmp_path: Path) -> None:
         save_folder(inpainting, tmp_path / "folder"),
         save_single(inpainting, tmp_path / "single.safetensors"),
     ):
-        assert "takes 9 channels, which is an inpainting model" in complaint(path)
+        assert "takes 9 channels, so it is an inpainting model" in complaint(path)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_an_inpainting_unet_is_refused_in_either_format(tmp_path: Path) -> None:
             {"_class_name": "FluxPipeline", "unet": None},
             "not a Stable Diffusion pipeline but FluxPipeline",
         ),
-        ({"text_encoder": [None, None]}, "no first text encoder, as the SDXL refiner"),
+        ({"text_encoder": [None, None]}, "no first text encoder, like the SDXL refiner"),
     ],
 )
 def test_other_pipelines_are_refused(
@@ -170,13 +170,13 @@ def test_a_file_that_holds_no_whole_model_says_what_is_absent(checkpoint: Where,
         return file
 
     unet = "model.diffusion_model."
-    assert "holds no Stable Diffusion U-Net" in complaint(without(unet), base_config=base)
-    assert "holds no VAE; name one with vae:" in complaint(without("first_stage"), base_config=base)
-    assert "holds no text encoder" in complaint(without("cond_stage"), base_config=base)
+    assert "contains no Stable Diffusion U-Net" in complaint(without(unet), base_config=base)
+    assert "contains no VAE; set one, vae:" in complaint(without("first_stage"), base_config=base)
+    assert "contains no text encoder" in complaint(without("cond_stage"), base_config=base)
     gap = without(f"{unet}middle_block.1.proj_in")
-    assert "some tensors of its U-Net or VAE are absent" in complaint(gap, base_config=base)
+    assert "some tensors of its U-Net or VAE are missing" in complaint(gap, base_config=base)
     gap = without("cond_stage_model.transformer.text_model.final")
-    assert "2 tensors of its text_encoder are absent, such as final" in complaint(gap, base_config=base)
+    assert "2 tensors of its text_encoder are missing, such as final" in complaint(gap, base_config=base)
 
 
 def test_a_base_config_of_another_family_is_told(checkpoint: Where) -> None:
@@ -186,16 +186,16 @@ def test_a_base_config_of_another_family_is_told(checkpoint: Where) -> None:
 
 def test_what_is_not_a_checkpoint_is_told(tmp_path: Path) -> None:
     (tmp_path / "model.zip").write_bytes(b"PK")
-    assert "not a checkpoint; known are .bin, .ckpt" in complaint(tmp_path / "model.zip")
+    assert "not a checkpoint; expected .bin, .ckpt" in complaint(tmp_path / "model.zip")
     torch.save([1, 2], tmp_path / "list.ckpt")
-    assert "holds no tensors by name" in complaint(tmp_path / "list.ckpt")
+    assert "contains no named tensors" in complaint(tmp_path / "list.ckpt")
     save_file(unet_of("sd1").state_dict(), tmp_path / "unet.safetensors")
     assert "a LoRA belongs under `loras`" in complaint(tmp_path / "unet.safetensors")
 
 
 @pytest.mark.parametrize("name", ["nobody/nothing", "nobody/nothing/weights.safetensors"])
 def test_a_hub_id_while_offline_is_one_line(name: str) -> None:
-    assert "offline the hub is not asked; run `sdcorrect prefetch`" in complaint(name, offline=True)
+    assert "the hub is not contacted offline; run `sdcorrect prefetch`" in complaint(name, offline=True)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_offline_a_single_file_says_where_its_tokenizer_would_come_from(
     checkpoint: Where, family: Family, base: str
 ) -> None:
     message = complaint(checkpoint(family, "safetensors"), offline=True)
-    assert f"takes its tokenizer and settings from {base};" in message
+    assert f"needs the tokenizer and settings of {base};" in message
     assert "run `sdcorrect prefetch`" in message
 
 

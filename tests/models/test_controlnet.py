@@ -381,7 +381,7 @@ def test_a_controlnet_union_is_refused_by_name(checkpoint: Where, tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"_class_name": "ControlNetXSAdapter"}, "is no ControlNet but ControlNetXSAdapter"),
+        ({"_class_name": "ControlNetXSAdapter"}, "is not a ControlNet but ControlNetXSAdapter"),
         ({"conditioning_channels": 1}, "its conditioning_channels is 1, expected 3"),
         ({"layers_per_block": 1}, "made for another family: its layers_per_block is 1, this model's 2"),
     ],
@@ -480,12 +480,12 @@ def test_ready_made_hints_are_those_of_the_pictures_names(
     result = run("lacking", hint=str(folder))
     assert result.exit_code == 3
     assert "has no hint: there is no" in result.stderr
-    assert "church.png: has another shape than the picture" in result.stderr
+    assert "church.png: does not have the shape of the picture" in result.stderr
     assert (tmp_path / "lacking" / "correct" / "bicycle.png").is_file()
 
     nowhere = run("nowhere", hint=str(tmp_path / "nowhere"))
     assert nowhere.exit_code == 2
-    assert "there is no such folder; give one of ready-made hints, or canny" in nowhere.stderr
+    assert "there is no such folder; give a folder of hints, or canny" in nowhere.stderr
 
 
 def test_control_is_none_without_controlnets(model: Model) -> None:

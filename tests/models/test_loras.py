@@ -317,7 +317,7 @@ def test_what_peft_saves_is_what_peft_makes_of_it(tmp_path: Path, config: peft.P
     assert_weights(laid("sd1", tmp_path), dict(expected))
     assert_weights(laid("sd1", tmp_path / "adapter_model.safetensors"), expected)
     (tmp_path / "adapter_config.json").unlink()
-    assert "made by peft (base_model.model....), which writes alpha into" in complaint(tmp_path)
+    assert "made by peft (base_model.model....), which stores alpha in" in complaint(tmp_path)
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "text_encoder_2"])
@@ -351,7 +351,7 @@ LAYER = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 @pytest.mark.parametrize(
     ("tensors", "expected"),
     [
-        ({f"{LAYER}.oft_blocks": (2, 8, 8)}, "holds no LoRA layers but OFT; merge it"),
+        ({f"{LAYER}.oft_blocks": (2, 8, 8)}, "contains no LoRA layers but OFT; merge it"),
         ({f"{LAYER}.on_input": (1,), f"{LAYER}.weight": (16,)}, "IA3; merge it"),
         ({f"{LAYER}.a1.weight": (2, 16), f"{LAYER}.b1.weight": (16, 2)}, "GLoRA; merge it"),
         ({f"{LAYER}.diff": (16, 16)}, "whole differences of weights; merge it"),
@@ -371,7 +371,7 @@ def test_other_kinds_are_refused_by_name(
         content[next(iter(content)).replace("down", "up")] = torch.ones(8, 2)
     if beside:
         content |= lora(plain("sd1"))
-        expected = expected.removeprefix("holds no LoRA layers but ")
+        expected = expected.removeprefix("contains no LoRA layers but ")
     save_file(content, tmp_path / "strange.safetensors")
     assert expected in complaint(tmp_path / "strange.safetensors")
 
@@ -382,7 +382,7 @@ def test_other_kinds_are_refused_by_name(
         ({"lora_bias": True}, "its header says lora_bias: True, which changes the result"),
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights: pissa_niter_4, which changes"),
         ({"layer_replication": [[0, 4]]}, "layer_replication: [[0, 4]], which changes the result"),
-        ({"use_dora": True}, "its header says DoRA, but it holds no magnitudes"),
+        ({"use_dora": True}, "its header says DoRA, but it has no magnitudes"),
     ],
 )
 def test_settings_of_peft_that_are_not_supported_are_told(
@@ -402,7 +402,7 @@ def test_layers_that_are_not_whole_or_do_not_fit_are_told(tmp_path: Path) -> Non
         save_file(tensors, file)
         return complaint(file)
 
-    assert f"the tensors of {LAYER} make no whole layer: alpha, down" in told(
+    assert f"the tensors of {LAYER} do not form a whole layer: alpha, down" in told(
         {f"{LAYER}.lora_up.weight": None}
     )
     assert f"the tensors of {LAYER} do not fit each other" in told(
@@ -417,6 +417,7 @@ def test_layers_that_are_not_whole_or_do_not_fit_are_told(tmp_path: Path) -> Non
         {k.replace(LAYER, twice): v.clone() for k, v in whole.items() if LAYER in k}
     )
     save_file(original_names(plain("sd1")), file)
-    assert "holds no LoRA layers but a part of a checkpoint; give a whole one as model" in complaint(
-        file
+    assert (
+        "contains no LoRA layers but part of a checkpoint; give a whole checkpoint as model"
+        in complaint(file)
     )

@@ -64,7 +64,7 @@ def test_a_vae_with_a_variant_alone_says_which_file_to_name(checkpoint: Where, t
     model = str(checkpoint("sd1", "folder"))
     message = complaint(model=model, vae=str(tmp_path / "vae"))
     file = tmp_path / "vae" / "diffusion_pytorch_model.fp16.safetensors"
-    assert f"its only weights are of variant fp16; name their file: {file}" in message
+    assert f"has only weights of the variant fp16; name their file: {file}" in message
     loaded = load(ModelSettings(model=model, vae=str(file), device="cpu")).pipe.vae
     for name, value in own.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
@@ -77,8 +77,8 @@ def test_a_single_file_without_its_tokenizer_says_its_family(
     checkpoint: Where, family: Family, told: str
 ) -> None:
     message = complaint(model=str(checkpoint(family, "safetensors")), offline=True)
-    assert f"is {told} and takes its tokenizer" in message
-    assert "run `sdcorrect prefetch` with the network first" in message
+    assert f"is {told} and needs the tokenizer" in message
+    assert "run `sdcorrect prefetch` with network access first" in message
     assert f"or set base_config to a diffusers folder of {told}" in message
 
 
@@ -107,7 +107,7 @@ def test_a_pickle_with_code_in_any_part_says_so(checkpoint: Where, tmp_path: Pat
     load(ModelSettings.model_validate({"device": "cpu"} | job))
     (weights,) = (folder / part if (folder / part).is_dir() else tmp_path / "part").glob("*.bin")
     torch.save(torch.load(weights) | {"callbacks": Payload(tmp_path)}, weights)
-    assert f"{weights}: holds code beside its weights (posix.mkdir)" in complaint(**job)
+    assert f"{weights}: contains code beside its weights (posix.mkdir)" in complaint(**job)
     assert not (tmp_path / "executed").exists()
 
 
@@ -166,7 +166,7 @@ def test_a_hub_that_does_not_answer_is_given_up_in_seconds(
     messages, _ = find_all(jobs if hub == "refuses" else jobs[:1], address, tmp_path)
     for message in messages:
         assert f"not on this machine, and the hub ({address}) cannot be reached: " in message
-        assert "; run `sdcorrect prefetch` with the network first" in message
+        assert "; run `sdcorrect prefetch` with network access first" in message
 
 
 @pytest.mark.slow
@@ -197,13 +197,12 @@ def test_what_was_downloaded_before_is_used_where_the_hub_is_not_reached(
     assert "model someone/fp16: has no variant ema" in online[3]
     assert online[4].endswith("has only the variant fp16; set variant: fp16")
     assert online[5].startswith("found ")
-    assert "model someone/nothing: no such file or folder, nor is it on the hub" in online[6]
+    assert "model someone/nothing: no such file or folder, and not on the hub" in online[6]
     assert "lora someone/tiny/ink.safetensors: " in online[7]
     (cut_off,), warnings = find_all([good], "http://127.0.0.1:9", tmp_path)
     assert cut_off == online[0]
     assert (
-        "cannot be reached: [Errno 111] Connection refused; what was downloaded before is used"
-        in warnings
+        "cannot be reached: [Errno 111] Connection refused; using what was downloaded before" in warnings
     )
 
 

@@ -239,7 +239,7 @@ def test_what_is_read_otherwise_than_by_web_uis_is_told(
     (model if syntax == "plain" else weighted)._encode(prompt, 1)
     told = [r.getMessage() for r in caplog.records if r.name == "sdcorrect.models.prompts"]
     if prompt in ANYWHERE:
-        assert any("write them out" in line or "make one prompt of them" in line for line in told)
+        assert any("write them out" in line or "write a single prompt" in line for line in told)
     else:
         assert ["set prompt_syntax: weighted" in line for line in told] == [True] * (syntax == "plain")
 
@@ -256,7 +256,7 @@ def test_of_words_alone_nothing_is_told(prompt: str) -> None:
         ("a cat <lora:ink:0.8>", "`loras: [{path: ink.safetensors, weight: 0.8}]`"),
         ("<lora:ink>, a cat", "`loras: [{path: ink.safetensors, weight: 1}]`"),
         ("a <LyCO:some style:0.5:0.2>", "path: some style.safetensors, weight: 0.5"),
-        ("a <hypernet:x:1>", "hypernetworks are not known"),
+        ("a <hypernet:x:1>", "hypernetworks are not supported"),
     ],
 )
 def test_a_lora_in_a_prompt_is_refused_and_told_where_it_belongs(

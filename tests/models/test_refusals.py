@@ -47,12 +47,12 @@ def job_with(what: str, checkpoint: Where, folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("what", "expected"),
     [
-        ("code", "holds code beside its weights (posix.mkdir); refused without running it"),
-        ("lora", "made for another family: it reads texts 80 wide, this model's are 32 wide"),
+        ("code", "contains code beside its weights (posix.mkdir), which was not run"),
+        ("lora", "made for another family: it reads texts 80 wide, but this model's are 32 wide"),
         ("controlnet", "made for another family: its cross_attention_dim is 48, this model's 32"),
-        ("inpainting", "its U-Net takes 9 channels, which is an inpainting model"),
+        ("inpainting", "its U-Net takes 9 channels, so it is an inpainting model"),
         ("truncated", "cannot be read as weights"),
-        ("offline", "offline the hub is not asked; run `sdcorrect prefetch`"),
+        ("offline", "the hub is not contacted offline; run `sdcorrect prefetch`"),
     ],
 )
 def test_it_is_one_line(

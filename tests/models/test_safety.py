@@ -68,7 +68,7 @@ def test_it_is_off_unless_asked_for(tmp_path: Path, icon: Image.Image) -> None:
     assert icon.tobytes() == before
 
 
-@pytest.mark.parametrize(("family", "expected"), [("sd1", "holds none that loads"), ("sdxl", "SDXL")])
+@pytest.mark.parametrize(("family", "expected"), [("sd1", "none could be loaded"), ("sdxl", "SDXL")])
 def test_a_checkpoint_without_one_is_told(checkpoint: Where, family: Family, expected: str) -> None:
     settings = {"model": str(checkpoint(family, "folder")), "device": "cpu", "safety_checker": True}
     with pytest.raises(UsageError, match=expected) as error:

@@ -185,7 +185,7 @@ def test_a_spacing_that_is_not_taken_over_is_told(
 ) -> None:
     path = folder("sd1", kind="EulerDiscreteScheduler", scheduler=SD_BETAS)
     assert load_from(path).scheduler.config.timestep_spacing == "leading"
-    assert "its own scheduler spaces timesteps linspace; here they are leading" in caplog.text
+    assert "its scheduler has timestep_spacing linspace; using leading" in caplog.text
     caplog.clear()
     load_from(path, timestep_spacing="leading")
     assert not told(caplog)
@@ -227,7 +227,7 @@ def test_sd15s_own_scheduler_is_read_without_a_word(
     assert not told(caplog)
     edit(Path(model.name) / "scheduler" / "scheduler_config.json", noise_colour="pink")
     load_from(Path(model.name))
-    assert "its scheduler says noise_colour: pink, which is not known here" in caplog.text
+    assert "its scheduler says noise_colour: pink, which is unknown" in caplog.text
 
 
 @pytest.fixture
@@ -344,6 +344,6 @@ def test_the_jobs_word_settles_what_a_file_says_of_itself(
 
 def test_an_sd2_base_by_its_mark_takes_that_models_settings(single: Callable[..., Path]) -> None:
     file = single("sd2", modelspec__architecture="stable-diffusion-v2-512")
-    assert "settings from stabilityai/stable-diffusion-2-1-base;" in complaint(file, offline=True)
+    assert "settings of stabilityai/stable-diffusion-2-1-base, which is" in complaint(file, offline=True)
     file = single("sd2", modelspec__architecture="stable-diffusion-v2-768-v")
-    assert "settings from stabilityai/stable-diffusion-2-1;" in complaint(file, offline=True)
+    assert "settings of stabilityai/stable-diffusion-2-1, which is" in complaint(file, offline=True)

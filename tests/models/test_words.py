@@ -122,7 +122,7 @@ def test_the_original_layout_is_read(checkpoint: Where, tmp_path: Path, word: st
     ids = model.pipe.tokenizer("ink", add_special_tokens=False).input_ids
     assert torch.equal(model.pipe.text_encoder.get_input_embeddings().weight[ids], VECTORS)
     torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
-    assert "holds whole modules, as torch before 1.6 wrote them" in complaint(
+    assert "contains whole modules, as torch before 1.6 wrote them" in complaint(
         checkpoint, tmp_path / "a.pt"
     )
 
@@ -145,12 +145,12 @@ def test_a_parameter_dict_of_an_old_torch_is_read(checkpoint: Where, tmp_path: P
         ({"emb_params": VECTORS, "clip_h": OTHER}, "1 tensor in it would not be used, such as clip_h"),
         (
             {"string_to_param": {"*": VECTORS, "@": VECTORS}},
-            "holds 2 tensors (*, @), expected one word's",
+            "contains 2 tensors (*, @); expected one word",
         ),
-        ({"clip_l": VECTORS, "clip_g": OTHER[:2]}, "holds 5 and 2 vectors for the two text encoders"),
-        ({"clip_l": VECTORS, "clip_g": OTHER}, "made for 2 text encoders, this model has 1"),
-        ({"Ink": VECTORS[None]}, "holds no vectors of a word but Tensor of shape (1, 5, 32)"),
-        ({"Ink": "*"}, "holds no vectors of a word but str"),
+        ({"clip_l": VECTORS, "clip_g": OTHER[:2]}, "has 5 and 2 vectors for the two text encoders"),
+        ({"clip_l": VECTORS, "clip_g": OTHER}, "made for 2 text encoders, but this model has 1"),
+        ({"Ink": VECTORS[None]}, "contains no vectors of a word but Tensor of shape (1, 5, 32)"),
+        ({"Ink": "*"}, "contains no vectors of a word but str"),
     ],
     ids=lambda value: re.sub(r"\W+", " ", value) if isinstance(value, str) else "",
 )
@@ -164,6 +164,7 @@ def test_what_is_no_word_or_more_than_one_is_told(
 def test_words_that_differ_in_capitals_alone_are_one(checkpoint: Where, tmp_path: Path) -> None:
     for name in ("Ink", "INK"):
         torch.save({name: VECTORS}, tmp_path / f"{name}.pt")
-    assert "its word INK is already in tokenizer vocabulary; give it another by token:" in complaint(
-        checkpoint, tmp_path / "Ink.pt", tmp_path / "INK.pt"
+    assert (
+        "its word INK is already in the tokenizer's vocabulary; choose another with token:"
+        in complaint(checkpoint, tmp_path / "Ink.pt", tmp_path / "INK.pt")
     )

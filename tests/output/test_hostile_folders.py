@@ -85,7 +85,7 @@ def check(made: Made, spoils: list[Spoil]) -> None:
             assert not touched, told
             assert isinstance(result.exception, SystemExit | None), (told, result.exception)
             assert result.exit_code in (0, 1, 2, 3), told
-            assert "Traceback" not in result.output and "--debug tells" not in result.output, told
+            assert "Traceback" not in result.output and "--debug shows" not in result.output, told
             assert SECRET not in result.output, told
             lines = result.stderr.split("\n")
             assert all(map(KNOWN.match, lines)), told
@@ -180,8 +180,8 @@ def test_a_record_that_cannot_be_is_done_again(
     out = spoiled_copy(made, tmp_path, file, (old, new))
     result = run(("merge", "@"), out)
     assert result.exit_code == 1
-    assert f"{out / file}:1: not a record: what it was of is done again" in caplog.text
-    assert "1 pictures are missing (sdedit/0000.png), of shards 0-of-1" in result.stderr
+    assert f"{out / file}:1: not a valid record; its picture is translated again" in caplog.text
+    assert "1 pictures are missing (sdedit/0000.png), in shards 0-of-1" in result.stderr
 
 
 def test_records_without_an_end_are_not_read_into_memory(made: Made, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_damaged_line_is_told_and_its_picture_is_not_known(
     with caplog.at_level(logging.WARNING):
         again = opened(tmp_path)
     assert [name for name in "abc" if again.known(name, "correct")] == ["a", "c"]
-    assert "0-of-1.jsonl:2: not a record" in caplog.text
+    assert "0-of-1.jsonl:2: not a valid record" in caplog.text
 
 
 def test_the_last_attempt_counts_in_whatever_file_and_by_whatever_clock(tmp_path: Path) -> None:
@@ -124,11 +124,11 @@ def test_a_lock_is_had_by_one_and_says_by_whom(tmp_path: Path) -> None:
     file = tmp_path / "records" / "0-of-1.lock"
     with locked(file):
         with (
-            pytest.raises(SdcorrectError, match=r"process \d+ on .* at work on 0-of-1"),
+            pytest.raises(SdcorrectError, match=r"process \d+ on .* working on 0-of-1"),
             locked(file),
         ):
             pass
-        with pytest.raises(SdcorrectError, match="at work"), locked(file):
+        with pytest.raises(SdcorrectError, match="is working"), locked(file):
             pass
     assert not file.exists()
     with locked(file):

@@ -80,7 +80,7 @@ def test_a_larger_array_divides_anew(tmp_path: Path) -> None:
 def test_a_task_in_a_hole_of_the_array_is_refused(tmp_path: Path) -> None:
     for task in (1, 3, 10):
         shard_of(1, [1, 3, 10], task, tmp_path)
-    with pytest.raises(UsageError, match=r"task 4 is none of the 3 tasks .*1, 3, 10.*--num-shards"):
+    with pytest.raises(UsageError, match=r"task 4 is not one of the 3 tasks .*1, 3, 10.*--num-shards"):
         shard_of(2, [4], 4, tmp_path)
 
 

@@ -59,8 +59,8 @@ def test_all_shards_are_read(translate: Run, sdcorrect: Run, pictures: Path, tmp
 def test_what_is_missing_is_told_and_shown(folder: Folder, report: Run) -> None:
     (folder.out / "correct" / "tent.png").unlink()
     result = report()
-    assert "correct/tent.png: recorded, and not on the disk any more" in result.stderr
-    assert "its file is not there any more" in folder.page.read_text()
+    assert "correct/tent.png: recorded, but the file is gone" in result.stderr
+    assert "its file is gone" in folder.page.read_text()
 
 
 def test_a_limit_is_told(folder: Folder, report: Run) -> None:
@@ -90,7 +90,7 @@ def test_a_source_that_changed_is_not_shown_as_what_was_translated(
     job = folder.out / "job.json"
     job.write_text(job.read_text().replace(str(folder.pictures), str(pictures)))
     cards = list(Cards(read_gallery(folder.out), folder.out, embed=False))
-    assert lost_sources(cards) == ["source is another picture by now: church.png"]
+    assert lost_sources(cards) == ["source has changed since it was translated: church.png"]
 
 
 def test_a_damaged_output_is_told(folder: Folder) -> None:
@@ -139,7 +139,7 @@ def test_a_source_is_copied_as_it_went_into_the_model(folder: Folder, resize: st
     with Image.open(source) as image, Image.open(shown.full) as copy:
         expected = fitted(image.convert("RGB"), job.resize, (48, 40))
         assert copy.convert("RGB").tobytes() == expected.tobytes()
-    with pytest.raises(PictureError, match="another picture by now"):
+    with pytest.raises(PictureError, match="has changed since it was translated"):
         other = record.model_copy(update={"size": (40, 40)})
         Copies(folder.out, job).of_source(folder.pictures / "ghost.png", other)
 
@@ -160,7 +160,7 @@ def test_metrics_of_other_pictures_or_before_these_are_told(folder: Folder) -> N
     write_evaluation(folder.out, {("other.png", "sdedit"): (1, 1), ("church.png", "sdedit"): (1, 1)})
     os.utime(folder.out / "evaluation.csv", (0, 0))
     assert read_gallery(folder.out).warnings == (
-        "evaluation.csv has what is no picture here: sdedit/other.png",
+        "evaluation.csv has rows without a picture here: sdedit/other.png",
         "evaluation.csv is older than sdedit/church.png; run sdcorrect evaluate again",
     )
 
@@ -170,10 +170,10 @@ def test_metrics_of_other_pictures_or_before_these_are_told(folder: Folder) -> N
     [
         ("name,age\nx,1\n", "its first columns should be variant, path, not ['name', 'age']"),
         ("variant,path,ssim\nsdedit,church.png\n", "line 2 has 2 of 3 columns"),
-        ("variant,path,ssim\nsdedit,church.png,0.", "its last line is torn"),
+        ("variant,path,ssim\nsdedit,church.png,0.", "its last line is incomplete"),
         ("variant,path,ssim\nsdedit,church.png,high\n", "line 2: could not convert string to float"),
         ('variant,path,ssim\nsdedit,"church.png,1\n', "line 2: unexpected end of data"),
-        ("", "its last line is torn"),
+        ("", "its last line is incomplete"),
     ],
 )
 def test_a_torn_or_foreign_evaluation(
@@ -201,14 +201,14 @@ def test_what_is_no_output_folder(sdcorrect: Run, folder: Folder, tmp_path: Path
 def test_a_name_of_another_kind(sdcorrect: Run, folder: Folder, arguments: list[str]) -> None:
     result = sdcorrect("report", folder.out, *arguments)
     assert result.exit_code == 2
-    assert "give a name that ends in" in result.stderr
+    assert "the name must end in" in result.stderr
 
 
 def test_too_much_to_embed(sdcorrect: Run, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdcorrect.report.cards.MAX_EMBEDDED", 5000)
     result = sdcorrect("report", folder.out, "--embed")
     assert result.exit_code == 2
-    assert "give --limit, or leave --embed out" in result.stderr
+    assert "give --limit, or remove --embed" in result.stderr
 
 
 def test_a_report_imports_no_torch(folder: Folder) -> None:
