@@ -61,7 +61,7 @@ def following(what: str, total: int) -> Iterator["tqdm[Any]"]:
     with bar(what, total) as shown:
 
         def show_time() -> None:
-            if (now := time.time()) - shown.last_print_t >= shown.mininterval:
+            if not shown.disable and (now := time.time()) - shown.last_print_t >= shown.mininterval:
                 shown.last_print_t = now
                 shown.refresh()
 

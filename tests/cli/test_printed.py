@@ -5,13 +5,15 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 
-from sdcorrect.cli.console import MOST_ALIKE, _Lines
+from sdcorrect.cli import progress
+from sdcorrect.cli.console import MOST_ALIKE, _Lines, verbosity
 
 Run = Callable[..., Result]
 COMMAND = (sys.executable, "-c", "from sdcorrect.cli import app; app()")
@@ -140,3 +142,15 @@ def test_of_warnings_that_are_alike_no_more_are_shown_than_a_person_reads(
         "warning: more warnings like the last follow; only the first 100 are shown",
         "warning: another",
     ]
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_what_takes_long_is_followed_quietly_too(monkeypatch: pytest.MonkeyPatch, quiet: bool) -> None:
+    monkeypatch.setattr(progress, "TICK", 0.01)
+    monkeypatch.setattr(progress, "PATIENCE", 0.01)
+    monkeypatch.setattr(verbosity, "quiet", quiet)
+    assert [*progress.track([time.sleep(0.05)], "sleeping", 1)] == [None]
+    with progress.following("sleeping", 2) as shown:
+        time.sleep(0.05)
+        shown.update(2)
+    assert shown.disable == quiet
