@@ -153,4 +153,4 @@ def test_what_takes_long_is_followed_quietly_too(monkeypatch: pytest.MonkeyPatch
     with progress.following("sleeping", 2) as shown:
         time.sleep(0.05)
         shown.update(2)
-    assert shown.disable == quiet
+        assert shown.disable == quiet
