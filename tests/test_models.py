@@ -126,7 +126,7 @@ def test_a_prompt_over_the_limit_is_reported_with_what_is_cut(
 ) -> None:
     model.embed(" ".join(["basketball"] * 40) + " violin")
     assert "violin" in caplog.text
-    assert "reads 22" in caplog.text
+    assert "reads only 22" in caplog.text
 
 
 def test_the_embedded_weights_are_float16_and_computed_in_float32(model: Model) -> None:

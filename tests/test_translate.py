@@ -208,7 +208,7 @@ def test_prompt_to_prompt_from_the_command_line(
 
 def test_a_recipe_whose_own_steps_come_to_none_is_refused(model: Model) -> None:
     recipe = BUILT_IN["sdedit"].model_copy(update={"steps": 2})
-    with pytest.raises(UsageError, match="recipe sdedit: strength 0.4 of 2 steps is not one"):
+    with pytest.raises(UsageError, match="recipe sdedit: strength 0.4 of 2 steps is less than one step"):
         Translator(model, [recipe], steps=20, strength=0.4, guidance_scale=5.0)
 
 

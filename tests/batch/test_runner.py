@@ -261,7 +261,7 @@ def test_status_counts_by_shard_and_in_all(
     rows = [line.replace("│", " ").split() for line in shown.stdout.splitlines() if "│" in line]
     assert rows[0][:2] == ["0-of-2", "0"] and rows[0][-1] == str(4 - mine)
     assert rows[1][0] == "1-of-2" and rows[1][-1] == "0"
-    assert rows[2][:2] == ["in", "all"] and rows[2][-1] == str(4 - mine)
+    assert rows[2][0] == "total" and rows[2][-1] == str(4 - mine)
     for command in ("status", "merge"):
         nothing = sdcorrect(command, tmp_path)
         assert nothing.exit_code == 2

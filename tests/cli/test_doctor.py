@@ -218,7 +218,7 @@ def test_doctor_marks_each_file_that_would_be_refused(
         "such as novelty: something unknown",
         "other.safetensors: made for another family: it reads texts 80 wide",
         "word.pt: its vectors are 48 wide, but this model's are 32",
-        "control: made for another family: its cross_attention_dim is 48, this model's 32",
+        "control: made for another family: its cross_attention_dim is 48, this model's is 32",
     ):
         assert expected in told, told
     assert told.count("!") == 4

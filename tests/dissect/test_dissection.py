@@ -284,14 +284,14 @@ def test_a_folder_becomes_a_table_of_all_blocks(quick: Run, pictures: Path, tmp_
     [
         (["--point", "400,10"], "--point 400,10: lies outside the picture of 128x128 px"),
         (["--point", "0.5,1.5"], "--point 0.5,1.5: lies outside"),
-        (["--point", "middle"], "--point middle: expected x,y in px"),
+        (["--point", "middle"], "--point middle: expected x,y in pixels"),
         (
             ["--blocks", "2"],
             "--blocks 2: block 2 of this U-Net has no self-attention; choose from blocks",
         ),
         (["--blocks", "mid"], "--blocks mid: mid is not in the decoder"),
         (["--blocks", "3-5"], "--blocks 3-5: '3-5' names no blocks; give a number"),
-        (["--timesteps", "500"], "--timesteps: 500 is not among the 2 that are computed"),
+        (["--timesteps", "500"], "--timesteps: 500 is not among the 2 timesteps that are run"),
         (["--timesteps", "first"], "--timesteps first: expected whole numbers"),
         (["--method", "sdedit"], "recipe sdedit has no one-step inversion"),
         (["--method", "corect"], "did you mean correct?"),
@@ -315,7 +315,7 @@ def test_what_is_no_picture_is_one_line(quick: Run, pictures: Path, tmp_path: Pa
     for arguments, message, lines in (
         ((broken,), "broken.png: not a picture that can be read", 1),
         ((tmp_path / "nowhere.png",), "there is no such folder or file", 1),
-        ((broken.parent,), "none of 1 pictures could be dissected", 2),
+        ((broken.parent,), "none of the 1 pictures could be dissected", 2),
         ((pictures, "--point", "1,1"), "several pictures give only a table", 1),
     ):
         result = quick(*arguments)

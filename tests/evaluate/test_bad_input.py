@@ -26,7 +26,7 @@ def complaint(result: Result) -> str:
     [
         (["--metrics", "ssmi"], "no such metric; did you mean ssim?"),
         (["--profile", "papers"], "there is no such profile; did you mean paper?"),
-        (["--base", "pnp"], "is not a variant of this folder: sdedit, correct"),
+        (["--base", "pnp"], "is none of the variants there: sdedit, correct"),
         (["--reference", "nowhere"], "--reference nowhere: there is no such folder"),
         (["--metrics", "style_accuracy"], "--other-style"),
         (["--metrics", "lpips"], "metric lpips needs"),
@@ -113,7 +113,7 @@ def test_references_of_another_size(evaluate: Evaluate, folders: Any, tmp_path: 
     truth = shutil.copytree(folders.pictures, tmp_path / "truth")
     Image.new("RGB", (48, 40)).save(truth / "church.png")
     message = complaint(evaluate("--reference", truth))
-    assert "church.png: is 48x40 px, its output 32x32 px and its source 128x128 px" in message
+    assert "church.png: is 48x40 px, but its output is 32x32 px and its source 128x128 px" in message
 
 
 def test_two_references_for_one_picture(evaluate: Evaluate, folders: Any, tmp_path: Path) -> None:

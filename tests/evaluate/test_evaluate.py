@@ -185,8 +185,8 @@ def test_programs_are_told_of_each_picture_that_is_measured(evaluate: Evaluate, 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["-q", "-v"], "--quiet and --verbose: give one of them"),
-        (["--log-level", "loud"], "there is no such level"),
+        (["-q", "-v"], "--quiet and --verbose: give only one"),
+        (["--log-level", "loud"], "no such level"),
         (["--json", "--results"], "requires an argument"),
     ],
 )

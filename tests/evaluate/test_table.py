@@ -89,5 +89,5 @@ def test_a_table_of_another_format_is_one_line(
 ) -> None:
     result = evaluate("--table", tmp_path / name)
     assert result.exit_code == 2 and result.stderr.count("\n") == 1
-    assert "ends in .md or .tex" in result.stderr
+    assert "must end in .md or .tex" in result.stderr
     assert not (folders.out / "evaluation.json").exists()

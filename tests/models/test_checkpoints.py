@@ -210,7 +210,7 @@ def test_offline_a_single_file_says_where_its_tokenizer_would_come_from(
     checkpoint: Where, family: Family, base: str
 ) -> None:
     message = complaint(checkpoint(family, "safetensors"), offline=True)
-    assert f"needs the tokenizer and settings of {base};" in message
+    assert f"needs the tokenizer and settings of {base}" in message
     assert "run `sdcorrect prefetch`" in message
 
 

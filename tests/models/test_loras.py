@@ -408,7 +408,7 @@ def test_layers_that_are_not_whole_or_do_not_fit_are_told(tmp_path: Path) -> Non
     assert f"the tensors of {LAYER} do not fit each other" in told(
         {f"{LAYER}.lora_up.weight": torch.ones(16, 3)}
     )
-    assert "changes weights of (16, 20), this model's are (16, 16)" in told(
+    assert "changes weights of (16, 20), but this model's are (16, 16)" in told(
         {f"{LAYER}.lora_down.weight": torch.ones(2, 20)}
     )
     assert f"the magnitudes (DoRA) of {LAYER} do not fit" in told({f"{LAYER}.dora_scale": torch.ones(5)})

@@ -142,7 +142,7 @@ def test_a_shorter_text_is_filled_up_with_the_empty_prompt(weighted: Model) -> N
 def test_a_plain_prompt_over_the_limit_names_what_is_cut(caplog: pytest.LogCaptureFixture) -> None:
     plain = load(ModelSettings(device="cpu"))
     plain.embed(LONG)
-    assert "the text encoder reads 22; cut off:" in caplog.text
+    assert "the text encoder reads only 22; cut off:" in caplog.text
     assert "prompt_syntax: weighted" in caplog.text
     assert plain.count_chunks(LONG) == 1
 

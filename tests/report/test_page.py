@@ -116,7 +116,7 @@ def test_search_finds_names_and_prompts(page: Page) -> None:
     page.get_by_role("searchbox").fill("3d render")
     assert len(names(page)) == 6
     page.get_by_role("searchbox").fill("no such")
-    expect(page.get_by_text("No picture is like that.")).to_be_visible()
+    expect(page.get_by_text("No picture matches.")).to_be_visible()
     page.get_by_role("button", name="Show all").click()
     assert len(names(page)) == 6
 
