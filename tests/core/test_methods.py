@@ -388,13 +388,13 @@ def test_timesteps_may_bound_an_injection() -> None:
         ([Injection("skip", (4,)), Injection("skip", (4,), (0, 0.5))], "skip of block 4 is .* twice"),
         (
             [Injection("self-attention", (4,)), Injection("key-value", (4,))],
-            "self-attention of block 4 is put back twice at step 0, because key-value changes it too; list each block once",
+            "self-attention of block 4 is put back twice at step 0, because key-value changes it too;",
         ),
         (
             [Injection("query", (4,), (0, 0.6)), Injection("self-attention", (3, 4), (0.4, 1))],
             "query of block 4 is put back twice at step 2, because self-attention changes it too",
         ),
-        ([Injection("query", (4,)), Injection("query", (4, 5))], "query of block 4 is .* step 0; list each"),
+        ([Injection("query", (4,)), Injection("query", (4, 5))], "query of block 4 .* step 0; list"),
     ],
 )  # fmt: skip
 def test_windows_that_cannot_be_are_refused(injections: list[Injection], message: str) -> None:

@@ -98,7 +98,7 @@ def test_a_mask_that_cannot_be_used_fails_its_picture(folder: Path) -> None:
     (folder / "a.png").touch()
     refused("mask .*a.png: cannot be used: the file is empty")
     saved(np.zeros((32, 32), np.uint8), "L", folder / "a.png")
-    refused("mask .*a.png: is 32x32 px, but the picture is 96x64 px and its output 48x32 px; give a mask of")
+    refused("mask .*a.png: is 32x32 px, but the picture is 96x64 px and its output 48x32 px; give")
     coloured = np.zeros((64, 96, 3), np.uint8)
     coloured[..., 0] = 255
     saved(coloured, "RGB", folder / "a.png")

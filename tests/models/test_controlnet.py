@@ -383,7 +383,7 @@ def test_a_controlnet_union_is_refused_by_name(checkpoint: Where, tmp_path: Path
     [
         ({"_class_name": "ControlNetXSAdapter"}, "is not a ControlNet but ControlNetXSAdapter"),
         ({"conditioning_channels": 1}, "its conditioning_channels is 1; expected 3"),
-        ({"layers_per_block": 1}, "made for another family: its layers_per_block is 1, this model's is 2"),
+        ({"layers_per_block": 1}, "another family: its layers_per_block is 1, this model's is 2"),
     ],
 )
 def test_another_architecture_is_told(

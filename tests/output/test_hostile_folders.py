@@ -145,7 +145,7 @@ def spoiled_copy(made: Made, tmp_path: Path, file: str, change: tuple[str, str])
         ("job.json", ('"pictures": 2', f'"pictures": {"[" * 200_000}'), "recursion"),
         ("job.json", ('"steps": 2', '"steps": NaN'), "steps"),
         ("job.json", ('"variants": {\n      "sdedit"', '"variants": {\n      "../x"'), "variants.../x"),
-        ("job.json", ('"settings": {', f'"settings": {{"a": {"[" * 99}{"]" * 99},'), "nested more than 16 levels"),
+        ("job.json", ('"settings": {', f'"settings": {{"a": {"[" * 99}{"]" * 99},'), "than 16 levels"),
         ("records/0-of-1.json", ('"shard"', '"shards"'), "shard: Field required"),
     ],
 )
