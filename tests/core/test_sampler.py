@@ -87,7 +87,9 @@ def test_evaluations_are_those_of_the_method(model: Model) -> None:
         assert model.evaluations - before == expected * len(x0)
 
 
-@pytest.mark.parametrize(("drawn", "factor"), [(False, 2), (True, 1.2)])
+@pytest.mark.parametrize(
+    ("drawn", "factor"), [pytest.param(False, 2, marks=pytest.mark.slow), (True, 1.2)]
+)
 def test_inverting_fully_and_sampling_back_reconstructs_better_with_more_steps(
     model: Model, icon: Image.Image, drawn: bool, factor: float
 ) -> None:

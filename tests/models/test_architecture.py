@@ -159,7 +159,7 @@ def test_latents_that_no_model_here_is_trained_on_are_refused(
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
-@pytest.mark.parametrize("suffix", ["safetensors", "ckpt"])
+@pytest.mark.parametrize("suffix", ["safetensors", pytest.param("ckpt", marks=pytest.mark.slow)])
 def test_a_text_encoder_of_older_names_is_the_same(
     checkpoint: Where, tmp_path: Path, family: Family, suffix: str
 ) -> None:

@@ -93,7 +93,7 @@ def test_every_recipe_runs_on_every_family(checkpoint: Where, icon: Image.Image,
     assert results["correct"].evaluations == 1 + 2 * 2
 
 
-@pytest.mark.parametrize("form", ["folder", "safetensors", "ckpt"])
+@pytest.mark.parametrize("form", ["folder", "safetensors", pytest.param("ckpt", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_folder_is_translated_in_float32_and_in_bfloat16(
     checkpoint: Where,
