@@ -1,10 +1,10 @@
 """Search for a correction that keeps more and gives up less style, by successive halving.
 
-    python scripts/research/search_wide.py [--rungs 4]
+    python scripts/research/search_wide.py [--rungs 3]
 
-Every setting is a recipe on mini, measured on the icons that split.csv keeps for choosing: how near its
-pictures are to the truth, at the style that they have. A rung measures what is left on more icons, in
-more directions and at more strengths, and keeps the best.
+Every setting (search_settings.py) is a recipe on mini, measured on the icons that split.csv keeps for
+choosing: how near its pictures are to the truth, at the style that they have. A rung measures what is
+left on more icons and at more strengths, and keeps the best.
 
 A setting's score is half the mean and half the worst over the directions. In a direction it is how much
 better the setting is than SDEdit can be at no less style, which is read from the line through SDEdit's
@@ -13,8 +13,8 @@ own strengths: SSIM to the truth in tenths, and the logarithm of the structure d
 it gives up to SDEdit at the same strength: without this, which the first rung was first sorted by,
 settings won that had lost the style for two pictures of three.
 
-Each measurement goes to search.jsonl, from which a run that was stopped goes on, and what the rungs kept
-to search.md, both beside this file.
+Each measurement, the mean of some icons, goes to search.jsonl, from which a run that was stopped goes
+on, and what the rungs kept to search.md, both beside this file.
 """
 
 import argparse
@@ -26,14 +26,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
+from search_settings import settings
 
 from sdcorrect.config import Input
 from sdcorrect.evaluate.clip import Clip
@@ -55,145 +56,28 @@ PROMPTS = {
 }
 DIRECTIONS = (("3d", "flat"), ("flat", "ink"), ("flat", "3d"), ("ink", "3d"))
 #: SDEdit's, between which its line goes.
-STRENGTHS = (0.3, 0.5, 0.65, 0.8, 0.95)
-STEPS, GUIDANCE, BATCH = 20, 5.0, 8
+STRENGTHS = (0.3, 0.5, 0.65, 0.8, 0.95, 1.0)
+GUIDANCE, BATCH = 5.0, 8
 SSIM_UNIT, STRUCTURE_UNIT = 0.1, 0.7
 
 Direction = tuple[str, str]
-#: By metric, a value for each icon.
-Values = dict[str, list[float]]
+#: The mean of each metric.
+Means = dict[str, float]
 
 
 class Rung(NamedTuple):
     icons: int
-    directions: int
+    steps: int
     strengths: tuple[float, ...]
     keep: int
 
 
+SETTINGS = 200
 RUNGS = (
-    # the two directions in which the paper's correction loses the style
-    Rung(6, 2, (0.8,), 9),
-    Rung(6, 4, (0.8,), 3),
-    Rung(8, 4, (0.65, 0.8, 0.95), 1),
+    Rung(6, 10, (0.8,), 24),
+    Rung(12, 20, (0.65, 0.95), 5),
+    Rung(24, 20, (0.5, 0.65, 0.8, 0.95, 1.0), 1),
 )
-
-
-# -- the settings ----------------------------------------------------------------------------------
-
-FIRST, SECOND, ALL = "first-attention", "second-attention", "first-attention+"
-
-
-def attention(*blocks: str, **how: Any) -> dict[str, Any]:
-    return {"tensor": "self-attention", "blocks": blocks, **how}
-
-
-def skips(*blocks: str, **how: Any) -> dict[str, Any]:
-    return {"tensor": "skip", "blocks": blocks, "statistics": "own", **how}
-
-
-ATTENTION: dict[str, list[dict[str, Any]]] = {
-    "none": [],
-    "paper": [attention(f"{FIRST}.0", f"{FIRST}.1")],
-    "first": [attention(FIRST)],
-    "all": [attention(ALL)],
-    "all-0.7": [attention(ALL, weight=0.7)],
-    "second": [attention(SECOND)],
-    "first+half-second": [attention(FIRST), attention(SECOND, window=(0, 0.5))],
-    "first+0.7-second": [attention(FIRST), attention(SECOND, window=(0, 0.7))],
-    "first+second-0.5": [attention(FIRST), attention(SECOND, weight=0.5)],
-    "everywhere": [attention("encoder", "mid", ALL)],
-    "query-first": [{"tensor": "query", "blocks": [FIRST]}],
-    "query-all": [{"tensor": "query", "blocks": [ALL]}],
-    "all-cond": [attention(ALL, branches="cond")],
-    "everywhere-0.7": [attention("encoder", "mid", ALL, weight=0.7)],
-    "everywhere-cond": [attention("encoder", "mid", ALL, branches="cond")],
-    "query-everywhere": [{"tensor": "query", "blocks": ["encoder", "mid", ALL]}],
-    "query-all-cond": [{"tensor": "query", "blocks": [ALL], "branches": "cond"}],
-    "query-everywhere-cond": [
-        {"tensor": "query", "blocks": ["encoder", "mid", ALL], "branches": "cond"}
-    ],
-    "query-everywhere-0.7": [{"tensor": "query", "blocks": ["encoder", "mid", ALL], "weight": 0.7}],
-    "query-everywhere-to-0.7": [
-        {"tensor": "query", "blocks": ["encoder", "mid", ALL], "window": (0, 0.7)}
-    ],
-    "query-encoder": [{"tensor": "query", "blocks": ["encoder", "mid"]}],
-}
-SKIPS: dict[str, list[dict[str, Any]]] = {
-    "none": [],
-    "paper": [skips(f"{FIRST}.1", f"{FIRST}.2")],
-    "first": [skips(FIRST)],
-    "half-first": [skips(FIRST, window=(0, 0.5))],
-    "first-0.5": [skips(FIRST, weight=0.5)],
-    "last": [skips(f"{FIRST}.2")],
-    "to-first": [skips("0", "1", "2", FIRST)],
-    "first-cond": [skips(FIRST, branches="cond")],
-    "source": [skips(f"{FIRST}.1", f"{FIRST}.2", statistics="source")],
-    "source-0.3": [skips(f"{FIRST}.1", f"{FIRST}.2", statistics="source", weight=0.3)],
-    "resnet": [{"tensor": "resnet", "blocks": [f"{FIRST}.1"], "statistics": "own"}],
-    "first+half-finer": [skips(FIRST), skips(f"{SECOND}.0", window=(0, 0.3))],
-}
-GUIDED = {"always": (0.0, 1.0), "from-0.2": (0.2, 1.0), "from-0.4": (0.4, 1.0)}
-TIMESTEPS = {
-    f"{t}{'-scaled' * scaled}": {"timestep": t, "scale_input": scaled}
-    for t in (1, 201, 401, 601, 801)
-    for scaled in (False, True)
-    if t > 1 or not scaled
-}
-
-
-def setting(attended: str, skipped: str, guided: str = "always", read: str = "1") -> Recipe:
-    inject = [*ATTENTION[attended], *SKIPS[skipped]]
-    return Recipe.model_validate(
-        {
-            "name": f"{attended}.skip-{skipped}.guided-{guided}.t-{read}".replace("+", "-and-"),
-            "inversion": "one-step" if inject else "none",
-            "inject": inject,
-            "guidance_window": GUIDED[guided],
-            **(TIMESTEPS[read] if inject else {}),
-        }
-    )
-
-
-def settings() -> dict[str, Recipe]:
-    """A grid over what the prototype found good, one change at a time from there, and what that told."""
-    chosen = [
-        setting(*both)
-        for both in product(
-            ("paper", "first", "all", "all-0.7", "first+half-second"),
-            ("none", "paper", "first", "half-first"),
-        )
-    ]
-    chosen += [setting(a, "first") for a in ATTENTION]
-    chosen += [setting("all", s) for s in SKIPS]
-    chosen += [
-        setting(*all_three)
-        for all_three in product(("none", "all"), ("none", "first"), ("from-0.2", "from-0.4"))
-    ]
-    chosen += [setting("all", "first", read=read) for read in TIMESTEPS]
-    chosen += [setting("query-all", "none", read=read) for read in ("1", "401")]
-    # what the first 35 of those suggested: attention beyond the decoder, and queries alone
-    chosen += [setting("everywhere", "none"), setting("query-all", "paper")]
-    chosen += [setting("everywhere-cond", s) for s in ("none", "first")]
-    chosen += [setting("query-everywhere", s) for s in ("none", "first", "to-first")]
-    chosen += [setting("query-everywhere", "first", guided=g) for g in ("from-0.2", "from-0.4")]
-    chosen += [setting(a, "first", read="401") for a in ("everywhere", "query-everywhere")]
-    # and what the first 50 did: queries everywhere
-    chosen += [setting("query-everywhere", s) for s in ("paper", "half-first")]
-    chosen += [setting("query-everywhere-cond", s) for s in ("none", "first", "to-first")]
-    chosen += [
-        setting(f"query-{a}", "first") for a in ("everywhere-0.7", "everywhere-to-0.7", "encoder")
-    ]
-    chosen += [setting("query-everywhere", "none", guided="from-0.2")]
-    chosen += [setting("query-everywhere", "first", read=t) for t in ("201", "601", "601-scaled")]
-    # and what the first 61 did: the branch of the prompt alone, and a later timestep
-    chosen += [
-        setting("query-everywhere-cond", *how)
-        for how in product(("none", "first"), ("always",), ("201", "401", "601", "401-scaled"))
-    ]
-    chosen += [setting("query-all-cond", "none", read=read) for read in ("1", "401")]
-    named = {recipe.name: recipe for recipe in chosen}
-    return {"correct": BUILT_IN["correct"], **named}
 
 
 # -- measuring -------------------------------------------------------------------------------------
@@ -209,33 +93,58 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.clip, self.structure = Clip("mini"), Structure("mini", device=torch.device("cpu"))
-        self.known: dict[str, dict[str, float]] = {}
+        self.texts = self.clip.texts([*PROMPTS.values()])
+        self.known: dict[str, Means] = {}
         if self.log.exists():
             for line in self.log.read_text().splitlines():
                 entry = json.loads(line)
                 self.known[entry.pop("of")] = entry
 
-    def values(self, recipe: Recipe, direction: Direction, strength: float, icons: int) -> Values:
-        """What `recipe` reaches on the first so many icons."""
-        names = self.icons[:icons]
-        keys = {name: _key(recipe, direction, strength, name) for name in names}
-        missing = [name for name in names if keys[name] not in self.known]
-        for i in range(0, len(missing), BATCH):
-            part = missing[i : i + BATCH]
-            for name, found in zip(part, self._measure(recipe, direction, strength, part), strict=True):
-                self.known[keys[name]] = found
-                with self.log.open("a") as log:
-                    log.write(json.dumps({"of": keys[name], **found}) + "\n")
-        rows = [self.known[keys[name]] for name in names]
-        return {metric: [row[metric] for row in rows] for metric in rows[0]}
+    def means(self, recipe: Recipe, direction: Direction, strength: float, rung: Rung) -> Means:
+        """What `recipe` reaches on the icons of `rung`, of which earlier rungs measured some."""
+        ends = [0, *(r.icons for r in RUNGS if r.icons <= rung.icons and r.steps == rung.steps)]
+        of = recipe, direction, strength, rung.steps
+        parts = [self._part(*of, first, end) for first, end in pairwise(ends)]
+        sizes = [end - first for first, end in pairwise(ends)]
+        return {
+            name: float(np.average([part[name] for part in parts], weights=sizes)) for name in parts[0]
+        }
+
+    def _part(
+        self,
+        recipe: Recipe,
+        direction: Direction,
+        strength: float,
+        steps: int,
+        first: int,
+        end: int,
+    ) -> Means:
+        key = f"{recipe.name} {'-to-'.join(direction)} {strength:g} {steps} {first}-{end}"
+        if key not in self.known:
+            found = [
+                of_icon
+                for i in range(first, end, BATCH)
+                for of_icon in self._measure(
+                    recipe, direction, strength, steps, self.icons[i:end][:BATCH]
+                )
+            ]
+            self.known[key] = {name: round(fmean(o[name] for o in found), 5) for name in found[0]}
+            with self.log.open("a") as log:
+                log.write(json.dumps({"of": key, **self.known[key]}) + "\n")
+        return self.known[key]
 
     @torch.inference_mode()
     def _measure(
-        self, recipe: Recipe, direction: Direction, strength: float, names: Sequence[str]
+        self,
+        recipe: Recipe,
+        direction: Direction,
+        strength: float,
+        steps: int,
+        names: Sequence[str],
     ) -> Iterator[dict[str, float]]:
         source, target = direction
         translator = Translator(
-            self.model, [recipe], steps=STEPS, strength=strength, guidance_scale=GUIDANCE
+            self.model, [recipe], steps=steps, strength=strength, guidance_scale=GUIDANCE
         )
         files = [ICONS / source / f"{name}.png" for name in names]
         read = [read_image(file, Input(path=file)) for file in files]
@@ -252,20 +161,15 @@ class Bench:
 
     def _compare(self, picture: Image.Image, truth: Image.Image, target: str) -> dict[str, float]:
         of_picture, of_truth = (to_tensor(image, torch.device("cpu")) for image in (picture, truth))
-        styles = self.clip.images([picture])[0] @ self.clip.texts([*PROMPTS.values()]).T
+        styles = self.clip.images([picture])[0] @ self.texts.T
         nearest = [*PROMPTS][int(styles.argmax())]
-        values = {
+        return {
             "style": float(styles[[*PROMPTS].index(target)]),
             "accuracy": float(nearest == target),
             "ssim": ssim(of_picture, of_truth),
             "psnr": psnr(of_picture, of_truth),
             "structure": structure_distance(*self.structure.similarities([picture, truth])),
         }
-        return {metric: round(value, 5) for metric, value in values.items()}
-
-
-def _key(recipe: Recipe, direction: Direction, strength: float, name: str) -> str:
-    return f"{recipe.name} {'-to-'.join(direction)} {strength:g} {name}"
 
 
 # -- scoring ---------------------------------------------------------------------------------------
@@ -273,25 +177,19 @@ def _key(recipe: Recipe, direction: Direction, strength: float, name: str) -> st
 
 def score(bench: Bench, recipe: Recipe, rung: Rung) -> float:
     gains = [
-        fmean(gain(bench, recipe, direction, strength, rung.icons) for strength in rung.strengths)
-        for direction in DIRECTIONS[: rung.directions]
+        fmean(gain(bench, recipe, direction, strength, rung) for strength in rung.strengths)
+        for direction in DIRECTIONS
     ]
     return (fmean(gains) + min(gains)) / 2
 
 
-def gain(bench: Bench, recipe: Recipe, direction: Direction, strength: float, icons: int) -> float:
-    own = means(bench.values(recipe, direction, strength, icons))
-    line = [means(bench.values(BUILT_IN["sdedit"], direction, s, icons)) for s in STRENGTHS]
+def gain(bench: Bench, recipe: Recipe, direction: Direction, strength: float, rung: Rung) -> float:
+    own = bench.means(recipe, direction, strength, rung)
+    line = [bench.means(BUILT_IN["sdedit"], direction, s, rung) for s in STRENGTHS]
     more = own["ssim"] - best(line, "ssim", own["style"], max)
     nearer = math.log(best(line, "structure", own["style"], min) / own["structure"])
-    lost = (
-        means(bench.values(BUILT_IN["sdedit"], direction, strength, icons))["accuracy"] - own["accuracy"]
-    )
+    lost = bench.means(BUILT_IN["sdedit"], direction, strength, rung)["accuracy"] - own["accuracy"]
     return (more / SSIM_UNIT + nearer / STRUCTURE_UNIT) / 2 - max(lost, 0.0)
-
-
-def means(values: Values) -> dict[str, float]:
-    return {metric: fmean(of_icons) for metric, of_icons in values.items()}
 
 
 def best(
@@ -323,19 +221,19 @@ def choosing() -> list[str]:
 
 
 def table(bench: Bench, rung: Rung, scores: Mapping[str, float], recipes: Mapping[str, Recipe]) -> str:
-    """A line for each setting: its score, and what it reaches at strength 0.8."""
-    shown = DIRECTIONS[: rung.directions]
-    heads = [f"{' to '.join(d)}: SSIM / PSNR / structure / text / accuracy" for d in shown]
+    """A line for each setting: its score, and what it reaches at one of the strengths."""
+    shown = 0.8 if 0.8 in rung.strengths else rung.strengths[-1]
+    heads = [f"{' to '.join(d)}: SSIM / PSNR / structure / text / accuracy" for d in DIRECTIONS]
     lines = [
-        f"{len(scores)} settings, {rung.icons} icons, strengths {', '.join(map(str, rung.strengths))}; "
-        f"the first {rung.keep} are kept.",
+        f"{len(scores)} settings, {rung.icons} icons, {rung.steps} steps, strengths "
+        f"{', '.join(map(str, rung.strengths))}; the first {rung.keep} are kept. Figures: at {shown:g}.",
         "",
         "| | setting | score | " + " | ".join(heads) + " |",
         "|---|---|---|" + "---|" * len(heads),
     ]
     for place, name in enumerate(["sdedit", *scores]):
         recipe = recipes.get(name, BUILT_IN["sdedit"])
-        cells = [_cell(means(bench.values(recipe, d, 0.8, rung.icons))) for d in shown]
+        cells = [_cell(bench.means(recipe, d, shown, rung)) for d in DIRECTIONS]
         told = f"{scores[name]:+.3f}" if name in scores else ""
         lines.append(f"| {place or ''} | `{name}` | {told} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -359,7 +257,7 @@ def main() -> int:
     arguments = parser.parse_args()
     quiet_libraries()
     bench = Bench(load(ModelSettings(device="cpu")), choosing(), HERE / "search.jsonl")
-    recipes = settings()
+    recipes = settings(SETTINGS)
     left, report = [*recipes], ["# The search\n"]
     for number, rung in enumerate(RUNGS[: arguments.rungs], start=1):
         scores: dict[str, float] = {}
