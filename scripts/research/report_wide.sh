@@ -19,15 +19,18 @@ for style in "${!prompts[@]}"; do
   done
 done
 
-for strength in "${strengths[@]}"; do
-  for direction in 3d-to-flat flat-to-ink flat-to-3d ink-to-3d; do
-    from=${direction%-to-*} to=${direction#*-to-} folder=$out/$direction/$strength
-    others=()
-    for style in "${!prompts[@]}"; do
-      if [ "$style" != "$to" ]; then others+=(--other-style "${prompts[$style]}"); fi
-    done
-    .venv/bin/sdcorrect translate "$out/icons/$from" -c configs/benchmark-icons.yaml -o "$folder" \
-      -p "${prompts[$to]}" --strength "$strength" --limit "${LIMIT:-80}" --set "variants=[$recipes]"
-    .venv/bin/sdcorrect evaluate "$folder" --reference "$out/icons/$to" "${others[@]}"
+for direction in 3d-to-flat flat-to-ink flat-to-3d ink-to-3d; do
+  from=${direction%-to-*} to=${direction#*-to-}
+  others=() folders=()
+  for style in "${!prompts[@]}"; do
+    if [ "$style" != "$to" ]; then others+=(--other-style "${prompts[$style]}"); fi
   done
+  for strength in "${strengths[@]}"; do
+    folders+=("$out/$direction/$strength")
+    .venv/bin/sdcorrect translate "$out/icons/$from" -c configs/benchmark-icons.yaml -p "${prompts[$to]}" \
+      --set "source_prompt=${prompts[$from]}" -o "$out/$direction/$strength" --strength "$strength" \
+      --limit "${LIMIT:-80}" --set "variants=[$recipes]"
+  done
+  if [ ${#folders[@]} -gt 1 ]; then others+=(--frontier); fi
+  .venv/bin/sdcorrect evaluate "${folders[@]}" --reference "$out/icons/$to" "${others[@]}"
 done

@@ -1,0 +1,93 @@
+"""Compare recipes with SDEdit at equal style, from what report_wide.sh measured at several strengths.
+
+    python scripts/research/equal_style.py out/wide [--strength 0.8]
+
+SDEdit's strength is the one at which the mean text similarity of its pictures equals that of the recipe.
+It lies between two measured strengths, and each picture's values are interpolated linearly between
+them. If several strengths qualify, the one with the best mean value counts; if SDEdit has less style at
+all strengths, the one with the most. p is Wilcoxon's signed-rank test over the pictures.
+"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import wilcoxon
+from table_wide import DIRECTIONS
+
+STYLE = "clip_text"
+#: Metric -> its head, its decimals, and which of several means is best.
+KEPT: dict[str, tuple[str, int, Callable[..., float]]] = {
+    "ssim_truth": ("SSIM", 3, np.argmax),
+    "structure_distance_truth": ("structure distance", 4, np.argmin),
+}
+BETWEEN = 100
+
+Values = dict[str, NDArray[np.float64]]
+
+
+def read(folder: Path) -> dict[str, Values]:
+    """The values of each recipe's pictures, by metric, in the order of their paths."""
+    with (folder / "evaluation.csv").open() as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: row["path"])
+    return {
+        recipe: {
+            metric: np.array([float(row[metric]) for row in rows if row["variant"] == recipe])
+            for metric in (STYLE, *KEPT)
+        }
+        for recipe in {row["variant"]: None for row in rows}
+    }
+
+
+def equal_in_style(line: Sequence[Values], own: Values, metric: str) -> NDArray[np.float64]:
+    """SDEdit's values of `metric` at the mean style of `own`; `line` is ordered by strength."""
+    share = np.linspace(0, 1, BETWEEN)[:, None]
+    styles, values = (
+        np.concatenate(
+            [
+                before[of] * (1 - share) + after[of] * share
+                for before, after in zip(line[:-1], line[1:], strict=True)
+            ]
+        )
+        for of in (STYLE, metric)
+    )
+    least = min(own[STYLE].mean(), styles.mean(axis=1).max())
+    enough = values[styles.mean(axis=1) >= least]
+    best = KEPT[metric][2]
+    found: NDArray[np.float64] = enough[int(best(enough.mean(axis=1)))]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="the folder of report_wide.sh")
+    parser.add_argument("--strength", type=float, default=0.8, help="of the recipes")
+    arguments = parser.parse_args()
+    columns = [name for head, *_ in KEPT.values() for name in (head, "SDEdit's", "p")]
+    lines = [f"| direction, icons | recipe | {' | '.join(columns)} |", "|---" * (2 + len(columns)) + "|"]
+    for direction in DIRECTIONS:
+        folders = sorted(
+            (file.parent for file in (arguments.out / direction).glob("*/evaluation.csv")),
+            key=lambda folder: float(folder.name),
+        )
+        line = [read(folder)["sdedit"] for folder in folders]
+        for recipe, own in read(arguments.out / direction / f"{arguments.strength:g}").items():
+            if recipe == "sdedit":
+                continue
+            cells = []
+            for metric, (_, decimals, _) in KEPT.items():
+                theirs = equal_in_style(line, own, metric)
+                p = float(wilcoxon(own[metric], theirs).pvalue)
+                cells += [f"{of.mean():.{decimals}f}" for of in (own[metric], theirs)]
+                cells.append("< 0.0001" if p < 1e-4 else f"{p:.4f}")
+            told = f"{direction.replace('-', ' ')}, {len(own[STYLE])}"
+            lines.append(f"| {told} | `{recipe}` | {' | '.join(cells)} |")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
