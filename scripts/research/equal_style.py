@@ -75,7 +75,8 @@ def main() -> None:
             key=lambda folder: float(folder.name),
         )
         line = [read(folder)["sdedit"] for folder in folders]
-        for recipe, own in read(arguments.out / direction / f"{arguments.strength:g}").items():
+        measured = next(folder for folder in folders if float(folder.name) == arguments.strength)
+        for recipe, own in read(measured).items():
             if recipe == "sdedit":
                 continue
             cells = []
