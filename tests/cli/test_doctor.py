@@ -37,6 +37,14 @@ def test_doctor_tells_the_machine(sdcorrect: Run) -> None:
         assert expected in told
 
 
+def test_doctor_runs_in_a_process_of_its_own() -> None:
+    """Where nothing is imported yet, unlike in this process."""
+    command = [sys.executable, "-c", "from sdcorrect.cli import app; app()", "doctor"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "would run on" in result.stdout
+
+
 @pytest.fixture
 def job(tmp_path: Path, pictures: Path) -> Callable[[str], Path]:
     def write(settings: str) -> Path:
