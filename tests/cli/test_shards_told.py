@@ -59,6 +59,6 @@ def test_variables_of_half_an_array_stop_the_run(
     for more in ([], ["--dry-run"]):
         result = translate(pictures, "-o", tmp_path / "out", *more)
         assert result.exit_code == 2
-        assert "SLURM_ARRAY_TASK_COUNT is None" in result.stderr and "--num-shards 1" in result.stderr
+        assert "SLURM_ARRAY_TASK_COUNT is not set" in result.stderr and "--num-shards 1" in result.stderr
         assert result.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
