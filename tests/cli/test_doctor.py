@@ -78,6 +78,15 @@ def test_doctor_marks_what_would_not_run(sdcorrect: Run, job: Callable[[str], Pa
     assert result.stderr == "error: lines marked with ! would keep a job from running\n"
 
 
+def test_doctor_uses_settings_without_a_job(sdcorrect: Run) -> None:
+    result = sdcorrect("doctor", "--set", "model=nobody/nothing")
+    assert result.exit_code == 2
+    assert "! model nobody/nothing: not on this machine" in flat(result.stdout)
+    result = sdcorrect("doctor", "--set", "method=sdedit", "--set", "stpes=3")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "error: stpes: there is no such setting; did you mean steps?\n"
+
+
 SDXL = {
     "block_out_channels": (320, 640, 1280),
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
