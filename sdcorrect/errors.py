@@ -42,6 +42,11 @@ def listed(names: Collection[str]) -> str:
     return f"{first} and {more} more" if more > 0 else first
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """`count` and what it counts: 1 picture, 2 pictures; `many` where that is not `one` with an s."""
+    return f"{count} {one if count == 1 else many or f'{one}s'}"
+
+
 def did_you_mean(name: object, known: Collection[str], otherwise: str | None = None) -> str:
     """The end of a message that rejects `name`: it suggests the nearest of the `known` names.
 

@@ -23,10 +23,10 @@ COMPILER, MARKS = "torch._dynamo", {"allow_in_graph", "assume_constant_result", 
 
 @contextmanager
 def lean_imports() -> Iterator[None]:
-    """Within this context, diffusers and transformers are imported as if `UNNEEDED` were not installed.
+    """Import diffusers and transformers as if `UNNEEDED` were not installed, which they remember.
 
-    Afterwards everything can be imported as usual, but these two keep doing without. If they are
-    imported already, nothing changes.
+    Everything else can import these packages as usual, also within this context, where torch's compiler
+    is loaded only if it is used. If diffusers or transformers is imported already, nothing changes.
     """
     if "diffusers" in sys.modules or "transformers" in sys.modules:
         yield
@@ -36,9 +36,10 @@ def lean_imports() -> Iterator[None]:
     try:
         import torch  # noqa: F401 - first, because torch itself needs the real compiler
 
-        with _in_place({COMPILER: _Marks(), **dict.fromkeys(UNNEEDED)}):
-            _import_transformers()
-            _import_diffusers()
+        with _in_place({COMPILER: _Marks()}):
+            with _in_place(dict.fromkeys(UNNEEDED)):
+                _import_transformers()
+                _import_diffusers()
             yield
     finally:
         gc.freeze()
@@ -133,9 +134,14 @@ def _import_transformers() -> None:
     The files of its models are searched for names once, and not again for `transformers.models`.
     """
     import torch
-    from transformers.utils import import_utils, is_scipy_available, is_torch_distributed_available
+    from transformers.utils import (
+        import_utils,
+        is_peft_available,
+        is_scipy_available,
+        is_torch_distributed_available,
+    )
 
-    is_scipy_available()
+    is_peft_available(), is_scipy_available()
     with _replaced(torch.distributed, "is_available", lambda: False):
         is_torch_distributed_available()
     define = getattr(import_utils, "define_import_structure", None)

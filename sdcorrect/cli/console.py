@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 
 from sdcorrect import __version__
 from sdcorrect.cli.options import BadPath, path
-from sdcorrect.errors import SdcorrectError, listed, one_line, printable
+from sdcorrect.errors import SdcorrectError, counted, listed, one_line, printable
 
 if TYPE_CHECKING:
     from sdcorrect.output.records import Record
@@ -121,6 +121,12 @@ def notice(line: str) -> None:
         err.print(line)
 
 
+def note(line: str) -> None:
+    """Print `note: ...` on standard error, unless --quiet."""
+    if not verbosity.quiet:
+        tell("note", line)
+
+
 def working(what: str) -> AbstractContextManager[object]:
     """Show a spinner with `what` while work is in progress."""
     return nullcontext() if verbosity.quiet else err.status(Text(printable(what)))
@@ -184,8 +190,8 @@ def print_gone(outputs: Collection[str]) -> None:
     if outputs:
         tell(
             "warning",
-            f"{len(outputs)} outputs come from pictures that the job no longer covers: "
-            f"{listed(outputs)}; they are not counted, and stay until you remove them",
+            f"{counted(len(outputs), 'output comes', 'outputs come')} from pictures that the job no "
+            f"longer covers: {listed(outputs)}; not counted, and kept until you remove them",
         )
 
 

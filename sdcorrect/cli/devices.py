@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sdcorrect.cli.console import log_as_lines, notice, tell
 from sdcorrect.cli.signals import EXIT_CODES, GRACE, Stop
 from sdcorrect.config import Job
-from sdcorrect.errors import SdcorrectError, one_line
+from sdcorrect.errors import SdcorrectError, counted, one_line
 from sdcorrect.libraries import lean_imports
 
 if TYPE_CHECKING:
@@ -118,7 +118,8 @@ class DevicesRun:
         self.devices = devices[: max(1, len(self.items))]
         if len(self.devices) < len(devices):
             idle = len(devices) - len(self.devices)
-            notice(f"{len(devices)} devices for {len(self.items)} pictures: {idle} stay idle")
+            pictures = counted(len(self.items), "picture")
+            notice(f"{len(devices)} devices for {pictures}: {idle} idle")
         self.model = Described(job.model, " and ".join(self.devices), "", 0)
         self.work = Work(len(self.items) * len(job.expanded))
         self._has_warned = False

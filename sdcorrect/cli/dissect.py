@@ -14,7 +14,7 @@ from sdcorrect.cli.console import SOME_FAILED, Debug, app, errors_for_people, ou
 from sdcorrect.cli.look import look, tell_left_out
 from sdcorrect.cli.progress import track
 from sdcorrect.config import LIST_SUFFIXES, Job, load_job, parse_set
-from sdcorrect.errors import PictureError, SdcorrectError, UsageError, printable
+from sdcorrect.errors import PictureError, SdcorrectError, UsageError, counted, printable
 from sdcorrect.recipes import FIRST
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _dissect_one(session: "Session", folder: Path, timesteps: list[int], point: 
     }
     _write(folder, contents)
     out.print(_table(settings, means_of(dissection)), soft_wrap=False)
-    _explain(settings, f"{len(dissection.timesteps)} steps")
+    _explain(settings, counted(len(dissection.timesteps), "step"))
     out.print(f"{printable(folder)}/: {' '.join(contents)}")
 
 
@@ -205,11 +205,12 @@ def _dissect_all(session: "Session", folder: Path) -> None:
     for path, reason in failures.items():
         tell("failed", f"{printable(path)}: {reason}", "red")
     if not means:
-        raise SdcorrectError(f"none of the {len(failures)} pictures could be dissected")
+        raise SdcorrectError(f"no picture could be dissected; {len(failures)} failed")
     content = folder_json(session.settings, timesteps, means, failures)
     _write(folder, {"dissect.json": _json(content)})
     out.print(_table(session.settings, over_pictures([*means.values()])), soft_wrap=False)
-    _explain(session.settings, f"{len(means)} pictures and {len(timesteps)} steps")
+    over = f"{counted(len(means), 'picture')} and {counted(len(timesteps), 'step')}"
+    _explain(session.settings, over)
     out.print(f"{printable(folder / 'dissect.json')}: the scores of each picture")
     if failures:
         raise typer.Exit(SOME_FAILED)

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Column, Table
 from rich.text import Text
 
-from sdcorrect.cli.console import Debug, app, errors_for_people, tell, working
+from sdcorrect.cli.console import Debug, app, errors_for_people, note, tell, working
 from sdcorrect.cli.frontier import check_installed, show_frontier
 from sdcorrect.cli.options import Device, Offline, path, source
 from sdcorrect.cli.progress import following
@@ -295,8 +295,8 @@ def _show(evaluation: "Evaluation", events: Events) -> None:
         left = {"failed": result.failed, "left out": result.filtered, "to do": result.remaining}
         if words := ", ".join(f"{count} {what}" for what, count in left.items() if count):
             tell("not measured", f"{variant}: {words}")
-    for notice in evaluation.notices:
-        tell("note", notice)
+    for line in evaluation.notices:
+        note(line)
 
 
 def _cells(mean: "Mean") -> tuple[str, str, str]:

@@ -20,7 +20,7 @@ from sdcorrect.cli.console import (
 )
 from sdcorrect.cli.options import path
 from sdcorrect.cli.talk import Events, Json, LogLevel, Quiet, Verbose, facts_of, talking
-from sdcorrect.errors import printable
+from sdcorrect.errors import counted, printable
 
 if TYPE_CHECKING:
     from sdcorrect.output.survey import Progress, Survey
@@ -83,7 +83,7 @@ def merge(
         _tell_of(found, folder, events)
         events.show(
             f"{printable(folder / 'job.json')}: {total.done} done, {total.failed} failed, "
-            f"{total.filtered} left out, from {len(found.shards)} shards"
+            f"{total.filtered} left out, from {counted(len(found.shards), 'shard')}"
         )
         if not events.shown:
             print_failures(found.failures)

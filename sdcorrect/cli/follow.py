@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sdcorrect.cli.console import MOST_ALIKE, err, notice
 from sdcorrect.cli.progress import bar, ticking, time_left
 from sdcorrect.cli.talk import Events, facts_of
-from sdcorrect.errors import printable
+from sdcorrect.errors import counted, printable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -28,7 +28,8 @@ def announcement(run: "ShardRun | DevicesRun") -> str:
     before = f", {run.work.before} done before" if run.work.before else ""
     times = f" by {len(variants)} variants" if len(variants) > 1 else ""
     return (
-        f"{len(run.items)} pictures{times} ({', '.join(variants)}): {left} to translate{before}; "
+        f"{counted(len(run.items), 'picture')}{times} ({', '.join(variants)}): "
+        f"{left} to translate{before}; "
         f"{printable(model.name)} on {model.device} in {str(model.dtype).removeprefix('torch.')}; "
         f"about {run.work.evaluations:,} U-Net evaluations"
     )

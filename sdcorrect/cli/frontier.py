@@ -11,9 +11,9 @@ from rich import box
 from rich.table import Column, Table
 from rich.text import Text
 
-from sdcorrect.cli.console import Debug, app, errors_for_people, out, tell, working
+from sdcorrect.cli.console import Debug, app, errors_for_people, note, out, working
 from sdcorrect.cli.options import path
-from sdcorrect.errors import UsageError, printable
+from sdcorrect.errors import UsageError, counted, printable
 
 if TYPE_CHECKING:
     from sdcorrect.evaluate.frontier import MeasuredFolder
@@ -99,11 +99,12 @@ def show_frontier(
     show(_table(found), soft_wrap=False)
     many = f"{len(folders)} folders" if len(folders) > 1 else "one folder"
     show(
-        f"{found.pictures} pictures, {many}. area: the share, 0 to 1, that a variant's curve dominates "
-        "of the rectangle between the worst and the best means of all curves."
+        f"{counted(found.pictures, 'picture')}, {many}. area: the share, 0 to 1, that a variant's "
+        "curve dominates of the rectangle between the worst and the best means of all curves."
     )
     if found.left_out:
-        tell("note", f"{found.left_out} pictures are left out, because some variants lack them")
+        left_out = counted(found.left_out, "picture is", "pictures are")
+        note(f"{left_out} left out, which some variants lack")
     show(f"figures: {printable(file)}  curves: {printable(plot)}")
 
 

@@ -17,6 +17,9 @@ from sdcorrect.libraries import lean_imports
 if TYPE_CHECKING:
     from sdcorrect.doctor import Finding
 
+#: Settings that a job requires, and that `doctor` looks at only in a job file.
+PLACEHOLDERS = {"input.path": ".", "output.path": ".", "prompt": "any", "source_prompt": "any"}
+
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a job's key.")]
 
 
@@ -42,7 +45,8 @@ def doctor(
     with errors_for_people(debug):
         flags = {"device": device, "dtype": dtype, "offline": offline or None}
         given = {key: value for key, value in flags.items() if value is not None}
-        job = load_job(config, parse_set(set_ or []) | given) if config else None
+        own = {} if config else PLACEHOLDERS
+        job = load_job(config, own | parse_set(set_ or []) | given) if config or set_ else None
         quiet_libraries()
         machine = look_at_machine(device or "auto", dtype or "auto", offline=offline)
         if not _report(look_at_job(job) if job else machine):

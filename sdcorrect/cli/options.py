@@ -35,12 +35,23 @@ def source(text: str) -> str:
 
 
 def lora(text: str) -> dict[str, str | float]:
-    """PATH[:WEIGHT] as a job's entry for a LoRA; raises BadPath as `path` does."""
-    file, colon, weight = source(text).rpartition(":")
-    with suppress(ValueError):
-        if colon and not Path(source(text)).exists():
-            return {"path": file, "weight": float(weight)}
-    return {"path": source(text)}
+    """PATH[:WEIGHT] as a job's entry for a LoRA.
+
+    Raises:
+        BadPath: as `path`, or the weight of a file on this machine is no number.
+    """
+    whole = source(text)
+    file, colon, weight = whole.rpartition(":")
+    if not colon or Path(whole).exists():
+        return {"path": whole}
+    try:
+        return {"path": file, "weight": float(weight)}
+    except ValueError:
+        if not file or not Path(file).exists():
+            return {"path": whole}
+        raise BadPath(
+            f"--lora {whole}: the weight {weight!r} is no number; write {file}:0.7, or only {file}"
+        ) from None
 
 
 def names(text: str) -> list[str]:

@@ -9,7 +9,7 @@ from sdcorrect.cli.console import Debug, app, errors_for_people, out, tell
 from sdcorrect.cli.folder import Out
 from sdcorrect.cli.options import path
 from sdcorrect.cli.progress import track
-from sdcorrect.errors import UsageError, printable
+from sdcorrect.errors import UsageError, counted, printable
 
 
 @app.command()
@@ -54,7 +54,7 @@ def report(
             tell("warning", warning)
         write_report(gallery, cards, page)
         size = page.stat().st_size / 1e6
-        out.print(f"{printable(page)}: {len(cards)} pictures, {size:.1f} MB")
+        out.print(f"{printable(page)}: {counted(len(cards), 'picture')}, {size:.1f} MB")
         if sheet:
             write_sheet(gallery, sheet, columns)
             out.print(f"{printable(sheet)}: a contact sheet")

@@ -17,6 +17,7 @@ from sdcorrect.cli.console import (
     Debug,
     app,
     errors_for_people,
+    note,
     out,
     print_failures,
     print_gone,
@@ -37,7 +38,7 @@ from sdcorrect.cli.talk import (
     talking,
 )
 from sdcorrect.config import Job, load_job, parse_set
-from sdcorrect.errors import UsageError, printable
+from sdcorrect.errors import UsageError, counted, printable
 from sdcorrect.libraries import lean_imports
 
 if TYPE_CHECKING:
@@ -187,10 +188,7 @@ def _choose_shard(job: Job, num_shards: int | None, shard_index: int | None, cla
 
     shard = choose_shard(num_shards, shard_index, job.output.path, os.environ, claim=claim)
     if shard.count > 1 and num_shards is None:
-        tell(
-            "note",
-            f"runs only shard {shard}, because {_narrowed(os.environ)}; --num-shards 1 runs all",
-        )
+        note(f"runs only shard {shard}, because {_narrowed(os.environ)}; --num-shards 1 runs all")
     return shard
 
 
@@ -218,7 +216,7 @@ def _show_plan(job: Job, num_shards: int | None, shard_index: int | None) -> Non
     names = ", ".join(variant.name for variant in job.expanded)
     part = f" (shard {shard})" if shard.count > 1 else ""
     folder = printable(job.output.path)
-    out.print(f"would translate {pictures} pictures{part} with {names} into {folder}")
+    out.print(f"would translate {counted(pictures, 'picture')}{part} with {names} into {folder}")
 
 
 def _translate(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdcorrect.config import Job
-from sdcorrect.errors import PictureError, UsageError, listed, printable
+from sdcorrect.errors import PictureError, UsageError, counted, listed, printable
 from sdcorrect.inputs.items import Item, find_items
 from sdcorrect.inputs.names import SUFFIXES
 from sdcorrect.output.folder import OutputFolder
@@ -129,7 +129,7 @@ def _files_below(folder: Path) -> Iterator[str]:
 
 
 def _count(names: list[str]) -> str:
-    return f"{len(names)} output{'s' if len(names) > 1 else ''}"
+    return counted(len(names), "output")
 
 
 def in_brackets(names: Iterable[str]) -> str:

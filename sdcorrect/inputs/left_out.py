@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from posixpath import splitext
 
-from sdcorrect.errors import NAMED, listed, printable
+from sdcorrect.errors import NAMED, counted, listed, printable
 
 LONGEST = 30  #: characters of a name
 
@@ -27,7 +27,7 @@ class LeftOut:
             suffixes = (splitext(path)[1].lower() or "without suffix" for path in self.files)
             lines.append(f"{_count(self.files, 'non-picture file')}: {_counted(suffixes)}")
         if self.hidden:
-            lines.append(f"{self.hidden} hidden file{'s' * (self.hidden > 1)}")
+            lines.append(counted(self.hidden, "hidden file"))
         if self.folders:
             names = (path.rpartition("/")[2] for path in self.folders)
             lines.append(f"{_count(self.folders, 'hidden or system folder')}: {_counted(names)}")
@@ -40,7 +40,7 @@ class LeftOut:
 
 
 def _count(paths: list[str], what: str) -> str:
-    return f"{len(paths)} {what}{'s' * (len(paths) > 1)}"
+    return counted(len(paths), what)
 
 
 def _counted(names: Iterable[str]) -> str:

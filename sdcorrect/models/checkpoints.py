@@ -84,7 +84,7 @@ class Checkpoint:
 
     @property
     def pipeline_class(self) -> type[Pipeline]:
-        index = read_index(self.name, self.config)
+        index = read_index(f"model {self.name}", self.config)
         return StableDiffusionXLPipeline if "text_encoder_2" in index else StableDiffusionPipeline
 
 
@@ -98,7 +98,7 @@ def find_checkpoint(settings: ModelSettings, finder: Finder) -> Checkpoint:
     found = _find(settings, finder)
     if found.path.is_file():
         return _single_file(settings, finder, found)
-    index = read_index(name, found.path)
+    index = read_index(f"model {name}", found.path)
     check_folder(f"model {name}", found.path, index)
     weights = weights_in(listing(name, found))
     parts = [p for p in MODELS if any(index.get(p, ())) and not (p == "vae" and settings.vae)]
@@ -188,7 +188,7 @@ def _load(
             **options,
             **_text_encoder_without_model(checkpoint, dtype),
         )
-    index = read_index(checkpoint.name, checkpoint.path)
+    index = read_index(f"model {checkpoint.name}", checkpoint.path)
     parts = {
         part: _load_part(checkpoint, part, index[part], dtype, variant)
         for part in MODELS
@@ -264,13 +264,16 @@ def outline(checkpoint: Checkpoint) -> dict[str, Any]:
             "vae": AutoencoderKL.from_config(read_config(what, folder, "vae")),
         }
         for part, kind in TEXT_ENCODERS.items():
-            if any(read_index(checkpoint.name, folder).get(part, ())):
+            if any(read_index(what, folder).get(part, ())):
                 parts[part] = kind(CLIPTextConfig(**read_config(what, folder, part)))
     return parts
 
 
-def read_index(name: str, folder: Path) -> dict[str, Any]:
+def read_index(what: str, folder: Path) -> dict[str, Any]:
     """The content of model_index.json: the parts of a diffusers pipeline and their classes.
+
+    Args:
+        what: the role and name of the folder in the job; begins every message.
 
     Raises:
         UsageError: the folder is not a diffusers pipeline.
@@ -280,12 +283,12 @@ def read_index(name: str, folder: Path) -> dict[str, Any]:
         index = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(
-            f"model {name}: this folder is not a diffusers pipeline (no model_index.json)"
+            f"{what}: this folder is not a diffusers pipeline (no model_index.json)"
         ) from None
     except (OSError, ValueError) as error:
-        raise UsageError(f"model {name}: {file.name} cannot be read: {error}") from None
+        raise UsageError(f"{what}: {file.name} cannot be read: {error}") from None
     if not isinstance(index, dict):
-        raise UsageError(f"model {name}: {file.name} does not describe a diffusers pipeline")
+        raise UsageError(f"{what}: {file.name} does not describe a diffusers pipeline")
     return index
 
 
@@ -338,7 +341,8 @@ def _single_file(settings: ModelSettings, finder: Finder, found: Found) -> Check
         ) from None
     if not config.path.is_dir():
         raise UsageError(f"base_config {base}: expected a diffusers folder or a hub id")
-    check_folder(f"base_config {base}", config.path, read_index(base, config.path))
+    what = f"base_config {base}"
+    check_folder(what, config.path, read_index(what, config.path))
     has_vae = any(key.startswith(VAE_PREFIX) for key in shapes)
     return Checkpoint(name, found.path, found.identity, config.path, config.identity, has_vae, marks)
 

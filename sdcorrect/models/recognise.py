@@ -12,7 +12,7 @@ from typing import Any
 from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
-from sdcorrect.errors import printable
+from sdcorrect.errors import counted, printable
 from sdcorrect.models.accounts import account_for
 from sdcorrect.models.adapters import Adapters
 from sdcorrect.models.checkpoints import (
@@ -108,8 +108,8 @@ def _lora(lora: Lora, found: Found, parts: Parts) -> str:
     ranks = _range([layer.rank for layer in placed])
     alphas = _range([layer.alpha for layer in placed])
     return (
-        f"{lora.path}: {kinds}, {len(placed)} layers ({layers}), rank {ranks}, alpha {alphas}, "
-        f"weight {lora.weight:g}"
+        f"{lora.path}: {kinds}, {counted(len(placed), 'layer')} ({layers}), rank {ranks}, "
+        f"alpha {alphas}, weight {lora.weight:g}"
     )
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sdcorrect.errors import UsageError
+from sdcorrect.models.mistaken import mistaken_for_weights
 
 PICKLES = {".ckpt", ".pt", ".pth", ".bin"}
 SUFFIXES = {".safetensors", *PICKLES}
@@ -107,6 +108,8 @@ def _unpickle_weights(file: Path) -> Any:
 
 
 def _broken(what: str, file: Path, error: Exception) -> UsageError:
+    if mistaken := mistaken_for_weights(file):
+        return UsageError(f"{what} {file}: {mistaken}")
     reason = f": {error}" if isinstance(error, SafetensorError) else ""
     return UsageError(
         f"{what} {file}: cannot be read as weights{reason}; it may be cut short; download it again"

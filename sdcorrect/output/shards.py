@@ -166,7 +166,9 @@ class ArrayTask:
 
         def number(name: str, default: str | None = None) -> int:
             text = environment.get(f"SLURM_ARRAY_TASK_{name}", default)
-            if text is None or not text.isdecimal() or len(text) > 18:
+            if text is None:
+                raise UsageError(f"SLURM_ARRAY_TASK_{name} is not set; {_OVERRIDE}")
+            if not text.isdecimal() or len(text) > 18:
                 raise UsageError(f"SLURM_ARRAY_TASK_{name} is {text!r}, not a number; {_OVERRIDE}")
             return int(text)
 

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from sdcorrect.errors import SdcorrectError, listed, printable
+from sdcorrect.errors import SdcorrectError, counted, listed, printable
 from sdcorrect.inputs.items import Item, find_items
 from sdcorrect.output.files import is_plain, locked
 from sdcorrect.output.folder import OutputFolder, Standing, State
@@ -104,8 +104,9 @@ def merge(out: Path) -> Survey:
     found = survey(out)
     if found.missing:
         unfinished = [name for name, progress in found.shards.items() if progress.remaining]
+        missing = counted(len(found.missing), "picture is", "pictures are")
         raise SdcorrectError(
-            f"{printable(out)}: {len(found.missing)} pictures are missing ({listed(found.missing)}), "
+            f"{printable(out)}: {missing} missing ({listed(found.missing)}), "
             f"in shards {listed(unfinished)}; run these again, then merge"
         )
     content = {**dict(found.job), **found.totals, "written": datetime.now(timezone.utc)}

@@ -106,7 +106,7 @@ def test_a_picture_that_is_gone_is_told_and_counts_nowhere(
     translate(pictures, "-o", out)
     shutil.copy(pictures / "church.jpg", pictures / "a.jpg")
     (pictures / "bicycle.png").unlink()
-    told = "1 outputs come from pictures that the job no longer covers: correct/bicycle.png"
+    told = "1 output comes from pictures that the job no longer covers: correct/bicycle.png"
     for arguments in ((), ("--overwrite",)):
         result = translate(pictures, "-o", out, *arguments)
         assert result.exit_code == 0

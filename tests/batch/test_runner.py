@@ -246,7 +246,7 @@ def test_shards_make_what_one_run_makes_and_merge_joins_them(
     assert "nothing to do" in translate(pictures, "-o", parts).stdout
     (parts / "correct" / "a.png").unlink()
     gone = sdcorrect("merge", parts)
-    assert gone.exit_code == 1 and "1 pictures are missing (correct/a.png)" in gone.stderr
+    assert gone.exit_code == 1 and "1 picture is missing (correct/a.png)" in gone.stderr
 
 
 def test_status_counts_by_shard_and_in_all(

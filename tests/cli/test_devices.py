@@ -92,7 +92,7 @@ def test_more_devices_than_pictures_are_told(tmp_path: Path) -> None:
     process = on_two(tmp_path / "a.png", tmp_path / "out")
     told, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
-    assert "2 devices for 1 pictures: 1 stay idle" in told.splitlines()
+    assert "2 devices for 1 picture: 1 idle" in told.splitlines()
 
 
 @pytest.mark.parametrize("names", ["0,1", "cuda:7", "nothing", "cpu,", "-1"])

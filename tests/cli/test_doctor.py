@@ -37,6 +37,14 @@ def test_doctor_tells_the_machine(sdcorrect: Run) -> None:
         assert expected in told
 
 
+def test_doctor_runs_in_a_process_of_its_own() -> None:
+    """Where nothing is imported yet, unlike in this process."""
+    command = [sys.executable, "-c", "from sdcorrect.cli import app; app()", "doctor"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "would run on" in result.stdout
+
+
 @pytest.fixture
 def job(tmp_path: Path, pictures: Path) -> Callable[[str], Path]:
     def write(settings: str) -> Path:
@@ -68,6 +76,15 @@ def test_doctor_marks_what_would_not_run(sdcorrect: Run, job: Callable[[str], Pa
     assert "! model nobody/nothing: not on this machine" in flat(result.stdout)
     assert "! device 'warp' cannot be used" in flat(result.stdout)
     assert result.stderr == "error: lines marked with ! would keep a job from running\n"
+
+
+def test_doctor_uses_settings_without_a_job(sdcorrect: Run) -> None:
+    result = sdcorrect("doctor", "--set", "model=nobody/nothing")
+    assert result.exit_code == 2
+    assert "! model nobody/nothing: not on this machine" in flat(result.stdout)
+    result = sdcorrect("doctor", "--set", "method=sdedit", "--set", "stpes=3")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "error: stpes: there is no such setting; did you mean steps?\n"
 
 
 SDXL = {

@@ -46,6 +46,11 @@ def folder(tmp_path: Path) -> Path:
         ([""], "input.path: is empty; is a shell variable unset?"),
         ([" "], "input.path: is empty"),
         (["a.png", "--output="], "output.path: is empty"),
+        (["a.png", "--output=a.png"], "output.path: a.png is a file; give a folder"),
+        (["a.png", "--output=a.png/out"], "output.path: a.png is a file; give a folder"),
+        (["a.png", "--lora", "a.png:abc"], "--lora a.png:abc: the weight 'abc' is no number"),
+        (["a.png", "--lora", "a.png:0,7"], "the weight '0,7' is no number; write a.png:0.7"),
+        (["a.png", "--lora", "a.png:"], "the weight '' is no number"),
         (["a.png", "-c", "fifo.yaml"], "fifo.yaml: cannot read the job: it is not a file"),
         (["a.png", "-c", "/dev/zero"], "/dev/zero: cannot read the job: it is not a file"),
         (["a.png", "-c", ""], "a path on the command line is empty"),
@@ -72,7 +77,7 @@ def test_it_is_told_although_the_model_is_wrong_too(
 ) -> None:
     monkeypatch.chdir(folder)
     began = time.monotonic()
-    output = [] if "--output=" in arguments else ["-o", "out"]
+    output = [] if any(a.startswith("--output=") for a in arguments) else ["-o", "out"]
     result = translate("--model", "./nowhere", *output, *arguments)
     assert result.exit_code == 2
     assert expected in result.stderr

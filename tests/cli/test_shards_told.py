@@ -35,6 +35,8 @@ def test_the_shard_is_told_first_and_a_dry_run_agrees(
     dry = translate(pictures, "-o", tmp_path / "out", "--method", "sdedit", "--dry-run")
     assert dry.stderr.splitlines()[0] == NOTE
     assert not (tmp_path / "out").exists()
+    quiet = translate(pictures, "-o", tmp_path / "out", "--method", "sdedit", "--dry-run", "-q")
+    assert (quiet.stderr, quiet.stdout) == ("", dry.stdout)
     run = translate(pictures, "-o", tmp_path / "out", "--method", "sdedit")
     assert run.exit_code == 0
     assert run.stderr.splitlines()[:2] == [NOTE, "left out 1 non-picture file: 1 .doc"]
@@ -59,6 +61,6 @@ def test_variables_of_half_an_array_stop_the_run(
     for more in ([], ["--dry-run"]):
         result = translate(pictures, "-o", tmp_path / "out", *more)
         assert result.exit_code == 2
-        assert "SLURM_ARRAY_TASK_COUNT is None" in result.stderr and "--num-shards 1" in result.stderr
+        assert "SLURM_ARRAY_TASK_COUNT is not set" in result.stderr and "--num-shards 1" in result.stderr
         assert result.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()

@@ -315,7 +315,7 @@ def test_what_is_no_picture_is_one_line(quick: Run, pictures: Path, tmp_path: Pa
     for arguments, message, lines in (
         ((broken,), "broken.png: not a picture that can be read", 1),
         ((tmp_path / "nowhere.png",), "there is no such folder or file", 1),
-        ((broken.parent,), "none of the 1 pictures could be dissected", 2),
+        ((broken.parent,), "no picture could be dissected; 1 failed", 2),
         ((pictures, "--point", "1,1"), "several pictures give only a table", 1),
     ):
         result = quick(*arguments)

@@ -155,7 +155,7 @@ def test_a_picture_that_is_missing_somewhere_counts_nowhere(
         (strengths[1] / variant / "church.png").unlink()
     result = measured("--frontier", *strengths)
     assert result.exit_code == 0, result.stderr
-    assert "1 pictures are left out, because some variants lack them" in result.stderr
+    assert "note: 1 picture is left out, which some variants lack" in result.stderr
     content = json.loads((strengths[0].parent / "frontier.json").read_text())
     assert (content["pictures"], content["left_out"]) == (2, 1)
 

@@ -181,7 +181,7 @@ def test_a_record_that_cannot_be_is_done_again(
     result = run(("merge", "@"), out)
     assert result.exit_code == 1
     assert f"{out / file}:1: not a valid record; its picture is translated again" in caplog.text
-    assert "1 pictures are missing (sdedit/0000.png), in shards 0-of-1" in result.stderr
+    assert "1 picture is missing (sdedit/0000.png), in shards 0-of-1" in result.stderr
 
 
 def test_records_without_an_end_are_not_read_into_memory(made: Made, tmp_path: Path) -> None:
