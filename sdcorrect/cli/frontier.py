@@ -104,7 +104,7 @@ def show_frontier(
     )
     if found.left_out:
         tell("note", f"{found.left_out} pictures are left out, because some variants lack them")
-    show(f"figures: {printable(file)}  curves: {printable(plot)}")
+    show(f"figure: {printable(plot)}  values: {printable(file)}")
 
 
 def _table(found: "Frontier") -> Table:
