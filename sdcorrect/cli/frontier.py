@@ -57,6 +57,10 @@ def plot(
 
         measured = [read_evaluated(folder) for folder in evaluated_folders(folders)]
         check_alike([folder.outline for folder in measured])
+        for folder in measured:
+            if folder.not_evaluated:
+                out_, what = printable(folder.outline.path), "; ".join(folder.not_evaluated)
+                tell("not evaluated", f"{what}; run sdcorrect evaluate {out_}")
         show_frontier(measured, output)
 
 

@@ -88,10 +88,14 @@ def p_value(against: Comparison | None) -> str:
     return "< 0.0001" if against.p < 1e-4 else f"{against.p:.4f}"
 
 
-def _head(evaluation: Evaluation, name: str) -> str:
+def in_print(name: str) -> str:
+    """What a metric is called in print, such as `SSIM to the truth`."""
     kind = name.removesuffix("_truth")
-    called = NAMES.get(kind, kind) + (" to the truth" if kind != name else "")
-    return f"{called} {'↑' if evaluation.metrics[name].better == 'higher' else '↓'}"
+    return NAMES.get(kind, kind) + (" to the truth" if kind != name else "")
+
+
+def _head(evaluation: Evaluation, name: str) -> str:
+    return f"{in_print(name)} {'↑' if evaluation.metrics[name].better == 'higher' else '↓'}"
 
 
 def _told(value: float | None) -> str:
