@@ -39,7 +39,7 @@ def _lacking(folder: Path) -> str:
         return f"was not evaluated; run sdcorrect evaluate {printable(folder)} first"
     if inner := sorted(path.parent for path in folder.glob("*/job.json")):
         command = f"sdcorrect evaluate {printable(inner[0])}"
-        return f"none of its {len(inner)} output folders was evaluated; run {command} first, and so on"
+        return f"no output folder in it was evaluated; run {command} first"
     return "no job.json in it or in its folders; give an output folder of sdcorrect translate"
 
 

@@ -140,7 +140,7 @@ def test_what_cannot_be_plotted_is_one_line(
         assert message in result.stderr and result.stderr.count("\n") == 1
 
     refused("was not evaluated; run sdcorrect evaluate", folders.out)
-    refused("none of its 1 output folders was evaluated", folders.out.parent)
+    refused("no output folder in it was evaluated; run sdcorrect evaluate", folders.out.parent)
     refused("there is no such folder", tmp_path / "none")
     refused("no job.json in it", folders.pictures)
     refused("ends in .png, .pdf, .svg", folders.out, "-o", tmp_path / "figure.jpg")
