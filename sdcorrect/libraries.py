@@ -47,6 +47,22 @@ def lean_imports() -> Iterator[None]:
 
 
 @contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Within this context, transformers does not warn of packages that it could use and no job needs.
+
+    Diffusers names classes of it at import, each of which warns.
+    """
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+@contextmanager
 def plain_outlines() -> Iterator[None]:
     """Within this context, models on torch's meta device are built without its compiler and sympy.
 

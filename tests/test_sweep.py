@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from click.testing import Result
 from PIL import Image
+from typer.testing import CliRunner
 
 import sdcorrect as package
+from sdcorrect.cli import app
+from sdcorrect.cli.options import strengths, swept
 from sdcorrect.config import Job, load_job
 from sdcorrect.errors import UsageError
 from sdcorrect.inputs.items import find_items
@@ -84,6 +87,14 @@ def test_a_list_that_cannot_be_swept_over_is_one_line(tmp_path: Path, text: str,
     assert expected in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_comma_at_the_end_is_a_list_of_one_and_a_decimal_comma_is_one_line() -> None:
+    assert (strengths("0.95,"), strengths("0.5,1"), strengths("1")) == ([0.95], [0.5, 1], 1)
+    assert swept("0,5") == [0, 5]
+    result = CliRunner().invoke(app, ["translate", "in", "-o", "out", "-p", "x", "--strength", "0,5"])
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "write 0.5 with a point" in result.stderr
+
+
 def test_a_picture_with_a_seed_of_its_own_follows_no_sweep(tmp_path: Path, icon: Image.Image) -> None:
     icon.save(tmp_path / "icon.png")
     (tmp_path / "list.csv").write_text("path,seed\nicon.png,7\n")
@@ -136,7 +147,10 @@ def test_a_longer_list_makes_what_is_new_and_files_are_those_of_a_single_run(
         "seed": 5,
     }
     other = translate(only, "-o", out, "--seed", "3")
-    assert other.exit_code == 2 and "seed was 'swept' and is 3" in other.stderr
+    assert (
+        other.exit_code == 2 and "the folder sweeps over seeds, and this job has one, 3" in other.stderr
+    )
+    assert translate(only, "-o", out, "--seed", "3,").exit_code == 0
     listed = translate(only, "-o", out, "--seed", "3,x")
     assert (listed.exit_code, listed.stderr.count("\n")) == (2, 1)
     assert "seed.1: should be a valid integer; found 'x'" in listed.stderr

@@ -17,7 +17,7 @@ from sdcorrect.inputs.items import Found
 from sdcorrect.models import Model
 from sdcorrect.output.files import locked
 from sdcorrect.output.folder import OutputFolder
-from sdcorrect.output.ledger import Ledger, refuse_other_job, write_job
+from sdcorrect.output.ledger import SWEPT, Ledger, refuse_other_job, write_job
 from sdcorrect.output.records import BatchSize, Fingerprint, JobFile, ModelInfo, OfSweep, Summary
 from sdcorrect.output.shards import Shard
 from sdcorrect.output.survey import add_seconds, job_lock, standings, totals
@@ -38,9 +38,6 @@ DECISIVE = {
     "resize",
 }
 
-
-#: What stands for a list that is swept over: it may grow, as the variants may.
-SWEPT = "swept"
 
 #: The same, but added in later versions: folders from before remain valid.
 LATER = {

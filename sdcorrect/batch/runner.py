@@ -156,7 +156,8 @@ class ShardRun:
         """Estimate from the records what is left to do."""
         for item in self.items:
             missing = tuple(v for v in self.tally if not self._is_settled(item, v))
-            self.work.expect(item.key, () if item.problem else missing, len(self.tally))
+            before = len(self.tally) - len(missing)
+            self.work.expect(item.key, () if item.problem else missing, before)
 
     def _is_settled(self, item: Item, variant: str) -> bool:
         known = self.ledger.known(item.key, variant)
@@ -170,7 +171,8 @@ class ShardRun:
                 self.check()
                 yield from self._settled(prepared)
                 missing = tuple(v for v in self.tally if v not in prepared.settled)
-                self.work.look_again(prepared.item.key, missing if prepared.picture else ())
+                lacking = missing if prepared.picture else ()
+                self.work.look_again(prepared.item.key, lacking, len(prepared.settled))
                 if prepared.error:
                     for variant in missing:
                         behind.submit(
@@ -259,7 +261,6 @@ class ShardRun:
                 self.tally[variant].failed += 1
             else:
                 self.tally[variant].before += 1
-            self.work.settled += 1
             yield known.unfinished
 
     def _translate(

@@ -16,23 +16,36 @@ class Workload:
 
     covered: int  #: translations of the run: one for each picture and variant
     cost: Callable[[Variants], int]
-    settled: int = 0  #: how many of those are done or have failed by now
+    settled: int = 0  #: how many of those this run has done, or found to fail, by now
     before: int = 0  #: how many of those an earlier run has settled, by its records
     evaluations: int = 0  #: evaluations that this run needs
     began: float | None = None  #: when the first batch went to the model, on the monotonic clock
-    _missing: dict[str, Variants] = field(default_factory=dict)
+    _expected: dict[str, tuple[int, int]] = field(default_factory=dict)  #: evaluations; settled before
     _finished: int = 0
     _running: float = 0.0
 
-    def expect(self, key: str, missing: Variants, of: int) -> None:
-        """Add a picture that lacks `missing` of its variants, by the records."""
-        self._missing[key] = missing
-        self.before += of - len(missing)
-        self.evaluations += self.cost(missing)
+    @property
+    def to_do(self) -> int:
+        """The translations that this run has to settle."""
+        return self.covered - self.before
 
-    def look_again(self, key: str, missing: Variants) -> None:
-        """Correct what a picture lacks, once it is read: nothing, if it cannot be translated."""
-        self.evaluations += self.cost(missing) - self.cost(self._missing.pop(key))
+    def expect(self, key: str, missing: Variants, before: int) -> None:
+        """Add a picture that lacks `missing` of its variants, by the records.
+
+        Args:
+            missing: none, if the picture cannot be translated.
+            before: how many an earlier run has settled.
+        """
+        cost = self.cost(missing)
+        self._expected[key] = cost, before
+        self.before += before
+        self.evaluations += cost
+
+    def look_again(self, key: str, missing: Variants, before: int) -> None:
+        """Correct what was expected of a picture, once it is read."""
+        cost, expected = self._expected.pop(key)
+        self.before += before - expected
+        self.evaluations += self.cost(missing) - cost
 
     def begin(self) -> None:
         self.began = self.began or time.monotonic()

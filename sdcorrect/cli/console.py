@@ -19,7 +19,7 @@ from tqdm import tqdm
 from typer.core import TyperGroup
 
 from sdcorrect import __version__
-from sdcorrect.cli.options import BadPath, path
+from sdcorrect.cli.options import BadOption, path
 from sdcorrect.errors import SdcorrectError, counted, listed, one_line, printable
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class _Commands(TyperGroup):
     def main(self, *arguments: Any, **options: Any) -> Any:
         try:
             return super().main(*arguments, **options)
-        except BadPath as error:
+        except BadOption as error:
             tell("error", error, "red")
             raise SystemExit(error.exit_code) from None
         except SystemExit as end:

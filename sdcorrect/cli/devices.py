@@ -84,6 +84,10 @@ class Work:
         return sum(sent.before for sent in self.parts.values())
 
     @property
+    def to_do(self) -> int:
+        return self.covered - self.before
+
+    @property
     def evaluations(self) -> int:
         known = sum(sent.evaluations for sent in self.parts.values())
         return known + self.cost * sum(n for p, n in self.waiting.items() if p not in self.parts)

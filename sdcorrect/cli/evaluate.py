@@ -16,7 +16,7 @@ from sdcorrect.cli.frontier import check_installed, show_frontier
 from sdcorrect.cli.options import Device, Offline, path, source
 from sdcorrect.cli.progress import following
 from sdcorrect.cli.talk import Events, Json, LogLevel, Quiet, Verbose, facts_of, talking
-from sdcorrect.errors import UsageError, printable
+from sdcorrect.errors import UsageError, listed, printable
 
 if TYPE_CHECKING:
     from sdcorrect.evaluate.evaluator import Evaluator
@@ -151,9 +151,10 @@ def evaluate(
         _check_folders(folders, frontier=frontier, one_file=bool(csv or results))
         if table:
             check_table(table)
-        from sdcorrect.evaluate.evaluator import Evaluator, Request
-        from sdcorrect.evaluate.frontier import MeasuredFolder, check_alike
-        from sdcorrect.models import quiet_libraries
+        with working("loading what measures"):  # importing torch takes seconds
+            from sdcorrect.evaluate.evaluator import Evaluator, Request
+            from sdcorrect.evaluate.frontier import MeasuredFolder, check_alike
+            from sdcorrect.models import quiet_libraries
 
         quiet_libraries()
         request = Request(
@@ -247,10 +248,10 @@ def _measure(
 def _follow(run: "Evaluator", folder: Path, events: Events) -> "list[Measured]":
     rows: list[Measured] = []
     with following("measuring", run.pictures) as shown:
-        for batch in run.rows():
-            rows += batch
-            shown.update(len({row.path for row in batch}))
-            for row in batch:
+        for measured in run.rows():
+            rows += measured
+            shown.update()
+            for row in measured:
                 values = {name: value if isfinite(value) else None for name, value in row.values.items()}
                 told = {"input": {"path": row.path}, "variant": row.variant, "metrics": values}
                 events.tell("done", folder=str(folder), **told)
@@ -291,12 +292,22 @@ def _show(evaluation: "Evaluation", events: Events) -> None:
         "on the pictures of both; better: in how many of them; p: Wilcoxon's signed-rank test, "
         "two-sided, of 6 pictures or more."
     )
+    if lacking := _not_measured(evaluation):
+        tell("not measured", lacking)
+    for notice in evaluation.notices:
+        note(notice)
+
+
+def _not_measured(evaluation: "Evaluation") -> str:
+    """What is missing, and in which variants; empty if nothing is."""
+    alike: dict[str, list[str]] = {}
     for variant, result in evaluation.variants.items():
         left = {"failed": result.failed, "left out": result.filtered, "to do": result.remaining}
         if words := ", ".join(f"{count} {what}" for what, count in left.items() if count):
-            tell("not measured", f"{variant}: {words}")
-    for line in evaluation.notices:
-        note(line)
+            alike.setdefault(words, []).append(variant)
+    told = "; ".join(f"{words} ({listed(variants)})" for words, variants in alike.items())
+    unfinished = any(result.remaining for result in evaluation.variants.values())
+    return f"{told}; run sdcorrect translate again to finish" if unfinished else told
 
 
 def _cells(mean: "Mean") -> tuple[str, str, str]:

@@ -24,7 +24,7 @@ MOST_LINES = 2000
 
 def announcement(run: "ShardRun | DevicesRun") -> str:
     """The line that says what `run` is about to do."""
-    model, variants, left = run.model, list(run.tally), run.work.covered - run.work.before
+    model, variants, left = run.model, list(run.tally), run.work.to_do
     before = f", {run.work.before} done before" if run.work.before else ""
     times = f" by {len(variants)} variants" if len(variants) > 1 else ""
     return (
@@ -67,7 +67,7 @@ class Follower:
                 self._begin()
                 self._bar = bar("", work.evaluations, "U-Net evaluations")
             self._bar.total = work.evaluations
-            self._bar.set_description_str(f"{work.settled}/{work.covered} done", refresh=False)
+            self._bar.set_description_str(f"{work.settled}/{work.to_do} done", refresh=False)
             self._bar.update(work.evaluated - self._bar.n)
 
     def _begin(self) -> None:
@@ -79,7 +79,7 @@ class Follower:
             "started",
             pictures=len(run.items),
             variants=list(run.tally),
-            to_translate=work.covered - work.before,
+            to_translate=work.to_do,
             done_before=work.before,
             unet_evaluations=work.evaluations,
             batch_size=run.batch_size,
@@ -97,8 +97,8 @@ class Follower:
             return
         work, failed = self._run.work, record.status == "failed"
         self._failures += failed
-        every = ceil(work.covered / MOST_LINES)
+        every = ceil(work.to_do / MOST_LINES)
         if self._failures <= MOST_ALIKE if failed else work.settled % every == 0:
             path = printable(record.input.path)
             left = f", {time_left(self._bar)} left" if self._bar is not None else ""
-            notice(f"{work.settled}/{work.covered} {record.status} {record.variant}/{path}{left}")
+            notice(f"{work.settled}/{work.to_do} {record.status} {record.variant}/{path}{left}")

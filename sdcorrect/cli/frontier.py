@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Column, Table
 from rich.text import Text
 
-from sdcorrect.cli.console import Debug, app, errors_for_people, note, out, working
+from sdcorrect.cli.console import Debug, app, errors_for_people, note, out, tell, working
 from sdcorrect.cli.options import path
 from sdcorrect.errors import UsageError, counted, printable
 
@@ -57,6 +57,10 @@ def plot(
 
         measured = [read_evaluated(folder) for folder in evaluated_folders(folders)]
         check_alike([folder.outline for folder in measured])
+        for folder in measured:
+            if folder.not_evaluated:
+                out_, what = printable(folder.outline.path), "; ".join(folder.not_evaluated)
+                tell("not evaluated", f"{what}; run sdcorrect evaluate {out_}")
         show_frontier(measured, output)
 
 
@@ -105,7 +109,7 @@ def show_frontier(
     if found.left_out:
         left_out = counted(found.left_out, "picture is", "pictures are")
         note(f"{left_out} left out, which some variants lack")
-    show(f"figures: {printable(file)}  curves: {printable(plot)}")
+    show(f"figure: {printable(plot)}  values: {printable(file)}")
 
 
 def _table(found: "Frontier") -> Table:

@@ -1,5 +1,6 @@
 """Options that several commands share: each one, when given, overrides a setting of the job."""
 
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,11 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from sdcorrect.config import Job
-from sdcorrect.errors import UsageError
+from sdcorrect.errors import UsageError, printable
 from sdcorrect.paths import expand
 
 
-class BadPath(UsageError):
+class BadOption(UsageError):
+    """The text of an option cannot be meant."""
+
+
+class BadPath(BadOption):
     """A path on the command line names nothing."""
 
 
@@ -60,9 +65,24 @@ def names(text: str) -> list[str]:
 
 
 def swept(text: str) -> Any:
-    """A number, or numbers with commas between; what is none, the job tells of."""
-    numbers = [_number(part.strip()) for part in text.split(",")]
-    return numbers if len(numbers) > 1 else numbers[0]
+    """A number, or numbers with commas between; what is none, the job tells of.
+
+    A comma at the end makes a list of one.
+    """
+    parts = text.removesuffix(",").split(",")
+    numbers = [_number(part.strip()) for part in parts]
+    return numbers if "," in text else numbers[0]
+
+
+def strengths(text: str) -> Any:
+    """As `swept`; raises BadOption for a decimal comma, since no strength is 0."""
+    if re.fullmatch(r"\s*0,\d+\s*", text):
+        decimal = text.strip().replace(",", ".")
+        raise BadOption(
+            f"--strength {printable(text)}: a comma separates strengths, and none is 0; "
+            f"write {decimal} with a point"
+        )
+    return swept(text)
 
 
 def _number(text: str) -> int | float | str:
@@ -128,7 +148,7 @@ Strength = Annotated[
         TRANSLATION,
         "--strength",
         key="strength",
-        parser=swept,
+        parser=strengths,
         metavar="NUMBER[,...]",
         help="How far to go from the source: over 0, which would keep it, to 1. `translate` takes "
         "several, a sweep: 0.5,0.8.",

@@ -295,4 +295,4 @@ def _summarize(run: "ShardRun | DevicesRun", failures: list["Record"]) -> None:
         out.print("nothing to do: everything was done before")
     print_gone(run.gone())
     folder = printable(run.job.output.path)
-    out.print(f"pictures: {folder}/<variant>/  settings and counts: job.json")
+    out.print(f"pictures: {folder}/<variant>/  settings and counts: {folder}/job.json")

@@ -25,7 +25,12 @@ def find_pictures(option: str, folder: Path, translated: Translated) -> dict[str
         UsageError: the folder is missing, has none for some pictures, or several for one.
     """
     if not folder.is_dir():
-        raise UsageError(f"{option} {printable(folder)}: there is no such folder")
+        problem = (
+            "is a file; give the folder of the pictures"
+            if folder.exists()
+            else "there is no such folder"
+        )
+        raise UsageError(f"{option} {printable(folder)}: {problem}")
     by_stem: dict[str, list[str]] = {}
     for path in walk(folder, ANYWHERE, translated.job.output.path):
         if is_picture(os.path.join(folder, path)):
@@ -44,7 +49,10 @@ def find_pictures(option: str, folder: Path, translated: Translated) -> dict[str
             found[entry.item.key] = folder / (own if own in there else there[0])
         else:
             missing.append(own)
-    _refuse_missing(f"{option} {printable(folder)}", "picture", missing, translated, "add them")
+    advice = (
+        "add them" if found else "name them as the sources: they are found at the same relative paths"
+    )
+    _refuse_missing(f"{option} {printable(folder)}", "picture", missing, translated, advice)
     return found
 
 

@@ -105,17 +105,19 @@ class Evaluator:
         )
 
     def rows(self) -> Iterator[list[Measured]]:
-        """Yield the measurements of each batch of pictures, one for each picture and variant.
+        """Yield the measurements of each picture, one for each variant.
+
+        With its source and its outputs, a picture is several in the batches of the networks.
 
         Raises:
             UsageError: a picture cannot be read, has changed, or has the wrong size.
         """
         depth = 2 * self.measures.batch_size
+        together = max(1, self.measures.batch_size // (1 + len(self.translated.progress)))
         with closing(ahead(self._reader, self.translated.entries, lambda: depth)) as samples:
-            while batch := list(islice(samples, self.measures.batch_size)):
+            while batch := list(islice(samples, together)):
                 with tf32(False):  # so that measurements are the same everywhere
-                    measured = self.measures(self._captioned(batch))
-                yield measured
+                    yield from self.measures(self._captioned(batch))
 
     def evaluation(self, rows: Sequence[Measured]) -> Evaluation:
         """Means, intervals and tests over all `rows`."""

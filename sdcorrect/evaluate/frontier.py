@@ -28,6 +28,7 @@ class MeasuredFolder:
 
     outline: Outline
     rows: Sequence[Measured]
+    not_evaluated: Sequence[str] = ()  #: what was added to the folder since, in words
 
 
 def check_alike(outlines: Sequence[Outline]) -> None:

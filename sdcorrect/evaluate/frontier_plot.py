@@ -1,6 +1,7 @@
 """Draw the curves of a frontier."""
 
 import io
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sdcorrect.evaluate.profiles import LOWER_IS_BETTER
-from sdcorrect.evaluate.results import Frontier, Plane
+from sdcorrect.evaluate.results import Frontier, Plane, Point
+from sdcorrect.evaluate.table import in_print
 from sdcorrect.output.files import write_atomically
 
 #: Okabe and Ito's colours, distinct with any colour vision.
@@ -48,7 +50,24 @@ def _draw(panel: Axes, plane: Plane, frontier: Frontier) -> None:
             label=variant,
             markersize=4 if len(points) > 1 else 7,
         )
-    panel.set_xlabel(f"{plane.style} →", parse_math=False)
+        _label_ends(panel, plane, points, colour)
+    panel.set_xlabel(f"{in_print(plane.style)} →", parse_math=False)
+    kept = in_print(plane.kept)
     lower = plane.kept.removesuffix("_truth") in LOWER_IS_BETTER
-    panel.set_ylabel(f"← {plane.kept}" if lower else f"{plane.kept} →", parse_math=False)
+    panel.set_ylabel(f"← {kept}" if lower else f"{kept} →", parse_math=False)
     panel.grid(alpha=0.25)
+
+
+def _label_ends(panel: Axes, plane: Plane, points: Sequence[Point], colour: str) -> None:
+    """Write the strength beside the first and the last point of a curve."""
+    for point in dict.fromkeys((0, len(points) - 1)):
+        strength, means = points[point].strength, points[point].means
+        if strength is not None:
+            panel.annotate(
+                f"{strength:g}",
+                (means[plane.style], means[plane.kept]),
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize=7,
+                color=colour,
+            )

@@ -43,17 +43,18 @@ class Measures:
     other_styles: Sequence[str] = ()
     batch_size: int = 16
 
-    def __call__(self, samples: Sequence[Sample]) -> list[Measured]:
+    def __call__(self, samples: Sequence[Sample]) -> Iterator[list[Measured]]:
+        """Yield the measurements of each sample, one for each variant."""
         batch = _Batch(self, samples)
-        return [
-            Measured(
-                variant,
-                sample.entry.item.key,
-                {metric.name: batch.value(metric, n, variant) for metric in self.metrics},
-            )
-            for n, sample in enumerate(samples)
-            for variant in sample.outputs
-        ]
+        for n, sample in enumerate(samples):
+            yield [
+                Measured(
+                    variant,
+                    sample.entry.item.key,
+                    {metric.name: batch.value(metric, n, variant) for metric in self.metrics},
+                )
+                for variant in sample.outputs
+            ]
 
 
 class _Batch:

@@ -22,6 +22,7 @@ NAMES = {
     "clip_text": "CLIP, text",
     "style_accuracy": "style accuracy",
 }
+TEXTS = ("recipe",)  #: columns of text, which are set flush left; numbers are flush right
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -87,10 +88,14 @@ def p_value(against: Comparison | None) -> str:
     return "< 0.0001" if against.p < 1e-4 else f"{against.p:.4f}"
 
 
-def _head(evaluation: Evaluation, name: str) -> str:
+def in_print(name: str) -> str:
+    """What a metric is called in print, such as `SSIM to the truth`."""
     kind = name.removesuffix("_truth")
-    called = NAMES.get(kind, kind) + (" to the truth" if kind != name else "")
-    return f"{called} {'↑' if evaluation.metrics[name].better == 'higher' else '↓'}"
+    return NAMES.get(kind, kind) + (" to the truth" if kind != name else "")
+
+
+def _head(evaluation: Evaluation, name: str) -> str:
+    return f"{in_print(name)} {'↑' if evaluation.metrics[name].better == 'higher' else '↓'}"
 
 
 def _told(value: float | None) -> str:
@@ -136,7 +141,7 @@ def _note(evaluation: Evaluation) -> str:
 
 
 def _markdown(head: Row, rows: Sequence[Row], note: str) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    lines = [head, ["---" if name in TEXTS else "---:" for name in head], *rows]
     escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     return "\n".join([*(f"| {' | '.join(line)} |" for line in escaped), "", note, ""])
 
@@ -150,7 +155,7 @@ def _latex(head: Row, rows: Sequence[Row], note: str) -> str:
         [
             f"% {note}",
             r"% \usepackage{booktabs}",
-            rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+            rf"\begin{{tabular}}{{{''.join('l' if name in TEXTS else 'r' for name in head)}}}",
             r"\toprule",
             line(head, _escaped),
             r"\midrule",

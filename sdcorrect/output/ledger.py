@@ -5,6 +5,7 @@ import os
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sdcorrect.errors import UsageError, listed, printable
 from sdcorrect.output.files import is_plain, plain, write_atomically, writing
@@ -12,6 +13,8 @@ from sdcorrect.output.folder import OutputFolder
 from sdcorrect.output.records import Fingerprint, JobFile, Record, Status, Summary
 from sdcorrect.output.shards import Shard
 
+#: What stands for a list of strengths or seeds that is swept over: it may grow, as the variants may.
+SWEPT = "swept"
 BLOCK = 1 << 20  #: bytes read at a time from the end of a file
 
 
@@ -152,10 +155,21 @@ def _shown(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
+def _difference(key: str, before: Any, now: Any) -> str:
+    if key in ("strength", "seed") and before == SWEPT:
+        return (
+            f"the folder sweeps over {key}s, and this job has one, {_shown(now)}; "
+            f"to add it to the folder, give a list: --{key} {now}, with the comma, or {key}: [{now}]"
+        )
+    if key in ("strength", "seed") and now == SWEPT:
+        return f"the folder has one {key}, {_shown(before)}, and this job sweeps over {key}s"
+    return f"{printable(key)} was {_shown(before)} and is {_shown(now)}"
+
+
 def refuse_other_job(out: Path, before: Fingerprint, now: Fingerprint) -> None:
     """Raises UsageError, naming the differences, if the folder has pictures with other settings."""
     differing = [
-        f"{printable(key)} was {_shown(before.settings.get(key))} and is {_shown(now.settings.get(key))}"
+        _difference(key, before.settings.get(key), now.settings.get(key))
         for key in dict.fromkeys([*now.settings, *before.settings])
         if before.settings.get(key) != now.settings.get(key)
     ]

@@ -28,6 +28,7 @@ def complaint(result: Result) -> str:
         (["--profile", "papers"], "there is no such profile; did you mean paper?"),
         (["--base", "pnp"], "is none of the variants there: sdedit, correct"),
         (["--reference", "nowhere"], "--reference nowhere: there is no such folder"),
+        (["--reference", __file__], "is a file; give the folder"),
         (["--metrics", "style_accuracy"], "--other-style"),
         (["--metrics", "lpips"], "metric lpips needs"),
         (["--clip", "nobody/nothing", "--offline"], "`hf download nobody/nothing --include"),
@@ -106,7 +107,10 @@ def test_references_that_are_missing(evaluate: Evaluate, folders: Any, tmp_path:
     truth = shutil.copytree(folders.pictures, tmp_path / "truth")
     (truth / "church.png").unlink()
     message = complaint(evaluate("--reference", truth))
-    assert "no picture for 1 of 3 pictures (church.png)" in message
+    assert "no picture for 1 of 3 pictures (church.png); add them" in message
+    for name in ("bicycle", "sub/ghost"):
+        (truth / f"{name}.png").rename(truth / f"{name}-true.png")
+    assert "found at the same relative paths" in complaint(evaluate("--reference", truth))
 
 
 def test_references_of_another_size(evaluate: Evaluate, folders: Any, tmp_path: Path) -> None:

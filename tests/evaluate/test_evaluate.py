@@ -153,7 +153,7 @@ def test_what_is_not_done_is_counted_and_told(evaluate: Evaluate, folders: Any) 
     (folders.pictures / "bicycle.png").unlink()
     result = evaluate("--metrics", "ssim")
     assert result.exit_code == 0, result.stderr
-    assert "not measured: correct: 1 to do" in result.stderr
+    assert "not measured: 1 to do (sdedit, correct); run" in result.stderr
     assert "1 recorded (bicycle.png) is no longer among the inputs" in result.stderr
     assert figures(folders.out)["variants"]["correct"]["remaining"] == 1
     assert len(table(folders.out)) == 4

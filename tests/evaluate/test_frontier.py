@@ -116,6 +116,17 @@ def test_one_evaluated_folder_is_a_plot_of_points(evaluate: Run, sdcorrect: Run,
     result = sdcorrect("plot", folders.out)
     assert result.exit_code == 0, result.stderr
     assert "3 pictures, one folder" in result.stdout
+    assert "not evaluated" not in result.stderr
+    file = folders.out / "evaluation.json"
+    found = json.loads(file.read_text())
+    del found["variants"]["correct"]
+    file.write_text(json.dumps(found))
+    csv = folders.out / "evaluation.csv"
+    kept = [line for line in csv.read_text().splitlines() if not line.startswith("correct,")]
+    csv.write_text("".join(f"{line}\n" for line in kept))
+    told = sdcorrect("plot", folders.out)
+    assert told.exit_code == 0, told.stderr
+    assert f"not evaluated: correct; run sdcorrect evaluate {folders.out}" in told.stderr
     with Image.open(folders.out / "frontier.png") as plot:
         assert plot.format == "PNG"
 
@@ -128,8 +139,10 @@ def test_what_cannot_be_plotted_is_one_line(
         assert result.exit_code == 2, result.output
         assert message in result.stderr and result.stderr.count("\n") == 1
 
-    refused("was not evaluated, and contains no folder that was", folders.out)
-    refused("was not evaluated", tmp_path / "none")
+    refused("was not evaluated; run sdcorrect evaluate", folders.out)
+    refused("no output folder in it was evaluated; run sdcorrect evaluate", folders.out.parent)
+    refused("there is no such folder", tmp_path / "none")
+    refused("no job.json in it", folders.pictures)
     refused("ends in .png, .pdf, .svg", folders.out, "-o", tmp_path / "figure.jpg")
     assert evaluate("--metrics", "ssim,psnr").exit_code == 0
     refused("curves need clip_text or style_accuracy", folders.out)

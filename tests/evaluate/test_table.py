@@ -26,7 +26,8 @@ def test_a_table_has_means_n_seconds_and_evaluations_of_each_variant(
     file = tmp_path / "table.md"
     result = evaluate("--metrics", "ssim,structure_distance", "--table", file)
     assert result.exit_code == 0, result.stderr
-    head, _, *rows, _, note, _ = file.read_text().split("\n")
+    head, marks, *rows, _, note, _ = file.read_text().split("\n")
+    assert cells(marks) == ["---", *["---:"] * 5]
     assert cells(head) == ["recipe", "n", "SSIM ↑", "structure distance ↓", "seconds ↓", "evaluations ↓"]
     found = json.loads((folders.out / "evaluation.json").read_text())["variants"]
     records = [json.loads(line) for line in (folders.out / "records" / "0-of-1.jsonl").open()]
@@ -57,6 +58,7 @@ def test_latex_is_escaped_and_p_is_given_with_enough_pictures(
     assert (
         r"strength & recipe & n & SSIM $\uparrow$ & PSNR, dB $\uparrow$ & seconds $\downarrow$" in text
     )
+    assert r"\begin{tabular}{rlrrrrr}" in text
     strengths = [line.split(" & ")[0] for line in text.splitlines() if "sdedit &" in line]
     assert strengths == ["0.5", "0.8"]
     line = next(line for line in text.splitlines() if r"a\_b" in line)
