@@ -59,6 +59,11 @@ def test_every_format_of_a_family_holds_the_same_model(
     assert loaded.pipe.unet.config.use_linear_projection == (family != "sd1")
 
 
+def test_a_base_config_that_is_no_pipeline_is_named(checkpoint: Where, tmp_path: Path) -> None:
+    message = complaint(checkpoint("sd1", "safetensors"), base_config=str(tmp_path))
+    assert message.startswith(f"base_config {tmp_path}: this folder is not a diffusers pipeline")
+
+
 def test_a_single_file_is_known_by_its_own_content(checkpoint: Where, tmp_path: Path) -> None:
     base = str(checkpoint("sd1", "folder"))
     first = load_from(checkpoint("sd1", "safetensors"), base_config=base).identity
