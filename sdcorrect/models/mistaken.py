@@ -28,7 +28,7 @@ def mistaken_for_weights(file: Path) -> str | None:
         return None
     text = first.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if not first:
-        return "is empty; download it again"
+        return "cannot be read as weights: it is empty; download it again"
     if text.startswith(POINTER):
         return "is only git-lfs's pointer to the weights; run `git lfs pull`"
     if text.startswith(PAGES):

@@ -42,7 +42,7 @@ def pickled() -> bytes:
         (gzip.compress(b"weights"), "is a gzip archive"),
         (b"7z\xbc\xaf\x27\x1c" + bytes(90), "is a 7z archive"),
         (tarred(), "is a tar archive"),
-        (b"", "is empty; download it again"),
+        (b"", "it is empty; download it again"),
         (zipped()[:300], "it may be cut short"),
         (b"\x02\x00\x00\x00\x00\x00\x00\x00{", "it may be cut short"),
     ],
