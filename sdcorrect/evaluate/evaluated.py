@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from sdcorrect.errors import UsageError, listed, printable
+from sdcorrect.errors import UsageError, counted, listed, printable
 from sdcorrect.evaluate.frontier import MeasuredFolder
 from sdcorrect.evaluate.results import CSV_NAME, JSON_NAME, Evaluation, Measured, Outline
 from sdcorrect.output.files import read_plain
@@ -82,7 +82,7 @@ def _not_evaluated(output: OutputFolder, evaluation: Evaluation, scores: Scores)
         and isinstance(record, Done)
         and record.finished > scores.written
     }
-    return [listed(lacking)] * bool(lacking) + [f"{len(later)} new pictures"] * bool(later)
+    return [listed(lacking)] * bool(lacking) + [counted(len(later), "new picture")] * bool(later)
 
 
 def _check_fresh(folder: Path, output: OutputFolder, scores: Scores) -> None:
