@@ -176,8 +176,7 @@ class Job(ModelSettings):
     seed: Swept[Annotated[StrictInt, Field(ge=0, lt=2**63)]] = 0
     """random seed; each picture's noise is drawn from it and the picture's content; a list sweeps"""
     size: Annotated[StrictInt, Field(ge=8, le=16_384)] | None = None
-    """longer side of the resized pictures, in px; by default, the size that the model was trained on;
-    both sides are rounded to a multiple that the U-Net takes (64 px for SD), which may stretch them"""
+    """longer side in px, by default what the model was trained on; SD takes multiples of 64"""
     resize: Literal["fit", "crop", "none"] = "fit"
     """fit: scale the longer side to `size`; crop: take a square from the centre; none: keep the size"""
     background: Literal["white", "transparent"] = "white"

@@ -176,7 +176,7 @@ def test_an_unreadable_picture_fails_alone(translate: Run, pictures: Path, tmp_p
             "recipe m: block 9 of this U-Net has no skip; choose from blocks 0, 1, 2, 3, 4, 5, 6, 7, 8",
         ),
         (["{pictures}", "-o", "{tmp}/out", "--model", "./nowhere"], "model ./nowhere: there is no such"),
-        (["{pictures}", "-o", "{tmp}/texts/a.txt/out"], "cannot be written"),
+        (["{pictures}", "-o", "{tmp}/texts/a.txt/out"], "a.txt is a file; give a folder"),
         (["{pictures}"], "output: is missing; give -o DIR"),
     ],
 )

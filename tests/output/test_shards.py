@@ -136,7 +136,7 @@ def test_variables_that_are_of_no_array_are_refused_and_the_way_out_is_told(
 
 
 def test_an_array_whose_variables_are_incomplete_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="SLURM_ARRAY_TASK_COUNT is None"):
+    with pytest.raises(UsageError, match="SLURM_ARRAY_TASK_COUNT is not set"):
         ArrayTask.from_environment({"SLURM_ARRAY_TASK_ID": "3"})
 
 
