@@ -13,7 +13,7 @@ from rich.text import Text
 
 from sdcorrect.cli.console import Debug, app, errors_for_people, note, tell, working
 from sdcorrect.cli.frontier import check_installed, show_frontier
-from sdcorrect.cli.options import Device, Offline, path, source
+from sdcorrect.cli.options import Device, Offline, names, path, source
 from sdcorrect.cli.progress import following
 from sdcorrect.cli.talk import Events, Json, LogLevel, Quiet, Verbose, facts_of, talking
 from sdcorrect.errors import UsageError, listed, printable
@@ -160,7 +160,7 @@ def evaluate(
         request = Request(
             folders[0],
             profile,
-            [name.strip() for name in metrics.split(",")] if metrics else None,
+            names(metrics) if metrics else None,
             base,
             reference,
             masks,
