@@ -47,9 +47,7 @@ def status(
         rows = {name: progress for name, progress in several.items() if progress != Progress()}
         _tell_of(found, folder, events, rows)
         _show(found, {**rows, "total": found.total()}, events)
-        if not events.shown:
-            print_failures(found.failures)
-        print_gone(found.gone)
+        _name_problems(found, events)
 
 
 def _show(found: "Survey", rows: "Mapping[str, Progress]", events: Events) -> None:
@@ -85,9 +83,7 @@ def merge(
             f"{printable(folder / 'job.json')}: {total.done} done, {total.failed} failed, "
             f"{total.filtered} left out, from {counted(len(found.shards), 'shard')}"
         )
-        if not events.shown:
-            print_failures(found.failures)
-        print_gone(found.gone)
+        _name_problems(found, events)
         if found.failures:
             raise typer.Exit(SOME_FAILED)
 
@@ -102,6 +98,12 @@ def _tell_of(
     for record in (*found.done, *found.failures):
         events.tell(record.status, **facts_of(record))
     events.end |= vars(found.total())
+
+
+def _name_problems(found: "Survey", events: Events) -> None:
+    if not events.shown:
+        print_failures(found.failures)
+    print_gone(found.gone)
 
 
 class Schema(str, Enum):
