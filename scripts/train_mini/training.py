@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 #: Where the stages read each other's weights and save their own.
 RUNS = Path(os.environ.get("MINI_RUNS", ROOT / "build" / "mini"))
-#: Steps between printed metrics, and the longest time between checkpoints in seconds.
-EVERY, PAUSE = 250, 300
+#: The longest time between checkpoints in seconds.
+PAUSE = 300
 #: The last part of the training, in which the learning rate falls to a fiftieth.
 FALL = 0.2
 
@@ -35,6 +35,8 @@ class Schedule:
     weight_decay: float = 0.01
     warm_up: int = 200
     ema: float = 0.999
+    #: Steps between printed metrics.
+    every: int = 250
     #: Total minutes of training, instead of steps.
     minutes: float | None = None
 
@@ -103,9 +105,9 @@ def train(
 ) -> None:
     """Minimise `loss(indices, generator)` on the model's device; then `model` has averaged weights.
 
-    Every `EVERY` steps and at the end, the metrics of the averaged weights are printed. Then, and every
-    `PAUSE` seconds, a checkpoint is written to `build/mini/<stage>.pt`, from which the same command
-    resumes with the same random numbers.
+    Every `schedule.every` steps and at the end, the metrics of the averaged weights are printed. Then,
+    and every `PAUSE` seconds, a checkpoint is written to `build/mini/<stage>.pt`, from which the same
+    command resumes with the same random numbers.
     """
     state = State(RUNS / f"{stage}.pt", model, schedule)
     if state.step:
@@ -129,7 +131,7 @@ def train(
         generator = torch.Generator(state.device).manual_seed(state.step)
         total += state.learn(loss(indices.to(state.device), generator))
         steps += 1
-        if state.step % EVERY == 0:
+        if state.step % schedule.every == 0:
             tell()
         elif time.monotonic() - state.written > PAUSE:
             state.save()

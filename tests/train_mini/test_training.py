@@ -29,7 +29,7 @@ def _loss(model: nn.Module) -> Callable[[Tensor, Generator], Tensor]:
 
 def _trained(folder: Path, monkeypatch: pytest.MonkeyPatch, stops: list[int]) -> dict[str, Tensor]:
     monkeypatch.setattr(training, "RUNS", folder)
-    monkeypatch.setattr(training, "EVERY", 2)
+    schedule = replace(SCHEDULE, every=2)
     for stop in stops:
         torch.manual_seed(0)
         model = nn.Linear(3, 3)
@@ -40,7 +40,7 @@ def _trained(folder: Path, monkeypatch: pytest.MonkeyPatch, stops: list[int]) ->
             return _loss(model)(indices, generator)  # noqa: B023
 
         try:
-            training.train("stage", model, SCHEDULE, len(PICTURES), loss, dict)
+            training.train("stage", model, schedule, len(PICTURES), loss, dict)
         except KeyboardInterrupt:
             continue
     return model.state_dict()
@@ -66,8 +66,7 @@ def test_trains_for_so_many_minutes_in_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(training, "RUNS", tmp_path)
-    monkeypatch.setattr(training, "EVERY", 10**9)
-    schedule = replace(SCHEDULE, minutes=0.3 / 60)
+    schedule = replace(SCHEDULE, minutes=0.3 / 60, every=10**9)
     for _ in range(2):
         model = nn.Linear(3, 3)
         training.train("stage", model, schedule, len(PICTURES), _loss(model), dict)
