@@ -19,12 +19,15 @@ DIRECTIONS = ("flat-to-3d", "3d-to-flat", "flat-to-ink", "ink-to-3d")
 #: Metric -> its table heading and its decimals.
 METRICS = {
     "ssim_truth": ("SSIM to the truth", 3),
-    "psnr_truth": ("PSNR to the truth, dB", 3),
-    "structure_distance_truth": ("structure distance to the truth", 4),
-    "clip_image_truth": ("CLIP image similarity to the truth", 3),
+    "psnr_truth": ("PSNR, dB", 2),
+    "structure_distance_truth": ("structure distance", 4),
+    "clip_image_truth": ("CLIP image similarity", 3),
+    "clip_text": ("CLIP similarity to the style", 3),
     "style_accuracy": ("style accuracy", 3),
     "ssim": ("SSIM to the source", 3),
 }
+#: The metrics whose paired test against SDEdit the table gives.
+TESTED = ("ssim_truth", "structure_distance_truth")
 #: The metrics that are plotted against style.
 CURVES = {
     "ssim_truth": "SSIM to the true picture →",
@@ -66,17 +69,17 @@ def read(out: Path) -> Iterator[Result]:
 
 
 def table(results: list[Result]) -> str:
-    """A row for each direction, strength and variant, with p of the paired test against SDEdit."""
-    heads = [head for head, _ in METRICS.values()]
-    heads = ["direction", "strength", "recipe", *heads, "p (SSIM to the truth, to `sdedit`)"]
+    """A row for each direction, strength and variant, with p of the paired tests against SDEdit."""
+    heads = ["direction", "icons", "strength", "recipe", *(head for head, _ in METRICS.values())]
+    heads.append("p against `sdedit`: SSIM, structure distance")
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for r in results:
-        test = r.against_base.get("ssim_truth")
-        base = r.strength != "inverted"
-        p = "" if not (test and base) else "< 0.0001" if test["p"] < 1e-4 else f"{test['p']:.4f}"
+        inverted = r.strength == "inverted"
+        told = [r.direction, str(r.pictures), "-" if inverted else r.strength, f"`{r.variant}`"]
         numbers = [f"{r.metrics[name]:.{decimals}f}" for name, (_, decimals) in METRICS.items()]
-        strength = "-" if r.strength == "inverted" else r.strength
-        lines.append("| " + " | ".join([r.direction, strength, f"`{r.variant}`", *numbers, p]) + " |")
+        tests = [] if inverted else [r.against_base[name]["p"] for name in TESTED if r.against_base]
+        p = ", ".join("< 0.0001" if value < 1e-4 else f"{value:.4f}" for value in tests)
+        lines.append("| " + " | ".join([*told, *numbers, p]) + " |")
     return "\n".join(lines) + "\n"
 
 

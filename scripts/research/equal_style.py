@@ -1,6 +1,6 @@
-"""Compare recipes with SDEdit at equal style, from what report_wide.sh measured at several strengths.
+"""Compare recipes with SDEdit at equal style, from what benchmark_icons.sh measured at its strengths.
 
-    python scripts/research/equal_style.py out/wide [--strength 0.8]
+    python scripts/research/equal_style.py out/benchmark [--strength 0.8]
 
 SDEdit's strength is the one at which the mean text similarity of its pictures equals that of the recipe.
 It lies between two measured strengths, and each picture's values are interpolated linearly between
@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import wilcoxon
-from table_wide import DIRECTIONS
 
 STYLE = "clip_text"
 #: Metric -> its head, its decimals, and which of several means is best.
@@ -27,20 +26,21 @@ KEPT: dict[str, tuple[str, int, Callable[..., float]]] = {
 }
 BETWEEN = 100
 
+Row = dict[str, str]
 Values = dict[str, NDArray[np.float64]]
 
 
-def read(folder: Path) -> dict[str, Values]:
-    """The values of each recipe's pictures, by metric, in the order of their paths."""
+def read(folder: Path) -> dict[str, dict[str, Row]]:
+    """The rows of each recipe's pictures, by path."""
+    found: dict[str, dict[str, Row]] = {}
     with (folder / "evaluation.csv").open() as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: row["path"])
-    return {
-        recipe: {
-            metric: np.array([float(row[metric]) for row in rows if row["variant"] == recipe])
-            for metric in (STYLE, *KEPT)
-        }
-        for recipe in {row["variant"]: None for row in rows}
-    }
+        for row in csv.DictReader(file):
+            found.setdefault(row["variant"], {})[row["path"]] = row
+    return found
+
+
+def values_of(rows: dict[str, Row], pictures: Sequence[str]) -> Values:
+    return {name: np.array([float(rows[path][name]) for path in pictures]) for name in (STYLE, *KEPT)}
 
 
 def equal_in_style(line: Sequence[Values], own: Values, metric: str) -> NDArray[np.float64]:
@@ -64,28 +64,27 @@ def equal_in_style(line: Sequence[Values], own: Values, metric: str) -> NDArray[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path, help="the folder of report_wide.sh")
-    parser.add_argument("--strength", type=float, default=0.8, help="of the recipes")
+    parser.add_argument("out", type=Path, help="the folder of benchmark_icons.sh")
+    parser.add_argument("--strength", default="0.8", help="of the recipes")
     arguments = parser.parse_args()
     columns = [name for head, *_ in KEPT.values() for name in (head, "SDEdit's", "p")]
     lines = [f"| direction, icons | recipe | {' | '.join(columns)} |", "|---" * (2 + len(columns)) + "|"]
-    for direction in DIRECTIONS:
-        folders = sorted(
-            (file.parent for file in (arguments.out / direction).glob("*/evaluation.csv")),
-            key=lambda folder: float(folder.name),
-        )
-        line = [read(folder)["sdedit"] for folder in folders]
-        measured = next(folder for folder in folders if float(folder.name) == arguments.strength)
-        for recipe, own in read(measured).items():
+    for direction in sorted(arguments.out.glob("*-to-*")):
+        folders = {file.parent.name: read(file.parent) for file in direction.glob("*/evaluation.csv")}
+        inverted = folders.pop("inverted", {})
+        line = [folders[strength]["sdedit"] for strength in sorted(folders, key=float)]
+        for recipe, rows in (folders[arguments.strength] | inverted).items():
             if recipe == "sdedit":
                 continue
+            pictures = sorted(set.intersection(*(set(each) for each in (rows, *line))))
+            own, curve = values_of(rows, pictures), [values_of(each, pictures) for each in line]
             cells = []
             for metric, (_, decimals, _) in KEPT.items():
-                theirs = equal_in_style(line, own, metric)
+                theirs = equal_in_style(curve, own, metric)
                 p = float(wilcoxon(own[metric], theirs).pvalue)
                 cells += [f"{of.mean():.{decimals}f}" for of in (own[metric], theirs)]
                 cells.append("< 0.0001" if p < 1e-4 else f"{p:.4f}")
-            told = f"{direction.replace('-', ' ')}, {len(own[STYLE])}"
+            told = f"{direction.name.replace('-', ' ')}, {len(pictures)}"
             lines.append(f"| {told} | `{recipe}` | {' | '.join(cells)} |")
     sys.stdout.write("\n".join(lines) + "\n")
 

@@ -1,6 +1,6 @@
 """Draw a sheet of icons by each recipe, as in docs/beyond-the-paper.md.
 
-    sheet_wide.py out/wide/flat-to-ink/0.8 --icons 10 -o docs/images/flat-to-ink.png
+    sheet_wide.py out/benchmark/flat-to-ink/0.8 --icons 10 -o docs/images/flat-to-ink.png
 
 From top to bottom: the source, each recipe of the output folder, the truth. A hash of the names selects
 the icons, so that nobody has chosen them.
@@ -18,7 +18,7 @@ SIDE, GAP = 64, 4
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path, help="as report_wide.sh leaves it")
+    parser.add_argument("out", type=Path, help="as benchmark_icons.sh leaves it")
     parser.add_argument(
         "--recipes", nargs="+", default=["sdedit", "correct", "correct-adain", "correct-wide"]
     )

@@ -16,7 +16,9 @@ def _evaluation(folder: Path, variants: dict[str, float], p: float) -> None:
             name: {
                 "pictures": 24,
                 "metrics": {metric: {"mean": mean, "low": 0, "high": 1} for metric in metrics},
-                "against_base": {} if name == "sdedit" else {"ssim_truth": {"p": p}},
+                "against_base": {}
+                if name == "sdedit"
+                else {metric: {"p": p} for metric in benchmark_table.TESTED},
             }
             for name, mean in variants.items()
         }
@@ -45,11 +47,11 @@ def test_a_row_for_each_direction_strength_and_recipe(
 ) -> None:
     head, rule, *rows = _made(out, monkeypatch)
     assert len(head) == len(rule)
-    assert [(*row[:4], row[-1]) for row in rows] == [
+    assert [(row[0], *row[2:5], row[-1]) for row in rows] == [
         ("flat-to-3d", "0.8", "`sdedit`", "0.500", ""),
-        ("flat-to-3d", "0.8", "`correct`", "0.625", "0.0079"),
+        ("flat-to-3d", "0.8", "`correct`", "0.625", "0.0079, 0.0079"),
         ("flat-to-3d", "0.95", "`sdedit`", "0.400", ""),
-        ("flat-to-3d", "0.95", "`correct`", "0.450", "< 0.0001"),
+        ("flat-to-3d", "0.95", "`correct`", "0.450", "< 0.0001, < 0.0001"),
         # what starts from a whole inversion has no strength and is not tested against SDEdit's
         ("flat-to-3d", "-", "`ddim`", "0.700", ""),
         ("flat-to-ink", "0.8", "`sdedit`", "0.300", ""),
