@@ -1,6 +1,6 @@
 """Put the source's tensors back while the U-Net denoises (METHOD, step 4)."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -8,7 +8,7 @@ from itertools import groupby
 
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
-from torch import Tensor, add, cat, split, stack, unflatten
+from torch import Tensor, add, cat, chunk, split, stack, unflatten
 from typing_extensions import Self
 
 from sdcorrect.core.adain import with_statistics_of
@@ -166,39 +166,41 @@ class _PutBack:
 
     def _blend(self, captured: Tensor | None, own: Tensor) -> Tensor:
         """The source's tensor for each branch of `own`, (branches * batch, ...) (features)."""
-        return self._between(own, self._sources(captured, own))
+        rows = self._rows(own)
+        return self._between(rows, self._sources(captured, rows))
 
     def _skip(self, captured: Tensor | None, name: Block, own: Tensor) -> Tensor:
         """`S_k`, plus the ControlNet's residual if there is one."""
         if self.control is None:
             return self._blend(captured, own)
         residual = self.control.residual(int(name))
-        sources = self._sources(captured, own - residual)
-        return self._between(own, [*map(add, sources, self._by_branch(residual))])
+        sources = self._sources(captured, self._rows(own - residual))
+        return self._between(self._rows(own), [*map(add, sources, self._rows(residual))])
 
     def _by_branch(self, rows: Tensor) -> Tensor:
         """(branches * batch, ...) -> (branches, batch, ...)."""
         return unflatten(rows, 0, (len(self.donors), -1))
 
-    def _sources(self, captured: Tensor | None, own: Tensor) -> list[Tensor]:
-        """The tensor that each branch of `own` takes, with the statistics of the injection."""
-        rows = self._by_branch(own)
-        known = [*rows] if captured is None else [*rows, captured]
+    def _rows(self, own: Tensor) -> tuple[Tensor, ...]:
+        """(branches * batch, ...) -> (batch, ...) of each branch, in the memory layout of `own`."""
+        return chunk(own, len(self.donors))
+
+    def _sources(self, captured: Tensor | None, rows: Sequence[Tensor]) -> list[Tensor]:
+        """The tensor that each branch takes for its own of `rows`, with the statistics asked for."""
+        known = rows if captured is None else [*rows, captured]
         sources = [known[donor] for donor in self.donors]
         if self.injection.statistics == "own":
             return [*map(with_statistics_of, rows, sources)]
         return sources
 
-    def _between(self, own: Tensor, sources: list[Tensor]) -> Tensor:
-        """`own` blended with the `sources` of its branches; unchanged branches stay bit for bit."""
+    def _between(self, rows: Sequence[Tensor], sources: Sequence[Tensor]) -> Tensor:
+        """The `rows` of the branches blended with their `sources`; the unchanged stay bit for bit."""
         weight = self.injection.weight
         blended = [
             row if donor == branch else row.lerp(source, weight) if weight < 1 else source
-            for branch, (donor, row, source) in enumerate(
-                zip(self.donors, self._by_branch(own), sources, strict=True)
-            )
+            for branch, (donor, row, source) in enumerate(zip(self.donors, rows, sources, strict=True))
         ]
-        return stack(blended).flatten(0, 1)
+        return cat(blended)
 
     def _self_attention(
         self, captured: SelfAttention | None, layer: Attention, hidden_states: Tensor, **_: object
@@ -215,13 +217,13 @@ class _PutBack:
             return merge_heads(layer, by_source.flatten(0, 1))
         # A V is linear in A: blending the products blends the probabilities
         own = self_attention_of(layer, hidden_states).attend(value[None])[0]
-        return merge_heads(layer, self._between(own, [*by_source]))
+        return merge_heads(layer, self._between(self._rows(own), [*by_source]))
 
     def _attentions(
         self, captured: SelfAttention | None, layer: Attention, hidden_states: Tensor
     ) -> dict[int, SelfAttention]:
         """Self-attention by donor; Q and K are computed only for donors that were not captured."""
-        rows = self._by_branch(hidden_states)
+        rows = self._rows(hidden_states)
         return {
             donor: captured
             if captured is not None and donor == CAPTURED
@@ -238,7 +240,7 @@ class _PutBack:
             for donor, attention in self._attentions(captured, layer, hidden_states).items()
         }
         if self.injection.weight < 1:
-            own = attention_probabilities(layer, hidden_states)
+            own = self._rows(attention_probabilities(layer, hidden_states))
             return self._by_branch(self._between(own, [maps[donor] for donor in self.donors]))
         shared = len(maps) == 1
         return maps[self.donors[0]][None] if shared else stack([maps[d] for d in self.donors])
@@ -259,13 +261,10 @@ class _PutBack:
         """Cross-attention with the source's probabilities, mapped to the target's words."""
         assert self.alignment is not None, "cross-attention needs an alignment"
         probabilities = attention_probabilities(layer, hidden_states, encoder_hidden_states)
-        rows = self._by_branch(probabilities)
-        edited = stack(
-            [
-                own if donor == branch else self.alignment.edit(rows[donor], own)
-                for branch, (donor, own) in enumerate(zip(self.donors, rows, strict=True))
-            ]
-        )
-        probabilities = rows.lerp(edited, self.injection.weight).flatten(0, 1)
+        rows = self._rows(probabilities)
+        edited = [
+            own if donor == branch else self.alignment.edit(rows[donor], own)
+            for branch, (donor, own) in enumerate(zip(self.donors, rows, strict=True))
+        ]
         value = split_heads(layer.to_v(encoder_hidden_states), layer.heads)
-        return merge_heads(layer, probabilities @ value)
+        return merge_heads(layer, self._between(rows, edited) @ value)
