@@ -2,13 +2,15 @@
 
     python scripts/check_gpu.py OUT [--device cuda] [--seconds 470] [--small] [--only SECTION ...]
 
-Writes OUT/gpu.json and OUT/table.txt. The sections are independent: if one fails, its error is recorded;
-if one would not finish in time, it is skipped. The networks are those of SD 1.5 and SDXL with random
-weights. To try this script itself, use --small for tiny networks and --device cpu without a GPU.
+Writes OUT/gpu.json after each measurement, and OUT/table.txt at the end or when interrupted. The
+sections are independent, the most important first: if one fails, its error is recorded; if one would not
+finish in time, it is skipped. The networks are those of SD 1.5 and SDXL with random weights. To try this
+script itself, use --small for tiny networks and --device cpu without a GPU.
 """
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -17,11 +19,14 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from benchmark_speed import EXAMPLES, job_of
 from diffusers import (
@@ -42,6 +47,7 @@ from sdcorrect.core.attention import Maps, QueryKey
 from sdcorrect.costs import Stopwatch
 from sdcorrect.models import Model, load, quiet_libraries
 from sdcorrect.models.machine import DTYPES, place_on_device
+from sdcorrect.models.memory import forget_peak, peak_bytes
 from sdcorrect.output.shards import Shard
 from sdcorrect.recipes import BUILT_IN
 from sdcorrect.settings import DType, ModelSettings
@@ -96,6 +102,10 @@ class Check:
         began = time.monotonic()
         try:
             self.found[name] = function(self)
+        except KeyboardInterrupt:
+            self.found[name] = {"cut off": "no time"} | self.found.get(name, {})
+            self.write()
+            raise
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             self.found[name] = {"error": f"{type(error).__name__}: {error} ({place.name})"[:600]}
@@ -166,9 +176,9 @@ def machine(check: Check) -> Row:
 
 @section("bytes", 25)
 def same_bytes(check: Check) -> Row:
-    """On mini: whether two runs give the same bytes, and a picture in batches of 1 and 8 too."""
+    """On mini: whether two runs give the same bytes, and how far batches of 1 and 8 are apart."""
     found: Row = {}
-    for dtype in ("float32", "bfloat16") if check.small else ("float32", "float16", "bfloat16"):
+    for dtype in ("float32",) if check.small else ("float32", "float16", "bfloat16"):
         model = load(ModelSettings.model_validate({"device": str(check.device), "dtype": dtype}))
         for name in ("correct", "correct-fast", "pnp-50"):
             translator = translator_of(model, name, 4)
@@ -177,8 +187,16 @@ def same_bytes(check: Check) -> Row:
                 "twice": once == twice,
                 "batch 1 as 8": alone[0] == once[0],
                 "finite": all(once),
-            }
+            } | levels_between(alone[0], once[0])
     return found
+
+
+def levels_between(one: bytes | None, other: bytes | None) -> Row:
+    """How far two pictures are apart, in levels of 255."""
+    if not one or not other:
+        return {}
+    apart = np.abs(np.subtract(*(np.frombuffer(each, np.uint8).astype(int) for each in (one, other))))
+    return {"largest": int(apart.max()), "mean": round(float(apart.mean()), 4)}
 
 
 @section("waits", 15)
@@ -197,28 +215,6 @@ def waits(check: Check) -> Row | str:
         torch.cuda.set_sync_debug_mode("default")
         told = (w for w in seen if "synchroniz" in str(w.message))
         found[name] = dict(Counter(f"{Path(w.filename).name}:{w.lineno}" for w in told))
-    return found
-
-
-@section("attention", 20)
-def kept_attention(check: Check) -> Row:
-    """A layer with `A_k` and with the source's Q and K: milliseconds, and MiB that are kept."""
-    found: Row = {}
-    for tokens, heads, width in ((256, 8, 160), (1024, 20, 64), (4096, 8, 40)):
-        if check.small and tokens > 1024:
-            continue
-        query, key, *values = torch.randn(
-            4, 1, heads, tokens, width, device=check.device, dtype=DTYPES[check.dtype]
-        )
-        by_query = QueryKey(query, key, width**-0.5)
-        by_maps, v = Maps(by_query.probabilities), torch.stack(values)
-        found[f"{tokens} tokens, {heads} heads of {width}"] = {
-            type(way).__name__: {
-                "ms": round(seconds_of(check, partial(way.attend, v)) * 1e3, 3),
-                "MiB": round(sum(kept.nbytes for kept in way.tensors) / MIB, 1),
-            }
-            for way in (by_maps, by_query)
-        }
     return found
 
 
@@ -301,80 +297,119 @@ def flops_of(model: Model, size: int) -> float:
     return float(counter.get_total_flops())
 
 
+#: Corrections that are compared with sdedit.
+CORRECTIONS = ("correct", "correct-fast", "correct-wide", "correct-wide-fast")
+#: Recipes that are run only once, because they take long.
+ONCE = {"pnp-50"}
+
+
 @dataclass(frozen=True)
-class Case:
-    recipe: str
+class Group:
+    """Recipes in batches of one size. They run in turn, so that a ratio is one of neighbouring runs."""
+
     batch: int
-    repeats: int = 1
-    idle: bool = False  #: whether to measure kernel time too
+    recipes: tuple[str, ...]
+    rounds: int = 3
 
 
-def measured(check: Check, model: Model, family: str, how: str, cases: Sequence[Case]) -> list[Row]:
-    """A table row for each case, with the ratio of its seconds to sdedit's in the same batch."""
+@dataclass
+class Runs:
+    """The runs of one recipe in batches of one size."""
+
+    translator: Translator
+    row: Row
+    whole: list[float] = field(default_factory=list)  #: seconds of each run
+    inside: list[float] = field(default_factory=list)  #: of them, in networks
+
+    def warm_up(self, model: Model, size: int) -> None:
+        """Kernels are chosen and compiled."""
+        translated(translator_of(model, self.row["recipe"], 4), size, self.row["batch"])
+
+    def run(self, model: Model, size: int) -> None:
+        forget_peak(model.device)
+        watch = Stopwatch(model)
+        with watch.watching():
+            _, self.row["evaluations"] = translated(self.translator, size, self.row["batch"])
+        self.whole.append(watch.whole)
+        self.inside.append(watch.seconds)
+        if (peak := peak_bytes(model.device)) and model.device.type == "cuda":
+            self.row["peak MiB"] = max(self.row.get("peak MiB", 0), peak // MIB)
+
+    def tell(self, flops: float, base: "Runs | None") -> None:
+        """Fill the row in with medians."""
+        batch, seconds = self.row["batch"], statistics.median(self.whole)
+        rate = self.row["evaluations"] * batch / seconds
+        self.row |= {
+            "runs": len(self.whole),
+            "s/picture": round(seconds / batch, 4),
+            "s/picture, each run": [round(each / batch, 4) for each in self.whole],
+            "evaluations/s": round(rate, 2),
+            "TFLOP/s": round(rate * flops / 1e12, 2),
+            "in networks": round(statistics.median(map(truediv, self.inside, self.whole)), 3),
+            "phases": {k: round(v / len(self.whole), 4) for k, v in self.translator.seconds.items()},
+        }
+        if base:
+            self.row["to sdedit"] = round(statistics.median(map(truediv, self.whole, base.whole)), 3)
+
+
+def measured(
+    check: Check, model: Model, family: str, how: str, groups: Sequence[Group], busy: bool = False
+) -> list[Row]:
+    """A table row for each recipe and batch size; with `busy` also how much of `correct` kernels run."""
     size = 64 if check.small else {"sd15": 512, "sdxl": 1024}[family]
     steps, flops, rows = 4 if check.small else 20, flops_of(model, size), list[Row]()
-    for case in cases:
-        row: Row = {"family": family, "how": how, "recipe": case.recipe, "batch": case.batch}
-        rows.append(row)
-        check.rows.append(row)
-        if check.left < 20 and not check.small:
-            row["left out"] = "no time"
-            continue
-        try:
-            row |= cost_of(check, model, case, size, steps, flops)
-        except torch.OutOfMemoryError:
-            row["left out"] = "out of memory"
-        base = next((r.get("s/picture") for r in rows if is_base(r, case.batch)), None)
-        if base and "s/picture" in row:
-            row["to sdedit"] = round(row["s/picture"] / base, 3)
+    for group in groups:
+        all_runs = []
+        for name in group.recipes:
+            rows.append({"family": family, "how": how, "recipe": name, "batch": group.batch})
+            check.rows.append(rows[-1])
+            all_runs.append(Runs(translator_of(model, name, steps), rows[-1]))
+        in_turn(check, model, all_runs, size, 1 if check.small else group.rounds)
+        done = {runs.row["recipe"]: runs for runs in all_runs if runs.whole}
+        for runs in done.values():
+            runs.tell(flops, done.get("sdedit"))
+        if busy and check.cuda and "correct" in done and check.left > 20:
+            of = done["correct"]
+            seconds = busy_seconds(check, partial(translated, of.translator, size, group.batch))
+            of.row["kernels run"] = round(seconds / statistics.median(of.whole), 3)
+        check.write()
     return rows
 
 
-def is_base(row: Row, batch: int) -> bool:
-    return row["recipe"] == "sdedit" and row["batch"] == batch
+def in_turn(check: Check, model: Model, all_runs: Sequence[Runs], size: int, rounds: int) -> None:
+    """Run all recipes once in each round; a round that would not finish in time is left out."""
+    took = 0.0
+    for number in range(-1, rounds):  # the first to warm up
+        began = time.monotonic()
+        for runs in all_runs:
+            name = runs.row["recipe"]
+            if "left out" in runs.row or (number > 0 and name in ONCE):
+                continue
+            if not check.small and check.left < max(20, took):
+                if not runs.whole:
+                    runs.row["left out"] = "no time"
+                continue
+            try:
+                runs.run(model, size) if number >= 0 else runs.warm_up(model, size)
+            except torch.OutOfMemoryError:
+                runs.row["left out"] = "out of memory"
+        took = time.monotonic() - began
 
 
-def cost_of(check: Check, model: Model, case: Case, size: int, steps: int, flops: float) -> Row:
-    translator = translator_of(model, case.recipe, steps)
-    # warm up: kernels are chosen and compiled
-    translated(translator_of(model, case.recipe, 4), size, case.batch)
-    if check.cuda:
-        torch.cuda.reset_peak_memory_stats()
-    watches, evaluations = list[Stopwatch](), 0
-    for _ in range(case.repeats):
-        watch = Stopwatch(model)
-        with watch.watching():
-            _, evaluations = translated(translator, size, case.batch)
-        watches.append(watch)
-    watch = sorted(watches, key=lambda each: each.whole)[len(watches) // 2]
-    rate = evaluations * case.batch / watch.whole
-    row: Row = {
-        "s/picture": round(watch.whole / case.batch, 4),
-        "evaluations/s": round(rate, 2),
-        "TFLOP/s": round(rate * flops / 1e12, 2),
-        "in networks": round(watch.seconds / watch.whole, 3),
-        "phases": {name: round(seconds, 4) for name, seconds in translator.seconds.items()},
-    }
-    if check.cuda:
-        row["peak MiB"] = torch.cuda.max_memory_allocated() // MIB
-        if case.idle:
-            row["kernels run"] = busy_share(check, lambda: translated(translator, size, case.batch))
-    return row
+def busy_seconds(check: Check, run: Callable[[], object]) -> float:
+    """The seconds during which a kernel or a copy runs.
 
-
-def busy_share(check: Check, run: Callable[[], object]) -> float:
-    """The share of wall time during which a kernel or a copy runs."""
+    To be compared with the wall time of another run, because the profiler slows the host down.
+    """
     check.wait()
     with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as seen:
-        began = time.perf_counter()
         run()
         check.wait()
-        wall = time.perf_counter() - began
     busy = end = 0.0
     for first, last in sorted(spans(seen)):
         busy += max(0.0, last - max(first, end))
         end = max(end, last)
-    return round(busy / 1e6 / wall, 3)
+    return busy / 1e6
 
 
 def spans(seen: Any) -> Iterator[tuple[float, float]]:
@@ -383,82 +418,120 @@ def spans(seen: Any) -> Iterator[tuple[float, float]]:
             yield event.time_range.start, event.time_range.end
 
 
-FEW = [Case("sdedit", 1, 2), Case("correct", 1, 2), Case("correct-fast", 1, 2)]
+FEW = ("sdedit", "correct", "correct-fast")
+ALL = ("sdedit", *CORRECTIONS)
 
 
-@section("sd15", 90)
+def batches(check: Check, *sizes: int) -> tuple[int, ...]:
+    return tuple(min(size, 2) for size in sizes[:2]) if check.small else sizes
+
+
+@section("sd15", 60)
 def sd15(check: Check) -> list[Row]:
-    batches = [
-        Case(name, batch, idle=name == "correct")
-        for batch in (4, 16)
-        for name in ("sdedit", "correct", "correct-fast")
-    ]
-    others = [Case("correct-wide", 1), Case("correct-wide-fast", 1), Case("pnp-50", 1)]
-    return measured(check, random_model(check, "sd15"), "sd15", "eager", [*FEW, *others, *batches])
+    one, *more = batches(check, 1, 4, 16)
+    groups = [Group(one, (*ALL, "pnp-50")), *(Group(batch, ALL) for batch in more)]
+    return measured(check, random_model(check, "sd15"), "sd15", "eager", groups, busy=True)
 
 
-@section("folder", 50)
+@section("folder", 30)
 def folder(check: Check) -> Row:
-    """A folder in the runner: the share of wall time during which kernels run, and networks."""
-    model, pictures = random_model(check, "sd15"), 4 if check.small else 64
+    """A folder in the runner: pictures per second, and the shares of wall time in networks and kernels.
+
+    Seconds are taken without the profiler; kernels are counted in a second run of fewer pictures.
+    """
+    model, pictures = random_model(check, "sd15"), 4 if check.small else 256 if check.left > 90 else 64
+    size, batch = (64, 2) if check.small else (512, 16)
     with tempfile.TemporaryDirectory() as place:
-        source = Path(place, "in")
-        source.mkdir()
-        for n in range(pictures):
-            picture(64 if check.small else 512, n).save(source / f"{n:03}.png")
-        settings = {
-            "input.path": str(source),
-            "output.path": f"{place}/out",
-            "variants": ["correct-fast"],
-        }
-        job = job_of(**settings, size=64 if check.small else 512, batch_size=2 if check.small else 16)
-
-        def run() -> None:
-            for _ in ShardRun(job, model, Shard(0, 1)).records():
-                pass
-
+        run = partial(run_folder, model, Path(place), size, batch)
+        run(batch)  # warm up
         watch = Stopwatch(model)
         with watch.watching():
-            busy = busy_share(check, run) if check.cuda else None
-            if not check.cuda:
-                run()
-    return {
-        "pictures": pictures,
-        "pictures/s": round(pictures / watch.whole, 3),
-        "kernels run": busy,
-        "in networks": round(watch.seconds / watch.whole, 3),
-    }
+            run(pictures)
+        found = {
+            "pictures": pictures,
+            "pictures/s": round(pictures / watch.whole, 3),
+            "in networks": round(watch.seconds / watch.whole, 3),
+        }
+        if check.cuda:
+            few = min(pictures, 4 * batch)
+            a_picture = busy_seconds(check, partial(run, few)) / few
+            found["kernels run"] = round(a_picture * pictures / watch.whole, 3)
+    return found
 
 
-@section("sdxl", 110)
+def run_folder(model: Model, place: Path, size: int, batch: int, pictures: int) -> None:
+    """Translate a new folder of so many pictures by correct-fast."""
+    source, out = (Path(tempfile.mkdtemp(dir=place)) for _ in range(2))
+    different = len(list(EXAMPLES.glob("*.png")))
+    for n in range(pictures):
+        file = source / f"{n:03}.png"
+        if n < different:
+            picture(size, n).save(file)
+        else:
+            shutil.copy(source / f"{n % different:03}.png", file)
+    settings = {"input.path": str(source), "output.path": str(out), "variants": ["correct-fast"]}
+    for _ in ShardRun(job_of(**settings, size=size, batch_size=batch), model, Shard(0, 1)).records():
+        pass
+
+
+@section("sdxl", 90)
 def sdxl(check: Check) -> list[Row]:
-    cases = [*FEW, Case("sdedit", 4), Case("correct", 4), Case("correct-fast", 4), Case("pnp-50", 1)]
-    return measured(check, random_model(check, "sdxl"), "sdxl", "eager", cases)
+    one, four = batches(check, 1, 4)
+    groups = [Group(one, (*ALL, "pnp-50")), Group(four, ALL, rounds=1)]
+    return measured(check, random_model(check, "sdxl"), "sdxl", "eager", groups, busy=True)
 
 
-@section("contiguous", 30)
+@section("attention", 10)
+def kept_attention(check: Check) -> Row:
+    """A layer with `A_k` and with the source's Q and K: milliseconds, and MiB that are kept."""
+    found: Row = {}
+    for tokens, heads, width in ((256, 8, 160), (1024, 20, 64), (4096, 8, 40)):
+        if check.small and tokens > 1024:
+            continue
+        query, key, *values = torch.randn(
+            4, 1, heads, tokens, width, device=check.device, dtype=DTYPES[check.dtype]
+        )
+        by_query = QueryKey(query, key, width**-0.5)
+        by_maps, v = Maps(by_query.probabilities), torch.stack(values)
+        found[f"{tokens} tokens, {heads} heads of {width}"] = {
+            type(way).__name__: {
+                "ms": round(seconds_of(check, partial(way.attend, v)) * 1e3, 3),
+                "MiB": round(sum(kept.nbytes for kept in way.tensors) / MIB, 1),
+            }
+            for way in (by_maps, by_query)
+        }
+    return found
+
+
+@section("contiguous", 20)
 def contiguous(check: Check) -> list[Row]:
     """The same without channels_last, to show its effect."""
-    return measured(check, random_model(check, "sd15", channels_last=False), "sd15", "contiguous", FEW)
+    model = random_model(check, "sd15", channels_last=False)
+    return measured(check, model, "sd15", "contiguous", [Group(1, FEW)])
 
 
-@section("compiled", 90)
+@section("compiled", 60)
 def compiled(check: Check) -> Row | str:
+    """The last, because it is not known how long compilation takes; what is measured by then is kept."""
     if check.small and not check.cuda:
         return "left out: minutes on a CPU"
     began = time.monotonic()
     model = random_model(check, "sd15", compile=True)
     translated(translator_of(model, "correct", 4), 64 if check.small else 512, 1)
-    cold = time.monotonic() - began
-    rows = measured(check, model, "sd15", "compiled", [*FEW, Case("sdedit", 4), Case("correct", 4)])
+    found: Row = {"cold s": round(time.monotonic() - began, 1)}
+    check.found["compiled"] = found
+    check.write()
+    found["rows"] = measured(
+        check, model, "sd15", "compiled", [Group(batch, FEW) for batch in batches(check, 1, 4)]
+    )
     from torch._dynamo.utils import counters
 
     graphs = {kind: dict(counters[kind]) for kind in ("stats", "graph_break", "unimplemented")}
-    return {"cold s": round(cold, 1), "rows": rows, "dynamo": graphs}
+    return found | {"dynamo": graphs}
 
 
 COLUMNS = ("family", "how", "recipe", "batch", "s/picture", "to sdedit", "evaluations/s", "TFLOP/s")
-MORE = ("in networks", "kernels run", "peak MiB", "left out")
+MORE = ("runs", "in networks", "kernels run", "peak MiB", "left out")
 
 
 def table_of(rows: Sequence[Row]) -> Table:
@@ -480,8 +553,9 @@ def main() -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + arguments.seconds
     check = Check(arguments.out, torch.device(arguments.device), arguments.small, deadline)
-    for name in arguments.only:
-        check.run(name)
+    with suppress(KeyboardInterrupt):
+        for name in arguments.only:
+            check.run(name)
     table = table_of(check.rows)
     with (check.out / "table.txt").open("w") as file:
         Console(file=file, width=180).print(table)

@@ -27,9 +27,14 @@ def _there(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
     return tuple(a.to(home) if isinstance(a, torch.Tensor) else a for a in args)
 
 
-def _back(module: Any, _args: object, output: Any) -> None:
-    if asked_from := module.__dict__.pop("asked_from", None):
-        output.sample = output.sample.to(asked_from)
+def _back(module: Any, _args: object, output: Any) -> tuple[torch.Tensor, ...] | None:
+    asked_from = module.__dict__.pop("asked_from", None)
+    if asked_from is None:
+        return None
+    if isinstance(output, tuple):  # diffusers' pipelines ask for it
+        return tuple(one.to(asked_from) for one in output)
+    output.sample = output.sample.to(asked_from)
+    return None
 
 
 loading.choose_device = _chosen

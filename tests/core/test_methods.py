@@ -296,7 +296,9 @@ def test_consistency_sampling_is_that_of_the_img2img_pipeline_of_diffusers(
     model: Model, icon: Image.Image
 ) -> None:
     expected = of_diffusers(model, icon, strength=1.0, scheduler=LCMScheduler)
-    assert relative(sdedit(model, icon, strength=1.0, solver="lcm"), expected) < 1e-4
+    # it amplifies an error of the U-Net 100 times, and on a GPU both sides round their input differently
+    bar = 1e-4 if model.device.type == "cpu" else 1e-3
+    assert relative(sdedit(model, icon, strength=1.0, solver="lcm"), expected) < bar
 
 
 def test_consistency_models_start_where_they_were_distilled() -> None:
