@@ -12,9 +12,9 @@ mkdir -p "$out"
 python=${PYTHON:-.venv/bin/python}
 export PYTHONPATH=$PWD:$PWD/tests${PYTHONPATH:+:$PYTHONPATH} HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4}
-began=$(date +%s) failed=0 device=cuda small=
+began=$(date +%s) failed=0 device=cuda small= seconds=${CHECK_GPU_SECONDS:-470} testing=75
 case " $* " in *" --device cpu "*) device=cpu ;; esac
-case " $* " in *" --small "*) small=yes ;; esac
+case " $* " in *" --small "*) small=yes seconds=${CHECK_GPU_SECONDS:-1800} testing=600 ;; esac
 workers=$(($(nproc) / 2))
 workers=$((workers > 8 ? 8 : workers))
 parallel=
@@ -31,10 +31,10 @@ tests() { # NAME SECONDS WORDS..., into tests-NAME.txt, a line a test as it ends
   echo "tests $name: $(tail -1 "$out/tests-$name.txt")"
   grep -E "^(FAILED|ERROR) " "$out/tests-$name.txt"
 }
-SDCORRECT_TEST_DEVICE=$device tests gpu 75 -m "gpu and not slow" tests/gpu ${small:+-k "conforms or waits"}
-SDCORRECT_TEST_DEVICE=$device tests core 75 -p on_device -m "not slow and not gpu" tests/core \
+SDCORRECT_TEST_DEVICE=$device tests gpu $testing -m "gpu and not slow" tests/gpu ${small:+-k "conforms or waits"}
+SDCORRECT_TEST_DEVICE=$device tests core $testing -p on_device -m "not slow and not gpu" tests/core \
   ${small:+-k "diffusers_inpainting or img2img_pipeline"}
-left=$((${CHECK_GPU_SECONDS:-470} - $(date +%s) + began))
+left=$((seconds - $(date +%s) + began))
 interrupted $left "$python" scripts/check_gpu.py "$out" --seconds $left "$@" || failed=1
 echo "$(($(date +%s) - began)) s in total"
 exit $failed
