@@ -1,6 +1,6 @@
 """Measure sdcorrect on a GPU: identical bytes, waits, seconds, memory and idle time.
 
-    python scripts/check_gpu.py OUT [--device cuda] [--seconds 470] [--small] [--only SECTION ...]
+    python scripts/check_gpu.py OUT [--device cuda] [--seconds 450] [--small] [--only SECTION ...]
 
 Writes OUT/gpu.json after each measurement, and OUT/table.txt at the end or when interrupted. The
 sections are independent, the most important first: if one fails, its error is recorded; if one would not
@@ -178,6 +178,7 @@ def machine(check: Check) -> Row:
 def same_bytes(check: Check) -> Row:
     """On mini: whether two runs give the same bytes, and how far batches of 1 and 8 are apart."""
     found: Row = {}
+    check.found["bytes"] = found  # what is found is kept if this is interrupted
     for dtype in ("float32",) if check.small else ("float32", "float16", "bfloat16"):
         model = load(ModelSettings.model_validate({"device": str(check.device), "dtype": dtype}))
         for name in ("correct", "correct-fast", "pnp-50"):
@@ -545,7 +546,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=470, help="skip sections beyond this")
+    parser.add_argument("--seconds", type=float, default=450, help="skip sections beyond this")
     parser.add_argument("--small", action="store_true", help="use tiny networks, to try this script")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     arguments = parser.parse_args()

@@ -12,7 +12,7 @@ mkdir -p "$out"
 python=${PYTHON:-.venv/bin/python}
 export PYTHONPATH=$PWD:$PWD/tests${PYTHONPATH:+:$PYTHONPATH} HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4}
-began=$(date +%s) failed=0 device=cuda small= seconds=${CHECK_GPU_SECONDS:-470} testing=75
+began=$(date +%s) failed=0 device=cuda small= seconds=${CHECK_GPU_SECONDS:-450} testing=75
 case " $* " in *" --device cpu "*) device=cpu ;; esac
 case " $* " in *" --small "*) small=yes seconds=${CHECK_GPU_SECONDS:-1800} testing=600 ;; esac
 workers=$(($(nproc) / 2))
