@@ -13,10 +13,9 @@ from sdcorrect.cli import options
 from sdcorrect.cli.console import Debug, app, errors_for_people, out, tell, working
 from sdcorrect.cli.frontier import check_installed
 from sdcorrect.cli.judge import judge
-from sdcorrect.cli.look import look, tell_left_out
+from sdcorrect.cli.look import load_model, look, tell_left_out
 from sdcorrect.config import Job, load_job, placeholders
 from sdcorrect.errors import SdcorrectError, UsageError, printable
-from sdcorrect.libraries import lean_imports
 
 if TYPE_CHECKING:
     from sdcorrect.costs import Cost
@@ -26,13 +25,15 @@ if TYPE_CHECKING:
 ASSETS = Path(__file__).parents[1] / "assets"
 EXAMPLES, ICONS = ASSETS / "pictures", ASSETS / "icons"
 #: Settings for timing alone, and for judging too: icons, because their true pictures are known.
-TIMED = {"input.path": str(EXAMPLES), "limit": 1, "strength": 0.95}
+WORDS = {"prompt": "in 3d render style", "source_prompt": "in flat design style"}
+TIMED = {"input.path": str(EXAMPLES), "limit": 1, "strength": 0.95, **WORDS}
 JUDGED = {
     "input.path": str(ICONS / "flat"),
     "limit": 24,
     "strength": 0.8,
     "guidance_scale": 5,
     "batch_size": 8,
+    **WORDS,
 }
 TRUTH = ICONS / "3d"
 OTHER_STYLES = ("in flat design style", "in black and white ink style")
@@ -99,73 +100,34 @@ def bench(
         int,
         typer.Option("--repeats", min=1, help="Timed rounds; cheap recipes run ten times a round."),
     ] = 3,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit",
-            min=1,
-            help="Use only the first N pictures.",
-            show_default="1; --evaluate: 24",
-            rich_help_panel=options.PICTURES,
-        ),
-    ] = None,
+    limit: Annotated[int | None, options.like(options.Limit, show_default="1; --evaluate: 24")] = None,
     size: options.Size = None,
     format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            help="png, jpg or webp, with --evaluate.",
-            show_default="png",
-            rich_help_panel=options.PICTURES,
-        ),
+        str | None, options.like(options.Format, help="png, jpg or webp, with --evaluate.")
     ] = None,
-    prompt: Annotated[
-        str,
-        typer.Option(
-            "--prompt",
-            "-p",
-            help="What the pictures should become.",
-            rich_help_panel=options.TRANSLATION,
-        ),
-    ] = "in 3d render style",
+    prompt: Annotated[str | None, options.like(options.Prompt, show_default=WORDS["prompt"])] = None,
     negative_prompt: options.NegativePrompt = None,
     source_prompt: Annotated[
-        str,
-        typer.Option(
+        str | None,
+        options.option(
+            options.TRANSLATION,
             "--source-prompt",
             help="What the pictures show; p2p needs it.",
-            rich_help_panel=options.TRANSLATION,
+            show_default=WORDS["source_prompt"],
         ),
-    ] = "in flat design style",
+    ] = None,
     strength: Annotated[
-        float | None,
-        typer.Option(
-            "--strength",
-            help="How far to go from the source: over 0, which would keep it, to 1.",
-            show_default="0.95; with --evaluate, 0.8",
-            rich_help_panel=options.TRANSLATION,
-        ),
+        Any, options.like(options.Strength, show_default="0.95; --evaluate: 0.8")
     ] = None,
     steps: options.Steps = None,
     guidance_scale: Annotated[
-        float | None,
-        typer.Option(
-            "--guidance-scale",
-            help="How closely to follow the prompt.",
-            show_default="7.5; with --evaluate, 5",
-            rich_help_panel=options.TRANSLATION,
-        ),
+        float | None, options.like(options.GuidanceScale, show_default="7.5; --evaluate: 5")
     ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed", help="Random seed.", show_default="0", rich_help_panel=options.TRANSLATION
-        ),
-    ] = None,
+    seed: options.Seed = None,
     model: options.Model = None,
-    lora: options.Loras = None,
+    loras: options.Loras = None,
     vae: options.Vae = None,
-    controlnet: options.Controlnets = None,
+    controlnets: options.Controlnets = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     offline: options.Offline = False,
@@ -176,29 +138,8 @@ def bench(
         names = options.names(also_called or recipes)
         if base is not None and names != [EVERY]:
             _check_base(base, names)
-        given = {
-            "input.path": input_,
-            "limit": limit,
-            "size": size,
-            "output.format": format_,
-            "prompt": prompt,
-            "negative_prompt": negative_prompt,
-            "source_prompt": source_prompt,
-            "strength": strength,
-            "steps": steps,
-            "guidance_scale": guidance_scale,
-            "seed": seed,
-            "model": model,
-            "loras": lora,
-            "vae": vae,
-            "controlnets": controlnet,
-            "device": device,
-            "dtype": dtype,
-            "offline": offline or None,
-            "output.path": str(output),  # written to only with --evaluate
-        }
-        settings = JUDGED if evaluate else TIMED
-        settings = settings | {key: value for key, value in given.items() if value is not None}
+        # the output folder is written to only with --evaluate
+        settings = (JUDGED if evaluate else TIMED) | options.given(locals())
         if format_ is not None and not evaluate:
             raise UsageError("--format: is that of the pictures which --evaluate writes; give both")
         if evaluate:
@@ -233,17 +174,14 @@ def _check_base(base: str, names: list[str]) -> None:
 def _fitting(settings: dict[str, Any], names: list[str]) -> "tuple[Model, list[str], Found]":
     """The model, the recipes to run (of `all`, those that fit; the rest are reported), the pictures."""
     job = load_job(None, settings | {"variants": ["sdedit"] if names == [EVERY] else names})
+    options.refuse_sweep(job, "bench")
     found = look(job)
     tell_left_out(found)
-    with lean_imports():
-        from sdcorrect.costs import all_fitting
-        from sdcorrect.models import load, quiet_libraries
-
-    quiet_libraries()
-    with working(f"loading {job.model}"):
-        model = load(job)
+    model = load_model(job)
     if names != [EVERY]:
         return model, names, found
+    from sdcorrect.costs import all_fitting
+
     fitting, left_out = all_fitting(model, settings)
     for name, reason in left_out.items():
         tell("left out", f"{name}: {reason}")

@@ -11,9 +11,9 @@ from rich.text import Text
 
 from sdcorrect.cli import options
 from sdcorrect.cli.console import SOME_FAILED, Debug, app, errors_for_people, out, tell, working
-from sdcorrect.cli.look import look, tell_left_out
+from sdcorrect.cli.look import load_model, look, tell_left_out
 from sdcorrect.cli.progress import track
-from sdcorrect.config import LIST_SUFFIXES, Job, load_job, parse_set
+from sdcorrect.config import LIST_SUFFIXES, Job, load_job
 from sdcorrect.errors import PictureError, SdcorrectError, UsageError, counted, printable
 from sdcorrect.recipes import FIRST
 
@@ -43,11 +43,10 @@ def dissect(
     negative_prompt: options.NegativePrompt = None,
     method: Annotated[
         str | None,
-        typer.Option(
-            "--method",
+        options.like(
+            options.Method,
             help="Recipe with a one-step inversion.",
             show_default="the job's, or correct",
-            rich_help_panel=options.TRANSLATION,
         ),
     ] = None,
     strength: options.Strength = None,
@@ -55,9 +54,9 @@ def dissect(
     guidance_scale: options.GuidanceScale = None,
     seed: options.Seed = None,
     model: options.Model = None,
-    lora: options.Loras = None,
+    loras: options.Loras = None,
     vae: options.Vae = None,
-    controlnet: options.Controlnets = None,
+    controlnets: options.Controlnets = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     offline: options.Offline = False,
@@ -95,36 +94,12 @@ def dissect(
     It shows how far attention and features drift. A single picture gives a figure, a page and all
     scores; a folder gives a table of mean scores.
     """
-    flags = {
-        "prompt": prompt,
-        "negative_prompt": negative_prompt,
-        "model": model,
-        "loras": lora,
-        "vae": vae,
-        "controlnets": controlnet,
-        "offline": offline or None,
-        "method": method,
-        "variants": None if method is None else (),
-        "strength": strength,
-        "steps": steps,
-        "guidance_scale": guidance_scale,
-        "seed": seed,
-        "size": size,
-        "device": device,
-        "dtype": dtype,
-        "limit": limit,
-    }
     with errors_for_people(debug):
         stem = Path(input_).resolve().stem
         default = Path("out", "dissect", "pictures" if set(stem) & set("*?[") else stem)
         paths = {"input.path": input_, "output.path": str(default) if output is None else output}
-        given = {key: value for key, value in flags.items() if value is not None}
-        job = load_job(config, {**parse_set(set_ or []), **given, **paths})
-        if job.sweeps:
-            raise UsageError(
-                "strength, seed: dissect takes one of each, and no list; give them, such as by "
-                "--strength 0.8 --seed 0"
-            )
+        job = load_job(config, options.given(locals()) | paths)
+        options.refuse_sweep(job, "dissect")
         drawn_timesteps = _numbers(timesteps)
         picture, folder = job.input.path, job.output.path
         one = picture.is_file() and picture.suffix.lower() not in LIST_SUFFIXES
@@ -155,13 +130,9 @@ def _open(job: Job, blocks: str | None) -> "Session":
         raise UsageError(
             f"`dissect` needs {error.name}, which is not installed; run `pip install 'sdcorrect[view]'`"
         ) from None
-    from sdcorrect.models import load, quiet_libraries
-
     found = look(job)
     tell_left_out(found)
-    quiet_libraries()
-    with working(f"loading {job.model}"):
-        return Session(job, load(job), blocks, found.items)
+    return Session(job, load_model(job), blocks, found.items)
 
 
 def _dissect_one(session: "Session", folder: Path, timesteps: list[int], point: str) -> None:

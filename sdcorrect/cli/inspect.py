@@ -1,6 +1,5 @@
 """Commands that show jobs and recipes without running anything."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,8 +9,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from sdcorrect.cli.console import Debug, app, errors_for_people, out
-from sdcorrect.cli.options import path
-from sdcorrect.config import load_job, parse_set
+from sdcorrect.cli.options import JobFile, Set, given
+from sdcorrect.config import load_job
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.origins import GUIDANCE_SCALE, STEPS, STRENGTH, Origin, by_origin, evaluations, grouped
 from sdcorrect.recipes import ALIASES, BUILT_IN, built_in
@@ -19,15 +18,13 @@ from sdcorrect.recipes import ALIASES, BUILT_IN, built_in
 
 @app.command()
 def validate(
-    config: Annotated[Path, typer.Argument(metavar="JOB.yaml", parser=path, help="Job file.")],
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a job's key.")
-    ] = None,
+    config: JobFile,
+    set_: Set = None,
     debug: Debug = False,
 ) -> None:
     """Check a job without running it."""
     with errors_for_people(debug):
-        job = load_job(config, parse_set(set_ or []))
+        job = load_job(config, given(locals()))
         variants = ", ".join(variant.name for variant in job.expanded)
         most = "up to " if len(job.strengths) > 1 else ""
         out.print(

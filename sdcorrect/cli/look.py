@@ -1,15 +1,17 @@
-"""Find a job's pictures before anything is loaded."""
+"""Find a job's pictures before anything is loaded, then load its model."""
 
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdcorrect.cli.console import notice
+from sdcorrect.cli.console import notice, working
 from sdcorrect.config import Job
 from sdcorrect.errors import UsageError, printable
+from sdcorrect.libraries import lean_imports
 
 if TYPE_CHECKING:
     from sdcorrect.inputs.items import Found
+    from sdcorrect.models import Model
 
 
 def look(job: Job) -> "Found":
@@ -40,3 +42,13 @@ def _check_output(folder: Path) -> None:
 def tell_left_out(found: "Found") -> None:
     for line in found.notices:
         notice(line)
+
+
+def load_model(job: Job) -> "Model":
+    """The model of `job`, with a spinner while it loads."""
+    with lean_imports():
+        from sdcorrect.models import load, quiet_libraries
+
+    quiet_libraries()
+    with working(f"loading {job.model}"):
+        return load(job)

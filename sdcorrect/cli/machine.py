@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sdcorrect.cli.console import Debug, app, errors_for_people, out, working
-from sdcorrect.cli.options import Device, Dtype, Offline, path
-from sdcorrect.config import load_job, parse_set
+from sdcorrect.cli.options import Device, Dtype, JobFile, Offline, Set, given, path
+from sdcorrect.config import load_job
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.libraries import lean_imports
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 #: Settings that a job requires, and that `doctor` looks at only in a job file.
 PLACEHOLDERS = {"input.path": ".", "output.path": ".", "prompt": "any", "source_prompt": "any"}
-
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a job's key.")]
 
 
 @app.command()
@@ -43,10 +41,8 @@ def doctor(
         from sdcorrect.models import quiet_libraries
 
     with errors_for_people(debug):
-        flags = {"device": device, "dtype": dtype, "offline": offline or None}
-        given = {key: value for key, value in flags.items() if value is not None}
         own = {} if config else PLACEHOLDERS
-        job = load_job(config, own | parse_set(set_ or []) | given) if config or set_ else None
+        job = load_job(config, own | given(locals())) if config or set_ else None
         quiet_libraries()
         machine = look_at_machine(device or "auto", dtype or "auto", offline=offline)
         if not _report(look_at_job(job) if job else machine):
@@ -69,7 +65,7 @@ def _report(findings: "Iterator[Finding]") -> bool:
 
 @app.command()
 def prefetch(
-    config: Annotated[Path, typer.Argument(metavar="JOB.yaml", parser=path, help="Job file.")],
+    config: JobFile,
     set_: Set = None,
     debug: Debug = False,
 ) -> None:
@@ -78,7 +74,7 @@ def prefetch(
         from sdcorrect.models import find, quiet_libraries
 
     with errors_for_people(debug):
-        job = load_job(config, parse_set(set_ or []))
+        job = load_job(config, given(locals()))
         quiet_libraries()
         with working(f"downloading what {config} names"):
             checkpoint, adapters = find(job)

@@ -1,13 +1,15 @@
 """Options that several commands share: each one, when given, overrides a setting of the job."""
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
+from copy import copy
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
-from sdcorrect.config import Job
+from sdcorrect.config import Job, parse_set
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.paths import expand
 
@@ -70,7 +72,7 @@ def swept(text: str) -> Any:
     A comma at the end makes a list of one.
     """
     parts = text.removesuffix(",").split(",")
-    numbers = [_number(part.strip()) for part in parts]
+    numbers = [number(part.strip()) for part in parts]
     return numbers if "," in text else numbers[0]
 
 
@@ -85,22 +87,32 @@ def strengths(text: str) -> Any:
     return swept(text)
 
 
-def _number(text: str) -> int | float | str:
+def number(text: str) -> int | float | str:
+    """A number; what is none, such as auto, stays text."""
     for kind in (int, float):
         with suppress(ValueError):
             return kind(text)
     return text
 
 
+JobFile = Annotated[Path, typer.Argument(metavar="JOB.yaml", parser=path, help="Job file.")]
+
 #: The panels of help.
 PICTURES, TRANSLATION, MODEL, RUN = "Pictures", "Translation", "Model", "Run"
 
 
-def _option(panel: str, *names: str, help: str, key: str | None = None, **more: Any) -> Any:
+def option(panel: str, *names: str, help: str, key: str | None = None, **more: Any) -> Any:
     """An option listed under `panel`; its default is that of the job's setting `key`."""
     if key is not None:
         more.setdefault("show_default", _default(key))
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+def like(shared: Any, **changes: Any) -> Any:
+    """A `shared` option as one command has it, such as with a `show_default` or `help` of its own."""
+    own = copy(get_args(shared)[1])
+    vars(own).update(changes)
+    return own
 
 
 def _default(key: str) -> str:
@@ -111,21 +123,21 @@ def _default(key: str) -> str:
 
 Config = Annotated[
     Path | None,
-    _option(RUN, "--config", "-c", parser=path, help="Job file (YAML); flags override its settings."),
+    option(RUN, "--config", "-c", parser=path, help="Job file (YAML); flags override its settings."),
 ]
 Set = Annotated[
     list[str] | None,
-    _option(RUN, "--set", metavar="KEY=VALUE", help="Set any key of the job, such as resize=crop."),
+    option(RUN, "--set", metavar="KEY=VALUE", help="Set any key of the job, such as resize=crop."),
 ]
 Prompt = Annotated[
-    str | None, _option(TRANSLATION, "--prompt", "-p", help="What the pictures should become.")
+    str | None, option(TRANSLATION, "--prompt", "-p", help="What the pictures should become.")
 ]
 NegativePrompt = Annotated[
-    str | None, _option(TRANSLATION, "--negative-prompt", help="What the pictures should not become.")
+    str | None, option(TRANSLATION, "--negative-prompt", help="What the pictures should not become.")
 ]
 Mask = Annotated[
     str | None,
-    _option(
+    option(
         TRANSLATION,
         "--mask",
         parser=source,
@@ -136,47 +148,52 @@ Mask = Annotated[
 ]
 Method = Annotated[
     str | None,
-    _option(TRANSLATION, "--method", key="method", help="Recipe; `sdcorrect recipes` lists them."),
+    option(TRANSLATION, "--method", key="method", help="Recipe; `sdcorrect recipes` lists them."),
 ]
 Variants = Annotated[
-    str | None,
-    _option(TRANSLATION, "--variants", help="Recipes to compare on the same pictures: sdedit,correct."),
+    Any,
+    option(
+        TRANSLATION,
+        "--variants",
+        parser=names,
+        metavar="NAME,...",
+        help="Recipes to compare on the same pictures: sdedit,correct.",
+    ),
 ]
 Strength = Annotated[
     Any,
-    _option(
+    option(
         TRANSLATION,
         "--strength",
         key="strength",
         parser=strengths,
-        metavar="NUMBER[,...]",
-        help="How far to go from the source: over 0, which would keep it, to 1. `translate` takes "
-        "several, a sweep: 0.5,0.8.",
+        metavar="NUMBER",
+        help="How far to go from the source, up to 1.",
     ),
 ]
 Steps = Annotated[
-    int | None, _option(TRANSLATION, "--steps", key="steps", help="Sampling steps at strength 1.")
+    int | None, option(TRANSLATION, "--steps", key="steps", help="Sampling steps at strength 1.")
 ]
 GuidanceScale = Annotated[
     float | None,
-    _option(
+    option(
         TRANSLATION, "--guidance-scale", key="guidance_scale", help="How closely to follow the prompt."
     ),
 ]
 Seed = Annotated[
     Any,
-    _option(
+    option(
         TRANSLATION,
         "--seed",
         key="seed",
         parser=swept,
-        metavar="NUMBER[,...]",
-        help="Random seed. `translate` takes several, a sweep: 0,1,2.",
+        metavar="NUMBER",
+        help="Random seed.",
     ),
 ]
 Model = Annotated[
     str | None,
-    _option(
+    option(
         MODEL,
         "--model",
         key="model",
@@ -185,20 +202,20 @@ Model = Annotated[
 ]
 Loras = Annotated[
     list[Any] | None,
-    _option(
+    option(
         MODEL, "--lora", parser=lora, metavar="PATH[:WEIGHT]", help="LoRA to apply; may be repeated."
     ),
 ]
 Vae = Annotated[
-    str | None, _option(MODEL, "--vae", parser=source, help="Other VAE: a file, a folder or a hub id.")
+    str | None, option(MODEL, "--vae", parser=source, help="Other VAE: a file, a folder or a hub id.")
 ]
 Controlnets = Annotated[
     list[str] | None,
-    _option(MODEL, "--controlnet", parser=source, help="ControlNet on Canny edges; may be repeated."),
+    option(MODEL, "--controlnet", parser=source, help="ControlNet on Canny edges; may be repeated."),
 ]
 Size = Annotated[
     int | None,
-    _option(
+    option(
         PICTURES,
         "--size",
         show_default="the model's own",
@@ -207,7 +224,7 @@ Size = Annotated[
 ]
 Device = Annotated[
     str | None,
-    _option(
+    option(
         MODEL,
         "--device",
         key="device",
@@ -217,7 +234,7 @@ Device = Annotated[
 ]
 Dtype = Annotated[
     str | None,
-    _option(
+    option(
         MODEL,
         "--dtype",
         key="dtype",
@@ -227,7 +244,7 @@ Dtype = Annotated[
 ]
 Offline = Annotated[
     bool,
-    _option(
+    option(
         MODEL,
         "--offline",
         envvar="SDCORRECT_OFFLINE",
@@ -235,36 +252,59 @@ Offline = Annotated[
     ),
 ]
 Format = Annotated[
-    str | None, _option(PICTURES, "--format", show_default="png", help="Image format: png, jpg or webp.")
+    str | None, option(PICTURES, "--format", show_default="png", help="Image format: png, jpg or webp.")
 ]
 BatchSize = Annotated[
-    str | None,
-    _option(
+    Any,
+    option(
         RUN,
         "--batch-size",
         key="batch_size",
+        parser=number,
         metavar="N|auto",
         help="Pictures per batch; auto: as many as fit in memory.",
     ),
 ]
 NumShards = Annotated[
-    int | None, _option(RUN, "--num-shards", min=1, help="Split the pictures among this many runs.")
+    int | None, option(RUN, "--num-shards", min=1, help="Split the pictures among this many runs.")
 ]
 ShardIndex = Annotated[
     int | None,
-    _option(RUN, "--shard-index", min=0, help="Which of those runs this is, counting from 0."),
+    option(RUN, "--shard-index", min=0, help="Which of those runs this is, counting from 0."),
 ]
-Limit = Annotated[int | None, _option(PICTURES, "--limit", help="Process only the first N pictures.")]
+Limit = Annotated[int | None, option(PICTURES, "--limit", help="Process only the first N pictures.")]
 
 
-def recipes(method: str | None, variants: str | None) -> dict[str, Any]:
-    """--method and --variants as settings: either one replaces both of the job's.
+#: Parameters of commands that are not named as the setting that they give.
+NAMED = {"input_": "input.path", "output": "output.path", "format_": "output.format"}
+
+
+def given(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among a command's `parameters`; flags override --set.
+
+    --method and --variants override each other's setting in the job.
 
     Raises:
-        UsageError: both are given.
+        UsageError: both of these are given, or as `parse_set`.
     """
-    if method is not None and variants is not None:
+    named = {NAMED.get(name, name): value for name, value in parameters.items()}
+    known = {*Job.model_fields, *NAMED.values()}
+    flags = {
+        key: value
+        for key, value in named.items()
+        if key in known and value is not None and value is not False
+    }
+    if "method" in flags and "variants" in flags:
         raise UsageError("--method and --variants: give only one; --variants names several recipes")
-    if method is not None:
-        return {"method": method, "variants": ()}
-    return {"variants": names(variants) if variants is not None else None}
+    if "method" in flags:
+        flags["variants"] = ()
+    return parse_set(parameters.get("set_") or []) | flags
+
+
+def refuse_sweep(job: Job, command: str) -> None:
+    """Raises UsageError if `job` has a list of strengths or seeds, which `command` cannot take."""
+    if job.sweeps:
+        raise UsageError(
+            f"strength, seed: {command} takes one of each, and no list; give them, such as by "
+            "--strength 0.8 --seed 0"
+        )

@@ -23,21 +23,13 @@ from sdcorrect.cli.console import (
     print_gone,
     tell,
     verbosity,
-    working,
 )
 from sdcorrect.cli.devices import DevicesRun
 from sdcorrect.cli.follow import Follower
-from sdcorrect.cli.look import look, tell_left_out
+from sdcorrect.cli.look import load_model, look, tell_left_out
 from sdcorrect.cli.signals import Stop, stop_on_signals
-from sdcorrect.cli.talk import (
-    Events,
-    Json,
-    LogLevel,
-    Quiet,
-    Verbose,
-    talking,
-)
-from sdcorrect.config import Job, load_job, parse_set
+from sdcorrect.cli.talk import Events, Json, LogLevel, Quiet, Verbose, talking
+from sdcorrect.config import Job, load_job
 from sdcorrect.errors import UsageError, counted, printable
 from sdcorrect.libraries import lean_imports
 
@@ -58,12 +50,12 @@ def translate(
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(
+        options.option(
+            options.PICTURES,
             "--output",
             "-o",
             metavar="FOLDER",
             help="Output folder; pictures go to FOLDER/<variant>/<same name>.",
-            rich_help_panel=options.PICTURES,
         ),
     ] = None,
     limit: options.Limit = None,
@@ -74,19 +66,34 @@ def translate(
     mask: options.Mask = None,
     method: options.Method = None,
     variants: options.Variants = None,
-    strength: options.Strength = None,
+    strength: Annotated[
+        Any,
+        options.like(
+            options.Strength,
+            metavar="NUMBER,...",
+            help="How far to go from the source, up to 1; several make a sweep: 0.5,0.8.",
+        ),
+    ] = None,
     steps: options.Steps = None,
     guidance_scale: options.GuidanceScale = None,
-    seed: options.Seed = None,
+    seed: Annotated[
+        Any,
+        options.like(
+            options.Seed, metavar="NUMBER,...", help="Random seed; several make a sweep: 0,1,2."
+        ),
+    ] = None,
     model: options.Model = None,
-    lora: options.Loras = None,
+    loras: options.Loras = None,
     vae: options.Vae = None,
-    controlnet: options.Controlnets = None,
+    controlnets: options.Controlnets = None,
     device: options.Device = None,
     devices: Annotated[
         str | None,
-        typer.Option(
-            "--devices", metavar="all|0,1|NAMES", help="Run on several devices, one process each."
+        options.option(
+            options.MODEL,
+            "--devices",
+            metavar="all|0,1|NAMES",
+            help="Run on several devices, one process each.",
         ),
     ] = None,
     dtype: options.Dtype = None,
@@ -98,38 +105,32 @@ def translate(
     shard_index: options.ShardIndex = None,
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run",
-            help="Print the job and count its pictures; load no model.",
-            rich_help_panel=options.RUN,
+        options.option(
+            options.RUN, "--dry-run", help="Print the job and count its pictures; load no model."
         ),
     ] = False,
     overwrite: Annotated[
         bool,
-        typer.Option(
+        options.option(
+            options.RUN,
             "--overwrite",
             help="Translate pictures again that the output folder already has.",
-            rich_help_panel=options.RUN,
         ),
     ] = False,
     retry_failed: Annotated[
         bool,
-        typer.Option(
-            "--retry-failed", help="Retry pictures that failed before.", rich_help_panel=options.RUN
-        ),
+        options.option(options.RUN, "--retry-failed", help="Retry pictures that failed before."),
     ] = False,
     fail_fast: Annotated[
         bool,
-        typer.Option(
-            "--fail-fast", help="Stop at the first picture that fails.", rich_help_panel=options.RUN
-        ),
+        options.option(options.RUN, "--fail-fast", help="Stop at the first picture that fails."),
     ] = False,
     no_embed_metadata: Annotated[
         bool,
-        typer.Option(
+        options.option(
+            options.PICTURES,
             "--no-embed-metadata",
             help="Keep the prompt and settings out of the pictures' metadata.",
-            rich_help_panel=options.PICTURES,
         ),
     ] = False,
     quiet: Quiet = False,
@@ -139,33 +140,9 @@ def translate(
     debug: Debug = False,
 ) -> None:
     """Translate a folder of pictures."""
-    flags: dict[str, Any] = {
-        "input.path": input_,
-        "output.path": output,
-        "output.format": format_,
-        "output.embed_metadata": False if no_embed_metadata else None,
-        "limit": limit,
-        "size": size,
-        "prompt": prompt,
-        "negative_prompt": negative_prompt,
-        "mask": mask,
-        "strength": strength,
-        "steps": steps,
-        "guidance_scale": guidance_scale,
-        "seed": seed,
-        "model": model,
-        "loras": lora,
-        "vae": vae,
-        "controlnets": controlnet,
-        "device": device,
-        "dtype": dtype,
-        "offline": offline or None,
-        "batch_size": int(batch_size) if batch_size and batch_size.isdecimal() else batch_size,
-    }
     with errors_for_people(debug), talking(quiet, verbose, log_level, json_) as events:
-        flags |= options.recipes(method, variants)
-        overrides = parse_set(set_ or []) | {k: v for k, v in flags.items() if v is not None}
-        job = load_job(config, overrides)
+        bare = {"output.embed_metadata": False} if no_embed_metadata else {}
+        job = load_job(config, options.given(locals()) | bare)
         if dry_run:
             _show_plan(job, num_shards, shard_index)
             return
@@ -239,17 +216,15 @@ def _translate(
     # importing torch takes seconds; the errors above should not wait for it
     with lean_imports():
         from sdcorrect.batch.runner import ShardRun
-        from sdcorrect.models import choose_devices, device_of, load, quiet_libraries
+        from sdcorrect.models import choose_devices, device_of
 
-    quiet_libraries()
     run: ShardRun | DevicesRun
     if devices:
         run = DevicesRun(job, choose_devices(devices), shard, found, stop, **options)
     else:
         if place and job.device == "auto" and num_shards is None:
             job = job.model_copy(update={"device": device_of(place.local_rank)})
-        with working(f"loading {job.model}"):
-            model = load(job)
+        model = load_model(job)
         warn = partial(tell, "warning")
         run = ShardRun(job, model, shard, check=stop.check, warn=warn, found=found, **options)
     stop.heeded = True

@@ -51,6 +51,7 @@ def test_help_lists_translate_first_and_each_command_on_a_line(sdcorrect: Run) -
         (["bench", "--size", "3"], "size: should be greater than or equal to 8"),
         (["bench", "--format", "png"], "--format: is that of the pictures which --evaluate writes"),
         (["bench", "--evaluate", "--format", "gif"], "output.format: should be 'png', 'jpg' or 'webp'"),
+        (["bench", "--strength", "0.5,0.8"], "bench takes one of each"),
         (["bench", "--lora", "nowhere.safetensors"], "nowhere.safetensors"),
         (["bench", "--negative-prompt", "{stem}"], "{stem}: bench times all pictures by the same words"),
         (["bench", "--vae", ""], "a path on the command line is empty"),
