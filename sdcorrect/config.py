@@ -80,6 +80,10 @@ def placeholders(template: str) -> set[str]:
 
 def _check_template(template: str) -> str:
     placeholders(template)
+    return template
+
+
+def _check_networks(template: str) -> str:
     check_networks(template)
     return template
 
@@ -93,7 +97,9 @@ def _one_text(words: Any) -> Any:
 Keep = Literal["exif", "profile"]
 #: The formats that carry transparency.
 WITH_ALPHA = ("png", "webp")
-Template = Annotated[str, AfterValidator(_check_template)]
+#: A prompt of a single picture may name LoRAs: then only this picture fails, unless the job loads them.
+PictureTemplate = Annotated[str, AfterValidator(_check_template)]
+Template = Annotated[PictureTemplate, AfterValidator(_check_networks)]
 FilePath = Annotated[Path, FilledIn]
 
 

@@ -19,7 +19,6 @@ from sdcorrect.core.evaluations import evaluations_to_denoise, evaluations_to_in
 from sdcorrect.core.plan import Injection, Plan, SchedulerName, check_windows, effective_steps
 from sdcorrect.core.sampler import Source, check_passes, denoise, invert, start
 from sdcorrect.core.schedule import add_noise, inverse_of, solver_from, spaced
-from sdcorrect.core.syntax import check_networks
 from sdcorrect.core.text import Text
 from sdcorrect.core.trajectory import SpilledTrajectory
 from sdcorrect.errors import UsageError, printable
@@ -221,14 +220,9 @@ class Translator:
         """Check that the recipes can work with these prompts, and that the mask's words are in them.
 
         Raises:
-            UsageError: a source prompt is missing, the two prompts cannot be aligned, one names a LoRA,
-                or a word of the mask is not in the prompt.
+            UsageError: a source prompt is missing, the two prompts cannot be aligned, or a word of the
+                mask is not in the prompt.
         """
-        for text in (prompt, source_prompt or ""):
-            try:
-                check_networks(text)
-            except ValueError as error:
-                raise UsageError(str(error)) from None
         if mask_words is not None:
             tokens_of_words(self.model, mask_words, source_prompt or prompt)
         for method in self.methods.values():

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 from sdcorrect.batch.attempts import Attempts
@@ -14,7 +14,7 @@ from sdcorrect.batch.recorder import Recorder
 from sdcorrect.batch.size import find_batch_size
 from sdcorrect.batch.workload import Workload
 from sdcorrect.config import Job
-from sdcorrect.errors import PictureError, SdcorrectError, printable
+from sdcorrect.errors import PictureError, SdcorrectError, UsageError, counted, printable
 from sdcorrect.inputs.beside import Beside
 from sdcorrect.inputs.icons import doubt_of
 from sdcorrect.inputs.items import Found, Item, find
@@ -62,7 +62,8 @@ class ShardRun:
     pictures of the job, if the caller has them already.
 
     Raises:
-        UsageError: there are no pictures, or the model lacks a recipe's blocks.
+        UsageError: there are no pictures, none has prompts that can be used, or the model lacks a
+            recipe's blocks.
     """
 
     def __init__(
@@ -87,13 +88,12 @@ class ShardRun:
         self._warn, self._has_warned = warn, False
         self.threads = count_threads()  #: threads that read pictures, and as many again that encode them
         everything = found or find(job)
-        self.items = everything.part(shard.has)
         self.sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
         self.beside = Beside(job, self.sizing)
         self.translator = Translator.of_job(job, model, job.recipes)
-        for item in self.items:
-            if item.problem is None:
-                self.translator.check_prompts(item.prompt, item.source_prompt, item.mask_words)
+        self.items = [self._with_problem(item) for item in everything.part(shard.has)]
+        if shard.count == 1:
+            _check_any(self.items)
         self.tally = {name: Tally() for name in self.translator.methods}
         self.fingerprint = fingerprint_of(job, model, self.sizing.size)
         self.ledger = Ledger(job.output.path, shard)
@@ -104,6 +104,22 @@ class ShardRun:
         self.attempts = Attempts(self.translator, batch_size=self.batch_size)
         self.recorder = Recorder(job, self.translator, self.fingerprint, self.ledger, everything.outputs)
         self.work = Workload(len(self.items) * len(self.tally), cache(self.translator.evaluations))
+
+    def _with_problem(self, item: Item) -> Item:
+        """`item`; prompts of its own that the recipes cannot work with are its problem.
+
+        Raises:
+            UsageError: they are the job's.
+        """
+        words, job = (item.prompt, item.source_prompt, item.mask_words), self.job
+        try:
+            if item.problem is None:
+                self.translator.check_prompts(*words)
+        except UsageError as error:
+            if words == (job.prompt, job.source_prompt, job.mask_words):
+                raise
+            return replace(item, problem=str(error))
+        return item
 
     def records(self) -> Iterator[Record | None]:
         """Translate what is not done; yield a record per picture and variant, None if done before.
@@ -283,3 +299,13 @@ class ShardRun:
         setattr(tally, record.status, getattr(tally, record.status) + 1)
         tally.evaluations = record.unet_evaluations or tally.evaluations
         return record
+
+
+def _check_any(items: Sequence[Item]) -> None:
+    """Raises UsageError if every one of a job's pictures has a problem."""
+    if items and all(item.problem for item in items):
+        first = f"{printable(items[0].key)}: {items[0].problem}"
+        one = len(items) == 1
+        raise UsageError(
+            first if one else f"none of {counted(len(items), 'picture')} can be translated; {first}"
+        )

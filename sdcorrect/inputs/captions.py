@@ -53,13 +53,14 @@ class PromptFiller:
             negative: whether it is that of a negative prompt, for which {parameters} is another.
 
         Raises:
-            PictureError: a caption or class name is missing, or is not text.
+            PictureError: a caption or class name is missing, is not text, or names a LoRA that the job
+                does not load.
         """
         finders = dict(self._finders)
         if negative:
             finders["parameters"] = lambda source, _: self._negative_prompt_within(source)
         words = {name: finders[name](source, key) for name in placeholders(template)}
-        prompt = template.format(**words)
+        prompt = self._without_loras(template.format(**words))
         if any("\ud800" <= character <= "\udfff" for character in prompt):
             raise PictureError(f"its prompt {printable(prompt)} contains bytes that are not UTF-8 text")
         return prompt
@@ -71,6 +72,7 @@ class PromptFiller:
         else:
             caption = _caption_beside(source)
             place = f"beside it, in {printable(source.with_suffix('.txt').name)}"
+        caption = caption and self._without_loras(caption)
         if not caption:
             raise PictureError(f"the prompt needs a {{caption}}, but there is none {place}")
         return caption
@@ -86,22 +88,22 @@ class PromptFiller:
         return name
 
     def _prompt_within(self, source: Path) -> str:
-        prompt = self._of_known_loras(self._prompts_in(source).prompt)
+        prompt = self._without_loras(self._prompts_in(source).prompt)
         if not prompt:
             raise PictureError("the prompt needs {parameters}, and those within it have no prompt")
         return prompt
 
     def _negative_prompt_within(self, source: Path) -> str:
-        return self._of_known_loras(self._prompts_in(source).negative_prompt)
+        return self._prompts_in(source).negative_prompt
 
-    def _of_known_loras(self, prompt: str) -> str:
-        """`prompt` without the names of LoRAs that the job has; of others the words tell nobody."""
-        prompt = without_networks(prompt, self._loras).strip()
+    def _without_loras(self, prompt: str) -> str:
+        """`prompt` without the names of LoRAs that the job loads; it may name no others."""
+        words = without_networks(prompt, self._loras)
         try:
-            check_networks(prompt)
+            check_networks(words)
         except ValueError as error:
-            raise PictureError(f"its {{parameters}}: {error}") from None
-        return prompt
+            raise PictureError(str(error)) from None
+        return prompt if words == prompt else words.strip()
 
 
 def _caption_beside(source: Path) -> str | None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from sdcorrect.config import Template
+from sdcorrect.config import PictureTemplate
 from sdcorrect.errors import UsageError, did_you_mean, printable
 from sdcorrect.inputs.tables import csv_rows, read_json, second
 from sdcorrect.paths import VARIABLE, expand
@@ -42,10 +42,10 @@ class ListRow(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: FilePath
-    prompt: Template | None = None
-    negative_prompt: Template | None = None
-    source_prompt: Template | None = None
-    mask_words: Template | None = None
+    prompt: PictureTemplate | None = None
+    negative_prompt: PictureTemplate | None = None
+    source_prompt: PictureTemplate | None = None
+    mask_words: PictureTemplate | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     output: Annotated[FilePath, AfterValidator(_check_output)] | None = None
 

@@ -289,6 +289,42 @@ def test_a_lora_in_any_prompt_of_a_job_is_told_before_it_begins(
         assert not (tmp_path / "out").exists()
 
 
+REPLACING = """
+source_prompt: a cat
+method:
+  name: replace
+  inversion: full
+  inversion_steps: 2
+  inversion_prompt: source
+  start: inverted
+  inject: [{tensor: cross-attention, blocks: [0+], branches: cond}]
+  words: replace
+"""
+
+
+def test_words_that_are_wrong_for_one_picture_fail_that_picture_alone(
+    translate: Callable[..., Result], pictures: Path, tmp_path: Path
+) -> None:
+    own: tuple[dict[str, str], ...] = (
+        {"prompt": "a dog"},
+        {"prompt": "a dog <lora:ink:0.8>"},
+        {"prompt": "a dog", "negative_prompt": "<lyco:ink>"},
+        {"prompt": "a dog by the sea"},
+        {"prompt": "{caption}"},
+    )
+    rows = [{"path": "pictures/bicycle.png", "output": str(n), **words} for n, words in enumerate(own)]
+    listed, job = tmp_path / "listed.jsonl", tmp_path / "job.yaml"
+    listed.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (pictures / "bicycle.txt").write_text("<lora:oil:1>")
+    job.write_text(REPLACING)
+    result = translate(listed, "-c", job, "-o", tmp_path / "out")
+    failed = [line for line in result.stderr.splitlines() if line.startswith("failed: ")]
+    assert result.exit_code == 3 and len(failed) == 4, result.stderr
+    for line, reason in zip(failed, ("path: ink.saf", "weight: 1}", "has 5", "path: oil"), strict=True):
+        assert reason in line
+    assert [file.name for file in (tmp_path / "out" / "replace").iterdir()] == ["0.png"]
+
+
 def test_methods_that_align_words_refuse_weighted_prompts(weighted: Model) -> None:
     translator = Translator(weighted, [BUILT_IN["p2p"]], steps=2, strength=1, guidance_scale=5)
     with pytest.raises(UsageError, match="recipe p2p aligns the words of two plain prompts"):
