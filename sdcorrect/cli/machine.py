@@ -2,30 +2,36 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from sdcorrect.cli.console import Debug, app, errors_for_people, out, working
-from sdcorrect.cli.options import Device, Dtype, JobFile, Offline, Set, given, path
-from sdcorrect.config import load_job
+from sdcorrect.cli.options import Device, Dtype, Model, Offline, Set, given, path
+from sdcorrect.config import Job, load_job
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.libraries import lean_imports
 
 if TYPE_CHECKING:
     from sdcorrect.doctor import Finding
 
-#: Settings that a job requires, and that `doctor` looks at only in a job file.
+#: Settings that a job requires, and that matter here only in a job file.
 PLACEHOLDERS = {"input.path": ".", "output.path": ".", "prompt": "any", "source_prompt": "any"}
+
+OptionalJob = Annotated[Path | None, typer.Argument(metavar="[JOB.yaml]", parser=path, help="Job file.")]
+
+
+def _job(config: Path | None, settings: dict[str, Any]) -> Job:
+    """The job that `config` and `settings` give; without a file it needs no pictures."""
+    return load_job(config, settings if config else PLACEHOLDERS | settings)
 
 
 @app.command()
 def doctor(
-    config: Annotated[
-        Path | None, typer.Argument(metavar="[JOB.yaml]", parser=path, help="Job file to check as well.")
-    ] = None,
+    config: OptionalJob = None,
+    model: Model = None,
     set_: Set = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -41,8 +47,7 @@ def doctor(
         from sdcorrect.models import quiet_libraries
 
     with errors_for_people(debug):
-        own = {} if config else PLACEHOLDERS
-        job = load_job(config, own | given(locals())) if config or set_ else None
+        job = _job(config, given(locals())) if config or set_ or model else None
         quiet_libraries()
         machine = look_at_machine(device or "auto", dtype or "auto", offline=offline)
         if not _report(look_at_job(job) if job else machine):
@@ -65,18 +70,21 @@ def _report(findings: "Iterator[Finding]") -> bool:
 
 @app.command()
 def prefetch(
-    config: JobFile,
+    config: OptionalJob = None,
+    model: Model = None,
     set_: Set = None,
     debug: Debug = False,
 ) -> None:
-    """Download what a job names, so that it can run --offline."""
+    """Download what a job or a flag names, so that it can run --offline."""
     with lean_imports():
         from sdcorrect.models import find, quiet_libraries
 
     with errors_for_people(debug):
-        job = load_job(config, given(locals()))
+        if not (config or model or set_):
+            raise UsageError("give a job, or the model to download, such as --model owner/name")
+        job = _job(config, given(locals()) | {"offline": False})
         quiet_libraries()
-        with working(f"downloading what {config} names"):
+        with working(f"downloading what {config or model} names"):
             checkpoint, adapters = find(job)
         for file in dict.fromkeys((checkpoint.path, checkpoint.config, *adapters.paths)):
             out.print(printable(file))

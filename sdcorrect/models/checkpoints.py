@@ -333,11 +333,10 @@ def _single_file(settings: ModelSettings, finder: Finder, found: Found) -> Check
     except UsageError as error:
         if settings.base_config:
             raise
-        reason = str(error).removeprefix(f"base_config {base}: ").partition("; run `")[0]
+        reason = str(error).removeprefix(f"base_config {base}: ")
         raise UsageError(
             f"model {name}: is an {family} and needs the tokenizer and settings of {base}, which is "
-            f"{reason}; run `sdcorrect prefetch` with network access first, or set base_config "
-            f"to a diffusers folder of an {family}"
+            f"{reason}, or set base_config to a diffusers folder of an {family}"
         ) from None
     if not config.path.is_dir():
         raise UsageError(f"base_config {base}: expected a diffusers folder or a hub id")

@@ -153,10 +153,7 @@ class Finder:
         """Why the hub did not deliver, in words for the author of the job."""
         hub = f"the hub ({constants.ENDPOINT})"
         if self.cached_only:
-            return (
-                f"not on this machine, and {self._why_not_asked}; "
-                "run `sdcorrect prefetch` with network access first"
-            )
+            return f"not on this machine, and {self._why_not_asked}; {self._how_to_ask}"
         # diffusers wraps the hub's answer in advice of its own
         match error.__cause__ if isinstance(error.__cause__, HfHubHTTPError) else error:
             case GatedRepoError():
@@ -176,6 +173,15 @@ class Finder:
         if self.told_offline:
             return "the hub is not contacted offline"
         return f"the hub ({constants.ENDPOINT}) cannot be reached: {self.unreachable}"
+
+    @property
+    def _how_to_ask(self) -> str:
+        """What helps, whichever command says so: prefetch itself is never told offline by a job."""
+        if self.offline:
+            return "run `sdcorrect prefetch` with network access first"
+        if self.told_offline:
+            return "unset HF_HUB_OFFLINE and run `sdcorrect prefetch`"
+        return "run `sdcorrect prefetch` on a machine that reaches it, into the same cache"
 
 
 def _reach(address: str) -> str | None:

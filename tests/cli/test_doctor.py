@@ -12,6 +12,7 @@ from checkpoints import controlnet, lora, original_names, save_folder, save_sing
 from click.testing import Result
 from diffusers import UNet2DConditionModel
 from hub import REVISION, serving
+from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from sdcorrect.core.capture import capture
@@ -144,6 +145,24 @@ def test_prefetch_names_what_is_here(sdcorrect: Run, job: Callable[[str], Path],
     assert result.exit_code == 0, result.output
     names = [Path(line).name for line in result.stdout.splitlines()]
     assert names == ["model.safetensors", "base", "ink.safetensors"]
+
+
+def test_prefetch_and_doctor_take_a_model_without_a_job(sdcorrect: Run) -> None:
+    assert sdcorrect("prefetch", "--model", "mini").stdout.endswith("assets/mini\n")
+    assert "give a job, or the model" in sdcorrect("prefetch").stderr
+    found = sdcorrect("doctor", "--model", "nowhere.safetensors")
+    assert found.exit_code == 2 and "nowhere.safetensors: there is no such" in flat(found.stdout)
+
+
+def test_prefetch_does_not_send_to_prefetch(
+    sdcorrect: Run, job: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    told = sdcorrect("prefetch", job("model: tiny/other\noffline: true"))
+    assert told.exit_code == 2 and len(told.stderr.splitlines()) == 1
+    assert "cannot be reached" in told.stderr and "on a machine that reaches it" in told.stderr
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "unset HF_HUB_OFFLINE" in sdcorrect("prefetch", "--model", "tiny/other").stderr
 
 
 @pytest.mark.slow

@@ -166,7 +166,7 @@ def test_a_hub_that_does_not_answer_is_given_up_in_seconds(
     messages, _ = find_all(jobs if hub == "refuses" else jobs[:1], address, tmp_path)
     for message in messages:
         assert f"not on this machine, and the hub ({address}) cannot be reached: " in message
-        assert "; run `sdcorrect prefetch` with network access first" in message
+        assert "; run `sdcorrect prefetch` on a machine that reaches it" in message
 
 
 @pytest.mark.slow
