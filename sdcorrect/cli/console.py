@@ -115,10 +115,14 @@ def tell(what: str, message: object, style: str = "yellow") -> None:
     err.print(Text.assemble((f"{what}:", style), f" {lines}"))
 
 
-def notice(line: str) -> None:
-    """Print an informative line on standard error, unless --quiet."""
+def notice(line: str, *, wrapped: bool = False) -> None:
+    """Print an informative line on standard error, unless --quiet.
+
+    Args:
+        wrapped: in a terminal, break it between words, which also breaks what a reader may copy.
+    """
     if not verbosity.quiet:
-        err.print(line)
+        err.print(line, soft_wrap=not (wrapped and err.is_terminal))
 
 
 def note(line: str) -> None:

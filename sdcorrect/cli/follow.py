@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sdcorrect.cli.console import MOST_ALIKE, err, notice
 from sdcorrect.cli.progress import bar, ticking, time_left
 from sdcorrect.cli.talk import Events, facts_of
-from sdcorrect.errors import counted, printable
+from sdcorrect.errors import counted, listed, printable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -28,7 +28,7 @@ def announcement(run: "ShardRun | DevicesRun") -> str:
     before = f", {run.work.before} done before" if run.work.before else ""
     times = f" by {len(variants)} variants" if len(variants) > 1 else ""
     return (
-        f"{counted(len(run.items), 'picture')}{times} ({', '.join(variants)}): "
+        f"{counted(len(run.items), 'picture')}{times} ({listed(variants)}): "
         f"{left} to translate{before}; "
         f"{printable(model.name)} on {model.device} in {str(model.dtype).removeprefix('torch.')}; "
         f"about {run.work.evaluations:,} U-Net evaluations"
@@ -72,7 +72,7 @@ class Follower:
 
     def _begin(self) -> None:
         run, work = self._run, self._run.work
-        notice(announcement(run))
+        notice(announcement(run), wrapped=True)
         if run.found_batch_size:
             notice(str(run.found_batch_size))
         self._events.tell(
