@@ -58,6 +58,11 @@ def _show(found: "Survey", rows: "Mapping[str, Progress]", events: Events) -> No
     events.show(table, soft_wrap=False)
     variants = ", ".join(variant.name for variant in found.job.job.expanded)
     events.show(f"each picture counts once per variant ({variants})")
+    for variant, progress in found.earlier.items():
+        events.show(
+            f"not counted, of an earlier command: {variant}, {progress.done} done, "
+            f"{progress.failed} failed"
+        )
 
 
 @app.command()
@@ -95,6 +100,8 @@ def _tell_of(
     events.tell("started", folder=str(folder), pictures=found.job.pictures, variants=variants)
     for name, progress in (shards or {}).items():
         events.tell("shard", shard=name, **vars(progress))
+    for variant, progress in found.earlier.items():
+        events.tell("earlier", variant=variant, done=progress.done, failed=progress.failed)
     for record in (*found.done, *found.failures):
         events.tell(record.status, **facts_of(record))
     events.end |= vars(found.total())

@@ -41,6 +41,8 @@ class Survey:
     failures: list[Record] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  #: as `variant/path`
     gone: list[str] = field(default_factory=list)  #: outputs of pictures that the job no longer covers
+    #: variants of earlier commands that this job does not make
+    earlier: dict[str, Progress] = field(default_factory=dict)
 
     def total(self) -> Progress:
         total = Progress()
@@ -60,7 +62,8 @@ def survey(out: Path) -> Survey:
     job_file = folder.job()
     shards = [str(Shard(index, job_file.num_shards)) for index in range(job_file.num_shards)]
     items = find_items(job_file.job)
-    stand = standings(folder, items, [variant.name for variant in job_file.job.expanded])
+    stand = standings(folder, items, job_file.fingerprint.variants)
+    own = {variant.name for variant in job_file.job.expanded}
     found = Survey(
         job_file,
         {shard: Progress() for shard in shards},
@@ -68,6 +71,9 @@ def survey(out: Path) -> Survey:
         gone=gone_outputs(folder, items),
     )
     for item, variant, standing in stand:
+        if variant not in own:
+            found.earlier.setdefault(variant, Progress()).count(standing.state)
+            continue
         found.shards[str(Shard.of(item.key, job_file.num_shards))].count(standing.state)
         if standing.state in {"missing", "remaining"}:
             found.missing.append(f"{variant}/{item.key}")
