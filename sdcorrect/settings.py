@@ -4,6 +4,8 @@ Imports no torch.
 """
 
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +26,11 @@ from sdcorrect.paths import expand
 CANNY = "canny"
 #: The masks that are computed from the pictures themselves.
 ALPHA, WORDS = "alpha", "words"
+#: The names of a repository on the hub, and of a file in one.
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+HUB_FILE = re.compile(rf"(?P<repository>{HUB_ID.pattern})/(?P<file>.+)")
+#: Endings of files of weights, which no repository's name has.
+WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 
 
@@ -142,6 +149,31 @@ class ModelSettings(Settings):
     """compile the U-Net: slow to start, faster on long runs"""
     offline: StrictBool = False
     """use only files that are already downloaded"""
+
+
+def sources(settings: ModelSettings) -> Iterator[tuple[str, str]]:
+    """What a job names for its model, each with its role as messages call it."""
+    if settings.model != ModelSettings.model_fields["model"].default:
+        yield "model", settings.model
+    for what, name in (("base_config", settings.base_config), ("vae", settings.vae)):
+        if name is not None:
+            yield what, name
+    for lora in settings.loras:
+        yield "lora", lora.path
+    for inversion in settings.textual_inversions:
+        yield "textual inversion", inversion.path
+    for network in settings.controlnets:
+        yield "controlnet", network.path
+
+
+def can_be_on_hub(name: str) -> bool:
+    is_id = HUB_ID.fullmatch(name) is not None and not name.endswith(WEIGHTS)
+    return is_id or HUB_FILE.fullmatch(name) is not None
+
+
+def no_such(what: str, name: str) -> str:
+    """The message that the source `name` does not exist; `what` is its role."""
+    return f"{what} {name}: there is no such file or folder; give one, or a hub id (owner/name)"
 
 
 def anchor_sources(raw: dict[str, Any], folder: Path) -> None:

@@ -208,6 +208,24 @@ def test_validate_names_file_line_and_key(sdcorrect: Run, tmp_path: Path) -> Non
     assert "job.yaml:2: strenth: there is no such setting; did you mean strength?" in result.stderr
 
 
+def test_validate_tells_all_files_that_are_missing(sdcorrect: Run, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(
+        "prompt: '{caption}'\ninput: {path: photos, captions: words.json, classes: names.csv}\n"
+        "mask: masks\noutput: {path: job.yaml}\nmodel: model.ckpt\nvae: owner/name\n"
+        "loras: [loras/ink.safetensors]\ncontrolnets: [{path: owner/canny, hint: hints}]\n"
+    )
+    result = sdcorrect("validate", tmp_path / "job.yaml")
+    assert result.exit_code == 2
+    expected = (
+        *("note: vae owner/name: ", "note: controlnet owner/canny: ", "job.yaml is a file"),
+        *("hints: there is no such folder", "masks: there is no such folder", "words.json: cannot be"),
+        *("names.csv: cannot be", "photos: there is no such", "model model.ckpt: there is no such"),
+        "lora loras/ink.safetensors: there is no such",
+    )
+    for line, told in zip(result.stderr.splitlines(), expected, strict=True):
+        assert told in line
+
+
 def test_recipes_and_version(sdcorrect: Run) -> None:
     listing = sdcorrect("recipes")
     assert listing.exit_code == 0

@@ -9,6 +9,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from sdcorrect.cli.console import Debug, app, errors_for_people, out
+from sdcorrect.cli.look import problems
 from sdcorrect.cli.options import JobFile, Set, given
 from sdcorrect.config import load_job
 from sdcorrect.errors import UsageError, printable
@@ -22,9 +23,11 @@ def validate(
     set_: Set = None,
     debug: Debug = False,
 ) -> None:
-    """Check a job without running it."""
+    """Check a job and the files that it names, without running it."""
     with errors_for_people(debug):
         job = load_job(config, given(locals()))
+        if found := problems(job):
+            raise UsageError("\n".join(found))
         variants = ", ".join(variant.name for variant in job.expanded)
         most = "up to " if len(job.strengths) > 1 else ""
         out.print(

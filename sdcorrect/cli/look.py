@@ -1,13 +1,16 @@
 """Find a job's pictures before anything is loaded, then load its model."""
 
 import os
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdcorrect.cli.console import notice, working
+from sdcorrect.cli.console import note, notice, working
 from sdcorrect.config import Job
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.libraries import lean_imports
+from sdcorrect.settings import can_be_on_hub, no_such, sources
 
 if TYPE_CHECKING:
     from sdcorrect.inputs.items import Found
@@ -20,17 +23,48 @@ def look(job: Job) -> "Found":
     Raises:
         UsageError: there are none, their hints or masks are missing, or the output folder is a file.
     """
-    from sdcorrect.inputs.hints import check_hints
     from sdcorrect.inputs.items import find
-    from sdcorrect.inputs.masks import check_mask
+
+    for check in _checks(job):
+        check()
+    return find(job)
+
+
+def problems(job: Job) -> list[str]:
+    """All that is wrong with the files that `job` names; what it may have on the hub is noted."""
+    from sdcorrect.inputs.captions import read_classes, read_coco
+    from sdcorrect.inputs.items import find
+
+    tables = ((read_coco, job.input.captions), (read_classes, job.input.classes))
+    readings = [partial(read, file) for read, file in tables if file]
+    found = []
+    for check in (*_checks(job), *readings, partial(find, job)):
+        try:
+            check()
+        except UsageError as error:
+            found.append(str(error))
+    for what, name in sources(job):
+        if Path(name).expanduser().exists():
+            continue
+        if can_be_on_hub(name):
+            note(f"{what} {printable(name)}: not a file here; the hub is asked for it when the job runs")
+        else:
+            found.append(no_such(what, name))
+    return list(dict.fromkeys(found))
+
+
+def _checks(job: Job) -> Iterator[Callable[[], object]]:
+    """What can be checked before the pictures are looked for; each raises UsageError."""
+    from sdcorrect.inputs.hints import check_hints
+    from sdcorrect.inputs.masks import Masks
     from sdcorrect.matching import check_matching
 
-    _check_output(job.output.path)
-    check_hints(job.controlnets)
-    check_mask(job.mask)
+    yield partial(_check_output, job.output.path)
+    for network in job.controlnets:
+        yield partial(check_hints, [network])
+    yield partial(Masks, job)
     if job.match_colors:
-        check_matching()
-    return find(job)
+        yield check_matching
 
 
 def _check_output(folder: Path) -> None:

@@ -1,7 +1,6 @@
 """Find the files that a job names, on this machine or on the hub, and identify their content."""
 
 import logging
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,9 +27,8 @@ from huggingface_hub.utils import httpx
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.models.hashes import NOT_LOADED, files_below, hash_file, hash_folder, matches
 from sdcorrect.models.reasons import reason_of
+from sdcorrect.settings import HUB_FILE, HUB_ID, no_such
 
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-HUB_FILE = re.compile(rf"(?P<repository>{HUB_ID.pattern})/(?P<file>.+)")
 #: Weights that are downloaded only if a repository has no .safetensors.
 PICKLED = ("*.bin", "*.ckpt", "*.pt", "*.pth")
 #: Seconds that the hub may take to answer, and attempts before it counts as unreachable.
@@ -107,9 +105,7 @@ class Finder:
         """
         in_repository = HUB_FILE.fullmatch(name)
         if not in_repository and not HUB_ID.fullmatch(name):
-            raise UsageError(
-                f"{what} {name}: there is no such file or folder; give one, or a hub id (owner/name)"
-            )
+            raise UsageError(no_such(what, name))
         try:
             if in_repository:
                 path = hf_hub_download(

@@ -18,6 +18,7 @@ from sdcorrect.cli.console import MOST_ALIKE, _Lines, verbosity
 Run = Callable[..., Result]
 COMMAND = (sys.executable, "-c", "from sdcorrect.cli import app; app()")
 QUICK = ("-p", "x", "--steps", "2", "--strength", "1", "--set", "size=32", "--method", "sdedit")
+EXAMPLE = Path(__file__).parents[2] / "sdcorrect" / "assets" / "pictures" / "church.png"
 #: What rich takes for styles, for errors in styles, and for the names of emoji.
 MARKED = ["out [final]", "a[/b]", "[red]", "[/]", ":cat:", "[link=x]y", "\\[z]"]
 
@@ -43,7 +44,7 @@ def test_names_in_errors_and_of_other_commands(
     monkeypatch.chdir(tmp_path)
     job = Path(f"{name}.yaml")
     job.parent.mkdir(exist_ok=True)
-    job.write_text("input: {path: in}\noutput: {path: out}\nprompt: p\n")
+    job.write_text(f"input: {{path: {EXAMPLE}}}\noutput: {{path: out}}\nprompt: p\n")
     assert sdcorrect("validate", job).stdout.startswith(f"{name}.yaml: a valid job")
     job.write_text("prompt: [\n")
     assert sdcorrect("validate", job).stderr.startswith(f"error: {name}.yaml:2: not YAML")
@@ -85,7 +86,9 @@ def test_a_log_has_plain_lines_whatever_the_environment_says(pictures: Path, tmp
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_name_that_the_terminal_cannot_show_ends_nothing(tmp_path: Path, encoding: str) -> None:
-    (tmp_path / "日本.yaml").write_text("input: {path: in}\noutput: {path: out}\nprompt: p\n")
+    (tmp_path / "日本.yaml").write_text(
+        f"input: {{path: {EXAMPLE}}}\noutput: {{path: out}}\nprompt: p\n"
+    )
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     command = [*COMMAND, "validate", str(tmp_path / "日本.yaml")]
     process = subprocess.run(command, env=environment, capture_output=True)
