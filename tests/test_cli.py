@@ -218,8 +218,12 @@ def test_validate_tells_all_files_that_are_missing(sdcorrect: Run, tmp_path: Pat
     assert result.exit_code == 2
     expected = (
         *("note: vae owner/name: ", "note: controlnet owner/canny: ", "job.yaml is a file"),
-        *("hints: there is no such folder", "masks: there is no such folder", "words.json: cannot be"),
-        *("names.csv: cannot be", "photos: there is no such", "model model.ckpt: there is no such"),
+        *(
+            "hints: there is no such folder",
+            "masks: there is no such folder",
+            "photos: there is no such",
+        ),
+        *("words.json: cannot be", "names.csv: cannot be", "model model.ckpt: there is no such"),
         "lora loras/ink.safetensors: there is no such",
     )
     for line, told in zip(result.stderr.splitlines(), expected, strict=True):

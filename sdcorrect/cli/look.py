@@ -35,10 +35,11 @@ def problems(job: Job) -> list[str]:
     from sdcorrect.inputs.captions import read_classes, read_coco
     from sdcorrect.inputs.items import find
 
-    tables = ((read_coco, job.input.captions), (read_classes, job.input.classes))
-    readings = [partial(read, file) for read, file in tables if file]
-    found = []
-    for check in (*_checks(job), *readings, partial(find, job)):
+    captions, classes, found = job.input.captions, job.input.classes, []
+    readings: list[Callable[[], object]] = [partial(find, job)]
+    readings += [partial(read_coco, captions)] if captions else []
+    readings += [partial(read_classes, classes)] if classes else []
+    for check in (*_checks(job), *readings):
         try:
             check()
         except UsageError as error:

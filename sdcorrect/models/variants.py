@@ -10,8 +10,9 @@ from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.models.hashes import files_below
-from sdcorrect.models.sources import HUB_ID, Found
+from sdcorrect.models.sources import Found
 from sdcorrect.models.tensors import SUFFIXES, read_shapes
+from sdcorrect.settings import HUB_ID
 
 _WEIGHTS = re.compile(
     r"(diffusion_pytorch_model|pytorch_model|model)(\.(?P<variant>[\w-]+?))?(-\d+-of-\d+)?"
