@@ -10,7 +10,8 @@ from transformers import AutoConfig, PretrainedConfig
 
 from sdcorrect.errors import UsageError, one_line
 from sdcorrect.models.checkpoints import MINI
-from sdcorrect.models.sources import HUB_ID, Finder, Found
+from sdcorrect.models.sources import Finder, Found
+from sdcorrect.settings import HUB_ID
 
 MINI_CLIP = MINI / "clip"
 FILES = ("*.json", "*.txt", "model.safetensors")

@@ -1,8 +1,10 @@
 """Write an evaluation as a table for a paper, in Markdown or LaTeX."""
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from textwrap import wrap
 
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.evaluate.results import Comparison, Evaluation, Mean
@@ -22,10 +24,12 @@ NAMES = {
     "clip_text": "CLIP, text",
     "style_accuracy": "style accuracy",
 }
+WIDTH = 13  #: letters on a line of a column's name in LaTeX; "evaluations ↓" has as many
 TEXTS = ("recipe",)  #: columns of text, which are set flush left; numbers are flush right
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
+    "\xa0": "~",
     "^": r"\textasciicircum{}",
     "<": "$<$",
     "↑": r"$\uparrow$",
@@ -147,24 +151,41 @@ def _markdown(head: Row, rows: Sequence[Row], note: str) -> str:
 
 
 def _latex(head: Row, rows: Sequence[Row], note: str) -> str:
-    def line(cells: Row, escape: Callable[[str], str]) -> str:
-        return f"{' & '.join(map(escape, cells))} \\\\"
+    """A table of narrow columns, which shrinks where it is still wider than the page."""
 
-    body = [line(row, _escaped) for row in rows]
+    def line(cells: Row, form: Callable[[str], str]) -> str:
+        return f"{' & '.join(map(form, cells))} \\\\"
+
     return "\n".join(
         [
             f"% {note}",
-            r"% \usepackage{booktabs}",
+            r"% \usepackage{adjustbox,booktabs,makecell}; on pages of two columns, put it in table*",
+            r"\begin{adjustbox}{max width=\linewidth}",
             rf"\begin{{tabular}}{{{''.join('l' if name in TEXTS else 'r' for name in head)}}}",
             r"\toprule",
-            line(head, _escaped),
+            line(head, _wrapped),
             r"\midrule",
-            *body,
+            *(line(row, _stacked) for row in rows),
             r"\bottomrule",
             r"\end{tabular}",
+            r"\end{adjustbox}",
             "",
         ]
     )
+
+
+def _wrapped(name: str) -> str:
+    """The name of a column, a long one on several lines; its arrow stays at its last word."""
+    lines = wrap(re.sub(" (?=[↑↓])", "\xa0", name), WIDTH)
+    told = r"\\".join(map(_escaped, lines))
+    return told if len(lines) == 1 else rf"\makecell[br]{{{told}}}"
+
+
+def _stacked(cell: str) -> str:
+    """A number, with what is in brackets after it in small print below."""
+    value, bracket, rest = cell.partition(" (")
+    small = rf"\\{{\scriptsize ({_escaped(rest)}}}"
+    return rf"\makecell[tr]{{{_escaped(value)}{small}}}" if bracket else _escaped(cell)
 
 
 def _escaped(text: str) -> str:

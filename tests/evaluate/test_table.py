@@ -56,14 +56,25 @@ def test_latex_is_escaped_and_p_is_given_with_enough_pictures(
     write_table([(0.8, evaluation), (0.5, evaluation)], tmp_path / "table.TEX")
     text = (tmp_path / "table.TEX").read_text()
     assert (
-        r"strength & recipe & n & SSIM $\uparrow$ & PSNR, dB $\uparrow$ & seconds $\downarrow$" in text
+        r"strength & recipe & n & SSIM~$\uparrow$ & PSNR, dB~$\uparrow$ & seconds~$\downarrow$" in text
     )
     assert r"\begin{tabular}{rlrrrrr}" in text
     strengths = [line.split(" & ")[0] for line in text.splitlines() if "sdedit &" in line]
     assert strengths == ["0.5", "0.8"]
     line = next(line for line in text.splitlines() if r"a\_b" in line)
-    assert "(p $<$ 0.0001)" in line and "(n 2)" in line and line.endswith(r"\\")
+    assert r"\\{\scriptsize (p $<$ 0.0001)}}" in line and "(n 2)" in line and line.endswith(r"\\")
     assert {line.count(" & ") for line in text.splitlines() if " & " in line} == {6}
+
+
+def test_latex_of_many_columns_fits_a_page(evaluate: Evaluate, folders: Any, tmp_path: Path) -> None:
+    assert evaluate("--metrics", "ssim,structure_distance").exit_code == 0
+    evaluation = Evaluation.model_validate_json((folders.out / "evaluation.json").read_text())
+    write_table([(0.8, evaluation)], tmp_path / "table.tex")
+    text = (tmp_path / "table.tex").read_text()
+    begin, end = r"\begin{adjustbox}{max width=\linewidth}", r"\end{adjustbox}"
+    assert text.count("\n" + begin + "\n\\begin{tabular}") == text.count(end) == 1
+    assert r" & \makecell[br]{structure\\distance~$\downarrow$} & seconds~$\downarrow$ & " in text
+    assert text.count("{") == text.count("}")
 
 
 def test_too_few_pictures_have_no_p() -> None:
