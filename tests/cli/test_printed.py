@@ -1,10 +1,13 @@
 """What is printed: names as they are, plain lines in logs, and nothing into a closed pipe."""
 
+import fcntl
 import logging
 import os
 import pty
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +85,29 @@ def test_a_log_has_plain_lines_whatever_the_environment_says(pictures: Path, tmp
     assert first.startswith("4 pictures (sdedit): 4 to translate; mini on cpu in float32; about ")
     assert sorted(line.split()[1] for line in lines[:-1]) == ["done", "done", "done", "failed"]
     assert lines[-1].startswith("failed: broken.png (sdedit): ")
+
+
+FOLLOWED = """
+import time
+from sdcorrect.cli import progress
+for _ in progress.track(range(3), "reading", 3):
+    time.sleep(0.15)
+"""
+
+
+def test_a_bar_in_a_terminal_moves_and_goes_when_all_is_done() -> None:
+    above, below = pty.openpty()
+    fcntl.ioctl(below, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {**os.environ, "TERM": "xterm"}
+    process = subprocess.Popen([sys.executable, "-c", FOLLOWED], stderr=below, env=environment)
+    os.close(below)
+    assert process.wait() == 0
+    *states, last = os.read(above, 1 << 16).decode().rstrip("\r").split("\r")
+    assert last.strip() == ""
+    shown = [state for state in states if state.strip()]
+    counts = [state.partition("/3 pictures")[0][-1] for state in shown]
+    assert counts == sorted(counts) and {"0", "1", "2"} <= set(counts)
+    assert shown[0].startswith("reading   0% |") and max(map(len, shown)) <= 80
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

@@ -127,8 +127,22 @@ def test_one_evaluated_folder_is_a_plot_of_points(evaluate: Run, sdcorrect: Run,
     told = sdcorrect("plot", folders.out)
     assert told.exit_code == 0, told.stderr
     assert f"not evaluated: correct; run sdcorrect evaluate {folders.out}" in told.stderr
+    _is_made_later(folders.out, csv, "church.png")
+    told = sdcorrect("plot", folders.out)
+    assert f"not evaluated: correct; 1 new picture; run sdcorrect evaluate {folders.out}" in told.stderr
     with Image.open(folders.out / "frontier.png") as plot:
         assert plot.format == "PNG"
+
+
+def _is_made_later(out: Path, csv: Path, picture: str) -> None:
+    """As if `picture` had been added to the job since `csv` was written."""
+    csv.write_text("".join(line for line in csv.open() if f",{picture}," not in line))
+    file = out / "records" / "0-of-1.jsonl"
+    records = [json.loads(line) for line in file.open()]
+    for record in records:
+        if record["input"]["path"] == picture:
+            record["finished"] = "2999-01-01T00:00:00Z"
+    file.write_text("".join(f"{json.dumps(record)}\n" for record in records))
 
 
 def test_what_cannot_be_plotted_is_one_line(
