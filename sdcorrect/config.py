@@ -224,6 +224,11 @@ class Job(ModelSettings):
                     f"recipe {recipe.name} needs source_prompt, which says what the pictures show, "
                     f'such as source_prompt: "a photo of a cat"'
                 )
+            if recipe.words and self.prompt_syntax != "plain":
+                raise ValueError(
+                    f"recipe {recipe.name} aligns the words of two plain prompts; "
+                    "set prompt_syntax: plain"
+                )
             if recipe.words == "replace" and not listed and not self._has_placeholders:
                 try:
                     check_word_for_word(self.source_prompt or "", self.prompt)
@@ -264,6 +269,8 @@ class Job(ModelSettings):
                 continue
             if self.mask is None or (of_words and self.mask != WORDS):
                 raise ValueError(f"{key} needs mask{f': {WORDS}' if of_words else ''}")
+        if self.mask == WORDS and self.prompt_syntax != "plain":
+            raise ValueError("mask: words works only with plain prompts; set prompt_syntax: plain")
         if self.mask == WORDS and not self.mask_words and not listed:
             raise ValueError('mask: words needs mask_words, such as mask_words: "cat"')
 

@@ -124,6 +124,8 @@ def test_prompts_that_cannot_be_aligned_are_told_before_a_model_is_loaded(tmp_pa
         ("prompt: yes", "prompt: should be a valid string; found yes, which YAML reads as true"),
         ("loras: [{path: x, weight: true}]", "loras.0.weight: should be a valid number; found true"),
         ("controlnets: [{path: x, thresholds: [1, no]}]", "should be a valid integer; found no, which"),
+        ("source_prompt: a\nmethod: p2p-refine\nprompt_syntax: weighted", "; set prompt_syntax: plain"),
+        ("mask: words\nmask_words: a\nprompt_syntax: weighted", "mask: words works only with plain"),
         ("equalizer: {on: yes}", "equalizer.on: should be a valid number; found yes, which YAML reads"),
         ("method: {name: m, steps: true}", "method.steps: should be a valid integer; found true"),
         (
