@@ -48,7 +48,10 @@ def problems(job: Job) -> list[str]:
         if Path(name).expanduser().exists():
             continue
         if can_be_on_hub(name):
-            note(f"{what} {printable(name)}: not a file here; the hub is asked for it when the job runs")
+            note(
+                f"{what} {printable(name)}: no path here, so it is taken for a hub id; "
+                "`sdcorrect doctor` says whether it is downloaded"
+            )
         else:
             found.append(no_such(what, name))
     return list(dict.fromkeys(found))
