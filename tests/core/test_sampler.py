@@ -1,6 +1,5 @@
 import pytest
 import torch
-from PIL import Image
 from sampling import relative
 from torch import Tensor
 
@@ -87,18 +86,13 @@ def test_evaluations_are_those_of_the_method(model: Model) -> None:
         assert model.evaluations - before == expected * len(x0)
 
 
-@pytest.mark.parametrize(
-    ("drawn", "factor"), [pytest.param(False, 2, marks=pytest.mark.slow), (True, 1.2)]
-)
-def test_inverting_fully_and_sampling_back_reconstructs_better_with_more_steps(
-    model: Model, icon: Image.Image, drawn: bool, factor: float
-) -> None:
-    x0 = model.encode([icon], torch.zeros(1, 4, 16, 16)) if drawn else pictures(1)[0]
+def test_inverting_fully_and_sampling_back_reconstructs_better_with_more_steps(model: Model) -> None:
+    x0 = pictures(1)[0]
     errors = [
         relative(sample(model, INVERT, x0, x0, steps=steps, prompt="", guidance_scale=1.0), x0)
         for steps in (5, 20, 80)
     ]
-    assert errors[0] > factor * errors[1] > factor**2 * errors[2]
+    assert errors[0] > 1.5 * errors[1] > 1.5**2 * errors[2]
 
 
 def test_a_source_that_runs_along_a_full_inversion_corrects_too(model: Model) -> None:
