@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from sdcorrect.cli import options
@@ -200,15 +200,15 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 def _table(settings: "Setup", means: "Mapping[Block, Means]") -> Table:
     """Scores by block and tensor; tensors that the method puts back are marked."""
-    table = Table("block")
+    table = Table(Column("block", no_wrap=True))
     columns = [
         (tensor, condition)
         for tensor, scores in next(iter(means.values())).items()
         for condition in scores
     ]
     for tensor, condition in columns:
-        title = f"{tensor.removeprefix('self-')}\n{settings.names[condition]}"
-        table.add_column(title, justify="right", no_wrap=True)
+        name = settings.names[condition].replace("-", "-\n")
+        table.add_column(f"{tensor.removeprefix('self-')}\n{name}", justify="right", no_wrap=True)
     for block, of_block in means.items():
         cells = []
         for tensor, condition in columns:
@@ -220,9 +220,15 @@ def _table(settings: "Setup", means: "Mapping[Block, Means]") -> Table:
 
 
 def _explain(settings: "Setup", over: str) -> None:
+    from sdcorrect.dissect.measure import COMPARED
+
     out.print(f"discrepancy from the clean picture's inversion, mean over {over}:")
     out.print("Jensen-Shannon divergence of attention (bits), cosine distance of features")
-    if settings.put_back:
-        used = {settings.told_of(b, tensor) for b, of in settings.put_back.items() for tensor in of}
-        marks = ", ".join(f"{mark} {words}" for words, mark in MARKS.items() if words in used)
-        out.print(f"{marks} by {settings.method}")
+    put_back = [(b, tensor) for b, of in settings.put_back.items() for tensor in of]
+    used = {settings.told_of(*each) for each in put_back if each[1] in COMPARED}
+    told = [f"{mark} {words}" for words, mark in MARKS.items() if words in used]
+    told += sorted(
+        {f"{tensor} (not shown) put back" for _, tensor in put_back if tensor not in COMPARED}
+    )
+    if told:
+        out.print(f"{', '.join(told)} by {settings.method}")

@@ -11,7 +11,7 @@ from sdcorrect.core.observe import Observation, SelfAttention
 from sdcorrect.core.plan import Block, TensorName
 from sdcorrect.errors import PictureError
 
-#: The tensors that are compared; recipes can put back each of them.
+#: The tensors that are compared; recipes can put back each of them, and others.
 COMPARED: tuple[TensorName, ...] = ("self-attention", "skip", "resnet")
 #: Attention is computed for chunks of queries with about this many values (64 MiB).
 CHUNK = 1 << 24

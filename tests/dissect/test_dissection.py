@@ -1,6 +1,7 @@
 """What the decoder does in three conditions: the scores, the maps, the files, what is refused."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -258,6 +259,17 @@ def test_names_and_prompts_are_text_in_the_page(quick: Run, pictures: Path, tmp_
     page = (tmp_path / "out" / "dissect.html").read_text()
     assert "<script" not in page and "<b>bold" not in page
     assert "&lt;script&gt;alert" in page and "&lt;b&gt;bold" in page
+
+
+@pytest.mark.slow
+def test_the_table_of_a_long_name_fits_and_says_what_it_does_not_show(
+    quick: Run, pictures: Path
+) -> None:
+    result = quick(pictures / "bicycle.png", "--method", "correct-wide", "--blocks", "4")
+    assert result.exit_code == 0, result.stderr
+    assert max(len(line) for line in result.stdout.splitlines() if line[0] in "┏┃└") <= 80
+    assert re.search(r"block\b.*SDEdit", result.stdout) and re.search(r"^│ 4 ", result.stdout, re.M)
+    assert "query (not shown) put back by correct-wide" in result.stdout
 
 
 def test_a_folder_becomes_a_table_of_all_blocks(quick: Run, pictures: Path, tmp_path: Path) -> None:
