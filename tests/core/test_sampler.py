@@ -90,9 +90,9 @@ def test_inverting_fully_and_sampling_back_reconstructs_better_with_more_steps(m
     x0 = pictures(1)[0]
     errors = [
         relative(sample(model, INVERT, x0, x0, steps=steps, prompt="", guidance_scale=1.0), x0)
-        for steps in (5, 20, 80)
+        for steps in (4, 25, 80)
     ]
-    assert errors[0] > 1.5 * errors[1] > 1.5**2 * errors[2]
+    assert errors[0] > 2 * errors[1] > 4 * errors[2]
 
 
 def test_a_source_that_runs_along_a_full_inversion_corrects_too(model: Model) -> None:
