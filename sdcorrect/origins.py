@@ -110,6 +110,12 @@ ORIGINS = (
         "by an identity: the source is reproduced exactly",
     ),
     Origin(
+        ("p2p-direct-both",),
+        "Ju et al., ICLR 2024, ablation",
+        "cure-lab/PnPInversion, directinversion+p2p with the offset added to the target",
+        "by an identity: with equal prompts the source comes back exactly",
+    ),
+    Origin(
         ("npi", "p2p-npi"),
         "Miyake et al., 2023",
         "cure-lab/PnPInversion, negative-prompt-inversion+p2p",
@@ -174,6 +180,7 @@ def evaluations(recipe: Recipe) -> int:
     beside = {
         "noised": 1 if recipe.source_guidance == 1 else 2,
         "sampled": target if recipe.inject else 0,
+        "corrected": target,
         "inverted": 1 if recipe.inject and recipe.inversion == "full" else 0,
     }
     return found[recipe.inversion] + taken * (target + beside[recipe.source])

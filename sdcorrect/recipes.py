@@ -185,7 +185,9 @@ class Recipe(_Frozen):
 
     `inversion: full` runs the source beside the target, and takes the tensors of each step from the
     source at that step. `source: inverted` uses the inversion's own latents; `source: sampled` denoises
-    them again, with guidance, from the end of the inversion. `source_branch_prompt` is the prompt of
+    them again, with guidance, from the end of the inversion; `source: corrected` does that too, and
+    after each step adds what leads the source back to its inversion, to the target as well.
+    `source_branch_prompt` is the prompt of
     that branch; the default is the prompt of the inversion. `inversion_iterations` evaluates each step
     several times, which converges to a fixed point, and `inversion_average` uses the mean of some of
     these evaluations (a half-open range).
@@ -234,7 +236,7 @@ class Recipe(_Frozen):
     start: Literal["noise", "inverted"] = "noise"
     """the latents that denoising starts from: noised or inverted"""
     source: SourceBranch = "inverted"
-    """latents of the source's branch: those of the inversion, denoised again, or noised anew"""
+    """latents of the source's branch: the inversion's, denoised again (and corrected), or noised anew"""
     source_branch_prompt: Told | None = None
     """prompt of the source's branch; by default that of the inversion"""
     source_guidance: Annotated[StrictFloat, Field(ge=0)] = 1.0
@@ -322,9 +324,10 @@ class Recipe(_Frozen):
                 )
 
     def _about_source(self) -> Iterator[str]:
-        if self.source == "sampled" and self.start != "inverted":
-            yield "source: sampled needs start: inverted, from which source and target both start"
-        if self.source == "sampled" and self.inversion == "ddpm":
+        resampled = self.source in ("sampled", "corrected")
+        if resampled and self.start != "inverted":
+            yield f"source: {self.source} needs start: inverted, from which source and target both start"
+        if resampled and self.inversion == "ddpm":
             yield "inversion: ddpm already has the source's latents at each step: remove source"
         if self.source == "noised" and (self.inversion != "none" or self.start != "noise"):
             yield "source: noised replaces an inversion: remove inversion and start"
@@ -367,7 +370,7 @@ class Recipe(_Frozen):
             return None
         if self.source_branch_prompt or self.source == "noised":
             return self.source_branch_prompt or "source"
-        if self.words and self.source == "sampled":
+        if self.words and self.source in ("sampled", "corrected"):
             return "source"
         return self.inversion_prompt
 
@@ -641,6 +644,13 @@ BUILT_IN: dict[str, Recipe] = {
             "refine",
             32 * 32,
             **_DIRECT,
+        ),
+        _p2p(
+            "p2p-direct-both",
+            "p2p-direct with the target corrected like the source",
+            "replace",
+            32 * 32,
+            **_DIRECT | {"source": "corrected"},
         ),
         _p2p(
             "p2p-npi",

@@ -41,7 +41,7 @@ Inversion = Literal["none", "one-step", "full", "ddpm"]
 
 #: The latents of the source's branch: those of the inversion, those denoised again from its end, or x0
 #: noised anew at each step.
-SourceBranch = Literal["inverted", "sampled", "noised"]
+SourceBranch = Literal["inverted", "sampled", "corrected", "noised"]
 
 #: The prompt of a branch.
 Told = Literal["empty", "source", "target"]
@@ -100,8 +100,9 @@ class Plan:
     With `inversion` "one-step", the source's tensors come from one evaluation on the clean latents at
     `timestep`; otherwise they come from the source's own branch beside the target. The latents of that
     branch, `source`, are "inverted": those of the inversion at each timestep; "sampled": denoised again
-    from the end of the inversion, with the same guidance; or "noised": x0 noised anew at each step,
-    without an inversion.
+    from the end of the inversion, with the same guidance; "corrected": the same, and after each step
+    source and target are both moved by what leads the source back to its inversion; or "noised": x0
+    noised anew at each step, without an inversion.
 
     The one evaluation reads the clean latents x0 unscaled; with `scale_input` it reads sqrt(a_t) x0:
     the noised latents of that timestep without the noise.
@@ -131,6 +132,8 @@ class Plan:
     def beside(self) -> Beside:
         if self.noised:
             return "noised"
+        if self.source == "corrected":
+            return "sampled"
         runs_along = self.inversion in ("full", "ddpm") and self.injections
         return self.source if runs_along else "captured"
 

@@ -42,7 +42,7 @@ class Source:
     captured: Captured | None = None
     trajectory: Mapping[int, Tensor] = field(default_factory=dict)  # timestep -> latents
     maps: Mapping[int, Tensor] = field(default_factory=dict)  # timestep -> noise map added to the step
-    x0: Tensor | None = None  # without an inversion
+    x0: Tensor | None = None  # the clean latents
 
 
 def invert(
@@ -75,7 +75,7 @@ def invert(
             predict = predictor(unet, null, text, plan.inversion_guidance)
             with reading_text_once(unet):
                 invert_fully(predict, scheduler, x0, plan, timesteps, trajectory)
-            return Source(text, trajectory=trajectory)
+            return Source(text, trajectory=trajectory, x0=x0)
         case "ddpm":
             assert plan.maps, "inversion: ddpm needs maps"
             trajectory, maps = keep(), keep()
@@ -258,6 +258,10 @@ def denoise(
                         known[whose] = step_on(
                             scheduler, guided_by[whose], t, known[whose], generators, source.maps
                         )
+                if plan.source == "corrected" and source.x0 is not None:
+                    inverted = source.x0 if then is None else source.trajectory[then]
+                    deviation = inverted - known["source"]
+                    known = {whose: latents + deviation for whose, latents in known.items()}
                 if mask:
                     beside = noised.latents if noised else mask.source(timesteps[step + 1 :])
                     known["target"] = mask.blend(known["target"], beside)

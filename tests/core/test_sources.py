@@ -198,6 +198,17 @@ def test_directly_inverted_the_source_is_met_exactly_at_every_step(
     assert relative(edited, edit(model, replace(plan, injections=()), x0, **same)) > 1e-3
 
 
+def test_directly_inverted_and_corrected_with_the_source_the_target_returns_to_it(
+    model: Model, x0: Tensor
+) -> None:
+    recipe = BUILT_IN["p2p-direct-both"].model_copy(update={"inversion_steps": 4})
+    plan, ddim = recipe.plan(model.layout), spaced(model.scheduler, recipe.steps_offset)
+    assert relative(edit(model, plan, x0, prompt=SOURCE, ddim=ddim), x0) < 1e-6
+    sampled = replace(plan, source="sampled")
+    assert relative(edit(model, sampled, x0, prompt=SOURCE, ddim=ddim), x0) > 1e-3
+    assert relative(edit(model, plan, x0, ddim=ddim), x0) > 1e-3
+
+
 @pytest.mark.slow
 def test_away_from_the_source_prompt_the_source_is_not_guided(model: Model, x0: Tensor) -> None:
     """Negative-prompt inversion: with the source's own prompt guidance of any scale changes nothing."""
