@@ -16,7 +16,7 @@ from words import emoji
 
 #: Probabilities of captions with name and style, style, keywords and style, kind and style, name, or
 #: nothing.
-TOLD = (0.34, 0.31, 0.07, 0.05, 0.08, 0.15)
+TOLD = (0.27, 0.42, 0.06, 0.04, 0.06, 0.15)
 #: Weights of pictures of further sets relative to the five: for emoji, and for signs and other icons.
 EMOJI_WEIGHT, SIGN_WEIGHT = 0.5, 0.1
 EMOJI_SETS = {

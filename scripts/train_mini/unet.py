@@ -4,6 +4,7 @@ import torch
 from data import STYLES, Icons, as_pixels
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.training_utils import compute_snr
 from pictures import Pictures
 from torch import Generator, Tensor
@@ -20,6 +21,8 @@ SCHEDULES = {
 }
 #: Min-SNR weighting (Hang et al., ICCV 2023), with a small constant for steps of almost no weight.
 GAMMA, FLOOR = 5.0, 0.1
+#: In the residual blocks, in training; without it, the error on held-out pictures stops falling early.
+DROPOUT = 0.1
 #: Timesteps at which the held-out loss is printed.
 LEVELS = (50, 200, 400, 600, 800)
 
@@ -95,6 +98,9 @@ def begin(run: Run, text_width: int) -> UNet2DConditionModel:
         unet = build(text_width)
     else:
         unet = UNet2DConditionModel.from_pretrained(run.start, torch_dtype=torch.float32)
+    for block in unet.modules():
+        if isinstance(block, ResnetBlock2D):
+            block.dropout.p = DROPOUT
     if run.device.type == "cpu":
         # on the CPU the gradient of fused attention is slower than that of its parts
         unet.set_attn_processor(AttnProcessor())
