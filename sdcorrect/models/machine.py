@@ -1,9 +1,12 @@
 """Device, precision and memory: how a model is placed on this machine."""
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
 from transformers.utils import logging as transformers_logging
@@ -110,6 +113,17 @@ def lays_channels_last(settings: ModelSettings, device: torch.device) -> bool:
     return device.type == "cuda" if settings.channels_last == "auto" else settings.channels_last
 
 
+def remember_signatures(unet: UNet2DConditionModel) -> None:
+    """Keep the signatures of the attention processors' calls.
+
+    diffusers' attention asks for its processor's at every call, and takes longer to find it out than
+    torch takes to launch a kernel.
+    """
+    for kind in {type(processor) for processor in unet.attn_processors.values()}:
+        call: Any = kind.__call__
+        call.__signature__ = inspect.signature(call)
+
+
 def place_on_device(
     pipe: Pipeline, controlnets: nn.Module | None, settings: ModelSettings, device: torch.device
 ) -> None:
@@ -127,6 +141,7 @@ def place_on_device(
         pipe.vae.enable_slicing()
     if settings.vae_tiling:
         pipe.vae.enable_tiling()
+    remember_signatures(pipe.unet)
     if settings.compile:
         compile_regions(pipe.unet)
     if controlnets is not None:

@@ -43,6 +43,11 @@ def test_economy_rounds_otherwise_at_most(model: Model, icon: Image.Image, setti
     assert thrifty.decisive == model.decisive | {setting: True}
 
 
+def test_the_signature_of_a_processor_is_found_out_once(model: Model) -> None:
+    processors = model.pipe.unet.attn_processors.values()
+    assert all("__signature__" in vars(type(processor).__call__) for processor in processors)
+
+
 @pytest.mark.parametrize("asked", ["auto", True, False])
 def test_convolutions_are_laid_out_for_cuda_there_and_as_asked_elsewhere(asked: Any) -> None:
     settings = ModelSettings(channels_last=asked)
