@@ -96,8 +96,8 @@ def page_of(board: Board, job: Job, model: Model, command: str) -> str:
 
 {board.pictures} pictures of `{job.input.path.name}` by {model.name} ({model.identity[:10]}):
 from "{job.source_prompt}" to "{job.prompt}", strength {job.strengths[0]:g}, {job.steps} steps,
-guidance {job.guidance_scale:g}. Rows are sorted by the first column, best first. A recipe with settings of
-its own is measured with these.
+guidance {job.guidance_scale:g}. Rows are sorted by the first column, best first. A recipe with settings
+of its own is measured with these.
 
 {table}
 
