@@ -112,7 +112,7 @@ ORIGINS = (
     Origin(
         ("p2p-direct-both",),
         "Ju et al., ICLR 2024, ablation",
-        "cure-lab/PnPInversion, directinversion+p2p with the offset added to the target",
+        "cure-lab/PnPInversion, ablation_directinversion_add-source+p2p",
         "by an identity: with equal prompts the source comes back exactly",
     ),
     Origin(
