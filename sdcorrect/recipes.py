@@ -478,11 +478,11 @@ def _one_step(name: str, summary: str, inject: tuple[Inject, ...], **settings: A
 
 
 def _with_fast(name: str, summary: str, inject: tuple[Inject, ...]) -> tuple[Recipe, Recipe]:
-    """A correction, and its fast version: DPM-Solver++ in 6 steps."""
-    fast = {"scheduler": "dpm++", "solver_steps": 6}
+    """A correction, and its fast version: UniPC in 5 steps."""
+    fast = {"scheduler": "unipc", "solver_steps": 5}
     return (
         _one_step(name, summary, inject),
-        _one_step(f"{name}-fast", f"{name} by DPM-Solver++ in 6 steps", inject, **fast),
+        _one_step(f"{name}-fast", f"{name} by UniPC in 5 steps", inject, **fast),
     )
 
 

@@ -166,8 +166,8 @@ def test_another_method_is_compared_with_itself_without_what_it_puts_back(
 ) -> None:
     fast = translator_of(model, built_in("correct-fast"))
     scores = dissect(fast, Request(icon, 3, "in 3d render style"), (4,)).scores
-    assert len(scores["sdedit"]["self-attention"][4]) == 6  # its solver's steps, not the job's
-    assert scores["correction"]["self-attention"][4] == [0] * 6
+    assert len(scores["sdedit"]["self-attention"][4]) == 5  # its solver's steps, not the job's
+    assert scores["correction"]["self-attention"][4] == [0] * 5
     assert min(scores["sdedit"]["self-attention"][4]) > 0
 
 
