@@ -34,7 +34,9 @@ from sdcorrect.errors import UsageError, did_you_mean, printable
 from sdcorrect.paths import expand
 from sdcorrect.plainyaml import LONGEST, MOST_BYTES, NotPlain, read_yaml
 from sdcorrect.reading import decode, read_bytes
-from sdcorrect.recipes import LONGEST_NAME, Inject, Recipe, RecipeField, built_in
+from sdcorrect.recipes import Inject, Recipe, built_in
+from sdcorrect.recipes.built_in import RecipeField
+from sdcorrect.recipes.fields import LONGEST_NAME
 from sdcorrect.settings import (
     ALPHA,
     WORDS,

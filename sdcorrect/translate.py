@@ -26,7 +26,8 @@ from sdcorrect.masking import Masking, PictureMasks, masks_of_words, tokens_of_w
 from sdcorrect.matching import check_matching, matched
 from sdcorrect.models import Model
 from sdcorrect.models.clock import Clock, Span
-from sdcorrect.recipes import Posterior, Recipe
+from sdcorrect.recipes import Recipe
+from sdcorrect.recipes.fields import Posterior
 from sdcorrect.settings import WORDS
 from sdcorrect.sweep import Variant, several, variants_of
 

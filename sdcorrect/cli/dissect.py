@@ -15,7 +15,7 @@ from sdcorrect.cli.look import load_model, look, tell_left_out
 from sdcorrect.cli.progress import track
 from sdcorrect.config import LIST_SUFFIXES, Job, load_job
 from sdcorrect.errors import PictureError, SdcorrectError, UsageError, counted, printable
-from sdcorrect.recipes import FIRST
+from sdcorrect.recipes.blocks import FIRST
 
 if TYPE_CHECKING:
     from sdcorrect.core.plan import Block

@@ -29,7 +29,7 @@ from typing_extensions import Self
 
 from sdcorrect.config import Job, Output
 from sdcorrect.inputs.items import Item
-from sdcorrect.recipes import RecipeName
+from sdcorrect.recipes.fields import RecipeName
 
 #: Fields of an item that do not decide its result; the hash of its content is compared separately.
 _NOT_DECISIVE = {"source", "key", "problem"}
