@@ -44,7 +44,8 @@ from sdcorrect.models import Model, load, quiet_libraries
 from sdcorrect.output.shards import Shard
 from sdcorrect.recipes import BUILT_IN
 from sdcorrect.settings import ModelSettings
-from sdcorrect.translate import Method, Translator
+from sdcorrect.translate import Translator
+from sdcorrect.translate.method import Method
 
 EXAMPLES = Path(__file__).parents[1] / "sdcorrect" / "assets" / "pictures"
 STEPS, STRENGTH = 20, 0.95
