@@ -58,7 +58,7 @@ def fingerprint_of(job: Job, model: Model, size: int) -> Fingerprint:
         settings={
             "model": model.identity,
             **model.decisive,
-            "dtype": str(model.dtype).removeprefix("torch."),
+            "dtype": model.precision,
             "size": size,
             **job.output.model_dump(exclude={"path", "png_compression", "keep"}),
             **job.model_dump(include=DECISIVE),

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, TypeAlias
 
 import diffusers
@@ -18,11 +17,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from diffusers.loaders.single_file_utils import (
-    SingleFileComponentError,
-    create_diffusers_clip_model_from_ldm,
-)
-from safetensors import SafetensorError
+from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 from torch import dtype as DType
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -36,7 +31,7 @@ from sdcorrect.models.accounts import (
 )
 from sdcorrect.models.architecture import check_folder, read_config, refuse_other_inputs
 from sdcorrect.models.original import taken, usual_name
-from sdcorrect.models.reasons import reason_of
+from sdcorrect.models.reasons import MISFITS, reason_of
 from sdcorrect.models.sources import Finder, Found, local
 from sdcorrect.models.tensors import read_header, read_shapes, read_some
 from sdcorrect.models.training import MARKS, Marks, read_marks
@@ -135,18 +130,7 @@ def load_pipeline(
             pipe = _load(checkpoint, dtype, variant, options)
     except NotImplementedError:  # torch's error for moving a tensor without content
         raise UsageError(f"model {name}: some tensors of its U-Net or VAE are missing") from None
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        RuntimeError,
-        AttributeError,
-        EOFError,
-        UnpicklingError,
-        SafetensorError,
-        SingleFileComponentError,
-    ) as error:
+    except MISFITS as error:
         for path in [checkpoint.path] if checkpoint.path.is_file() else _parts_of(checkpoint.path):
             refuse_unreadable("model", path, variant)
         reason = reason_of(error)
