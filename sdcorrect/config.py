@@ -30,7 +30,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sdcorrect.core.plan import SchedulerName, check_word_for_word, effective_steps
 from sdcorrect.core.syntax import check_networks
-from sdcorrect.errors import UsageError, did_you_mean, printable
+from sdcorrect.errors import UsageError, did_you_mean, printable, shortened
 from sdcorrect.paths import expand
 from sdcorrect.plainyaml import LONGEST, MOST_BYTES, NotPlain, read_yaml
 from sdcorrect.reading import decode, read_bytes
@@ -348,7 +348,8 @@ def parse_set(assignments: Sequence[str]) -> dict[str, Any]:
         key, equals, value = assignment.partition("=")
         if not equals or not key:
             raise UsageError(
-                f"--set {_shown(assignment)}: expected key=value, such as --set output.format=jpg"
+                f"--set {shortened(assignment, LONGEST)}: expected key=value, such as "
+                "--set output.format=jpg"
             )
         try:
             parsed[key], _ = read_yaml(value)
@@ -505,11 +506,7 @@ def _kind(value: object) -> str:
 def _found(value: object, node: Node | None) -> str:
     """`value` as YAML, preceded by its spelling in the file where that differs."""
     words = {True: "true", False: "false", None: "null"}
-    shown = words[value] if value is None or isinstance(value, bool) else _shown(repr(value))
+    shown = words[value] if value is None or isinstance(value, bool) else shortened(repr(value), LONGEST)
     if isinstance(node, ScalarNode) and shown in words.values() and node.value.lower() != shown:
         return f"{node.value or 'nothing'}, which YAML reads as {shown}"
     return shown
-
-
-def _shown(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."

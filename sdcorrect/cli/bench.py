@@ -15,7 +15,8 @@ from sdcorrect.cli.frontier import check_installed
 from sdcorrect.cli.judge import judge
 from sdcorrect.cli.look import load_model, look, tell_left_out
 from sdcorrect.config import Job, load_job, placeholders
-from sdcorrect.errors import SdcorrectError, UsageError, printable
+from sdcorrect.errors import UsageError
+from sdcorrect.output.files import writing
 
 if TYPE_CHECKING:
     from sdcorrect.costs import Cost
@@ -203,12 +204,8 @@ def _measure(
         costs = compare(model, job, pictures, repeats=repeats, base=base)
     out.print(_table(costs, base), soft_wrap=False)
     if file is not None:
-        try:
+        with writing(file, "--results "):
             file.write_text(json.dumps(report(costs, job, model, base), indent=2) + "\n")
-        except OSError as error:
-            raise SdcorrectError(
-                f"--results {printable(file)}: cannot be written: {error.strerror}"
-            ) from None
 
 
 def _table(costs: "list[Cost]", base: str) -> Table:

@@ -195,7 +195,7 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
     from sdcorrect.output.files import write_atomically
 
     for name, content in contents.items():
-        write_atomically(folder / name, content, temporary=folder / f"{name}.tmp")
+        write_atomically(folder / name, content)
 
 
 def _table(settings: "Setup", means: "Mapping[Block, Means]") -> Table:

@@ -166,7 +166,7 @@ class Frontier(Written):
 
 def write_json(evaluation: Evaluation | Frontier, file: Path) -> None:
     """Write `evaluation` to `file`. Raises SdcorrectError if it cannot be written."""
-    _write(file, evaluation.as_json(indent=2))
+    write_atomically(file, evaluation.as_json(indent=2))
 
 
 def write_csv(rows: Iterable[Measured], metrics: Sequence[str], file: Path) -> None:
@@ -184,9 +184,4 @@ def write_csv(rows: Iterable[Measured], metrics: Sequence[str], file: Path) -> N
         values = (row.values[name] for name in metrics)
         writer.writerow((row.variant, row.path, *("" if v != v else f"{v:.6g}" for v in values)))
     # names that are not UTF-8 keep their bytes
-    _write(file, text.getvalue().encode(errors="surrogateescape"))
-
-
-def _write(file: Path, content: bytes) -> None:
-    temporary = file.with_name(f".{file.name}.tmp")
-    write_atomically(file, content, temporary=temporary)
+    write_atomically(file, text.getvalue().encode(errors="surrogateescape"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdcorrect.errors import UsageError, listed, printable
+from sdcorrect.errors import LONGEST, UsageError, listed, printable, shortened
 from sdcorrect.output.files import is_plain, plain, write_atomically, writing
 from sdcorrect.output.folder import OutputFolder
 from sdcorrect.output.records import Fingerprint, JobFile, Record, Status, Summary
@@ -151,8 +151,7 @@ def write_job(out: Path, content: JobFile, temporary: Path) -> None:
 
 
 def _shown(value: object) -> str:
-    text = printable(repr(value))
-    return text if len(text) <= 200 else f"{text[:200]}..."
+    return shortened(printable(repr(value)), LONGEST)
 
 
 def _difference(key: str, before: Any, now: Any) -> str:
