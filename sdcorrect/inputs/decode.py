@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
-from sdcorrect.config import Input, Keep
+from sdcorrect.config.job import Input, Keep
 from sdcorrect.errors import FilteredOut, PictureError, one_line
 from sdcorrect.inputs.exif import of_the_result
 from sdcorrect.inputs.formats import FIRST_BYTES, format_of

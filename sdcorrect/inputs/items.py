@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from posixpath import normpath, splitext
 
-from sdcorrect.config import BENCHMARK_SUFFIXES, LIST_SUFFIXES, Job, placeholders
+from sdcorrect.config import Job, placeholders
+from sdcorrect.config.job import BENCHMARK_SUFFIXES
 from sdcorrect.errors import PictureError, UsageError, printable
 from sdcorrect.inputs.benchmarks import read_benchmark
 from sdcorrect.inputs.captions import PromptFiller
@@ -154,7 +155,7 @@ def _rows(job: Job, left_out: LeftOut) -> tuple[Path, dict[str, ListRow]]:
     if os.path.isdir(path):
         return path, _walked(job, path, ANYWHERE if job.input.recursive else HERE, left_out)
     if os.path.lexists(path):
-        if path.suffix.lower() in LIST_SUFFIXES:
+        if job.input.is_list:
             is_benchmark = path.suffix.lower() in BENCHMARK_SUFFIXES
             folder, rows = read_benchmark(path) if is_benchmark else (path.parent, read_list(path))
             return folder, _by_key(path, folder, rows)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from sdcorrect.config import PictureTemplate
+from sdcorrect.config.templates import PictureTemplate
 from sdcorrect.errors import UsageError, did_you_mean, printable
 from sdcorrect.inputs.tables import csv_rows, read_json, read_text, second
 from sdcorrect.paths import VARIABLE, expand

@@ -11,7 +11,7 @@ from typing import Literal
 
 from PIL import Image, ImageOps
 
-from sdcorrect.config import Input, Keep
+from sdcorrect.config.job import Input, Keep
 from sdcorrect.errors import PictureError, printable
 from sdcorrect.inputs.decode import Least, Shown, decode
 from sdcorrect.inputs.items import Item
