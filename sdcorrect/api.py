@@ -207,12 +207,7 @@ def from_pipe(pipe: Any) -> StableDiffusion:
     return StableDiffusion(models.Model(name, "", {}, pipe, scheduler, pipe.device))
 
 
-def _job(
-    prompt: str,
-    method: Method,
-    variants: Sequence[Method],
-    settings: Mapping[str, Any],
-) -> Job:
+def _job(prompt: str, method: Method, variants: Sequence[Method], settings: Mapping[str, Any]) -> Job:
     for key in NOT_ASKED & set(settings):
         place = "sdcorrect.load" if key in ModelSettings.model_fields else "the command line"
         raise UsageError(f"{key}: is a setting of {place}, not of translate")

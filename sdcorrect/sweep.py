@@ -61,9 +61,7 @@ def several(value: T | tuple[T, ...]) -> tuple[T, ...]:
 
 
 def variants_of(
-    recipes: Sequence[Recipe],
-    strength: float | tuple[float, ...],
-    seed: int | tuple[int, ...],
+    recipes: Sequence[Recipe], strength: float | tuple[float, ...], seed: int | tuple[int, ...]
 ) -> tuple[Variant, ...]:
     """Each recipe at each strength and seed of a sweep, and once where neither changes its pictures.
 

@@ -50,8 +50,7 @@ def bench(
         ),
     ] = None,
     recipes: Annotated[
-        str,
-        typer.Option("--variants", help="Recipes to compare: sdedit,correct,pnp; or all that fit."),
+        str, typer.Option("--variants", help="Recipes to compare: sdedit,correct,pnp; or all that fit.")
     ] = "sdedit,correct,pnp",
     also_called: Annotated[str | None, typer.Option("--recipes", "--methods", hidden=True)] = None,
     evaluate: Annotated[
@@ -98,8 +97,7 @@ def bench(
         str | None, typer.Option("--base", help="Recipe to compare with.", show_default="the first")
     ] = None,
     repeats: Annotated[
-        int,
-        typer.Option("--repeats", min=1, help="Timed rounds; cheap recipes run ten times a round."),
+        int, typer.Option("--repeats", min=1, help="Timed rounds; cheap recipes run ten times a round.")
     ] = 3,
     limit: Annotated[int | None, options.like(options.Limit, show_default="1; --evaluate: 24")] = None,
     size: options.Size = None,

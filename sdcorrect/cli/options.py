@@ -181,15 +181,7 @@ GuidanceScale = Annotated[
     ),
 ]
 Seed = Annotated[
-    Any,
-    option(
-        TRANSLATION,
-        "--seed",
-        key="seed",
-        parser=swept,
-        metavar="NUMBER",
-        help="Random seed.",
-    ),
+    Any, option(TRANSLATION, "--seed", key="seed", parser=swept, metavar="NUMBER", help="Random seed.")
 ]
 Model = Annotated[
     str | None,
@@ -269,8 +261,7 @@ NumShards = Annotated[
     int | None, option(RUN, "--num-shards", min=1, help="Split the pictures among this many runs.")
 ]
 ShardIndex = Annotated[
-    int | None,
-    option(RUN, "--shard-index", min=0, help="Which of those runs this is, counting from 0."),
+    int | None, option(RUN, "--shard-index", min=0, help="Which of those runs this is, counting from 0.")
 ]
 Limit = Annotated[int | None, option(PICTURES, "--limit", help="Process only the first N pictures.")]
 

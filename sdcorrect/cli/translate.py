@@ -118,12 +118,10 @@ def translate(
         ),
     ] = False,
     retry_failed: Annotated[
-        bool,
-        options.option(options.RUN, "--retry-failed", help="Retry pictures that failed before."),
+        bool, options.option(options.RUN, "--retry-failed", help="Retry pictures that failed before.")
     ] = False,
     fail_fast: Annotated[
-        bool,
-        options.option(options.RUN, "--fail-fast", help="Stop at the first picture that fails."),
+        bool, options.option(options.RUN, "--fail-fast", help="Stop at the first picture that fails.")
     ] = False,
     no_embed_metadata: Annotated[
         bool,

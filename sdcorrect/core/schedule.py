@@ -20,11 +20,7 @@ from sdcorrect.core.plan import SchedulerName, effective_steps
 from sdcorrect.errors import UsageError
 
 #: The training schedule of Stable Diffusion 1.x.
-STABLE_DIFFUSION_BETAS = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-}
+STABLE_DIFFUSION_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 #: Settings of a checkpoint's scheduler that every solver keeps; all others are replaced.
 THRESHOLDING = ("thresholding", "dynamic_thresholding_ratio", "sample_max_value")
 PREDICTION = ("prediction_type", *THRESHOLDING)

@@ -23,12 +23,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from sdcorrect.errors import UsageError
-from sdcorrect.models.accounts import (
-    account_for,
-    account_for_header,
-    account_for_loading,
-    notices,
-)
+from sdcorrect.models.accounts import account_for, account_for_header, account_for_loading, notices
 from sdcorrect.models.architecture import check_folder, read_config, refuse_other_inputs
 from sdcorrect.models.original import taken, usual_name
 from sdcorrect.models.reasons import MISFITS, reason_of

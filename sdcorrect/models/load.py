@@ -18,14 +18,7 @@ from sdcorrect.models.words import add_words
 from sdcorrect.settings import ModelSettings
 
 #: Settings that decide what a picture becomes, beside the files.
-COMPUTED = {
-    "prompt_syntax",
-    "prediction_type",
-    "zero_snr",
-    "vae_dtype",
-    "vae_tiling",
-    "safety_checker",
-}
+COMPUTED = {"prompt_syntax", "prediction_type", "zero_snr", "vae_dtype", "vae_tiling", "safety_checker"}
 #: Settings that keep the mathematics but choose other kernels, which round differently: some pixels of
 #: a picture may differ by a level.
 ROUNDED = {"vae_slicing", "channels_last", "compile", "tf32"}

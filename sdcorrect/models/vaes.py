@@ -84,10 +84,7 @@ def load_vae(found: Found, config: Path, dtype: DType, *, xl: bool) -> Autoencod
                 )
             else:
                 vae, told = AutoencoderKL.from_pretrained(
-                    _folder(path),
-                    local_files_only=True,
-                    dtype=dtype,
-                    output_loading_info=True,
+                    _folder(path), local_files_only=True, dtype=dtype, output_loading_info=True
                 )
                 account_for_loading("vae", str(path), "VAE", told)
     except NotImplementedError:  # torch's error for moving a tensor without content
