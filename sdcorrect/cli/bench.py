@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Column, Table
+from rich.table import Table
 
 from sdcorrect.cli import options
-from sdcorrect.cli.console import Debug, app, errors_for_people, out, tell, working
+from sdcorrect.cli.console import Debug, app, errors_for_people, figures, out, tell, working
 from sdcorrect.cli.frontier import check_installed
 from sdcorrect.cli.judge import judge
 from sdcorrect.cli.look import load_model, look, tell_left_out
@@ -216,11 +216,7 @@ def _table(costs: "list[Cost]", base: str) -> Table:
         "outside\nmodel",
         "peak\nMiB",
     )
-    numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
-    # fits 80 columns, the width of a pipe; only the longest names fold
-    table = Table(
-        Column("recipe", overflow="fold"), *numbers, box=None, pad_edge=False, collapse_padding=True
-    )
+    table = figures("recipe", heads, None)
     for cost in costs:
         table.add_row(
             cost.recipe,

@@ -7,8 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
-from rich.table import Column, Table
 
 from sdcorrect.cli import options
 from sdcorrect.cli.console import (
@@ -17,6 +15,7 @@ from sdcorrect.cli.console import (
     Debug,
     app,
     errors_for_people,
+    figures,
     note,
     out,
     print_failures,
@@ -251,15 +250,7 @@ def _summarize(run: "ShardRun | DevicesRun", failures: list["Record"]) -> None:
     if verbosity.quiet:
         return
     heads = ("translated", "done\nbefore", "failed", "left\nout", "U-Net eval-\nuations a\npicture")
-    numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
-    # 80 columns, as a pipe has, hold all but the longest names, which fold
-    table = Table(
-        Column("variant", overflow="fold"),
-        *numbers,
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
+    table = figures("variant", heads)
     for variant, tally in run.tally.items():
         counts = (tally.done, tally.before, tally.failed, tally.filtered, tally.evaluations or "-")
         table.add_row(variant, *map(str, counts))
