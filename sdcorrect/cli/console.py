@@ -160,7 +160,7 @@ def errors_for_people(debug: bool) -> Iterator[None]:
 
 
 def figures(first: str, heads: Iterable[str], edge: box.Box | None = box.SIMPLE_HEAD) -> Table:
-    """A table of numbers beside names; it fits 80 columns, as a pipe has: only the longest names fold."""
+    """A table of numbers beside names, of at most 80 columns, as a pipe has; only long names fold."""
     numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
     names = Column(first, overflow="fold")
     return Table(names, *numbers, box=edge, pad_edge=False, collapse_padding=True)
