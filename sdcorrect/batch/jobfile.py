@@ -39,7 +39,7 @@ DECISIVE = {
 }
 
 
-#: The same, but added in later versions: folders from before remain valid.
+#: Settings like these that later versions added; folders from before remain valid.
 LATER = {
     "steps_offset",
     "mask",

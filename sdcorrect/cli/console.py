@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: The exit code of a job that finished although some pictures failed.
 SOME_FAILED = 3
 
-#: How many warnings of one kind are shown, which differ only in the picture that they name.
+#: How many warnings are shown that differ only in the picture that they name.
 MOST_ALIKE = 100
 
 #: The exit code when the reader of a pipe is gone: the shell's own for SIGPIPE.

@@ -60,7 +60,7 @@ class _Sent:
 
 @dataclass(frozen=True)
 class _Warned:
-    """What a process warns of, once for all of them."""
+    """A warning from a process, shown once for all processes."""
 
     line: str
 

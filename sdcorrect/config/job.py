@@ -34,7 +34,7 @@ def _one_text(words: Any) -> Any:
     return " ".join(words) if is_list else words
 
 
-#: What a picture can have of its source's file.
+#: What an output can keep of its source's file.
 Keep = Literal["exif", "profile"]
 FilePath = Annotated[Path, FilledIn]
 
@@ -78,7 +78,7 @@ class Output(Settings):
     embed_metadata: StrictBool = True
     """save prompt and settings in each picture, as the `parameters` that web UIs read"""
     keep: tuple[Keep, ...] = ()
-    """what each output takes from its source: exif, and profile, to which its colours are converted"""
+    """what each output keeps of its source: exif, and profile (its colours are converted to it)"""
 
 
 class Job(ModelSettings):
@@ -91,7 +91,7 @@ class Job(ModelSettings):
     prompt: Template = Field("", validate_default=True)
     """what the pictures should become; {caption}, {class}, {stem} and {parameters} are filled in"""
     negative_prompt: Template = ""
-    """what the pictures should not become; the same are filled in"""
+    """what the pictures should not become, with the same placeholders as in prompt"""
     source_prompt: Template | None = None
     """what the pictures show, for recipes that need it, such as p2p"""
     equalizer: dict[str, Annotated[StrictFloat, Field(ge=0)]] = Field(default_factory=dict)
@@ -111,7 +111,7 @@ class Job(ModelSettings):
     variants: tuple[RecipeField, ...] = ()
     """several recipes to compare, instead of method; they share encoding and inversion"""
     strength: Swept[Annotated[StrictFloat, Field(gt=0, le=1)]] = 0.8
-    """how far to go from the source; a list sweeps over its strengths, a folder for each"""
+    """how far to go from the source; a list makes a sweep, with a folder for each strength"""
     steps: Annotated[StrictInt, Field(ge=1, le=999)] = 20
     """sampling steps at strength 1; at strength 0.8, 16 of 20 are run"""
     guidance_scale: Annotated[StrictFloat, Field(ge=0)] = 7.5
@@ -127,7 +127,7 @@ class Job(ModelSettings):
     resize: Literal["fit", "crop", "none"] = "fit"
     """fit: scale the longer side to `size`; crop: take a square from the centre; none: keep the size"""
     background: Literal["white", "transparent"] = "white"
-    """behind transparent sources: white, or their own alpha channel in the output too"""
+    """white behind transparent sources; or transparent: outputs get their source's alpha channel"""
     match_colors: Literal["source"] | None = None
     """source: give each picture the colours of its source, by matching the histogram of each channel"""
     batch_size: Literal["auto"] | Annotated[StrictInt, Field(ge=1)] = 1
@@ -164,12 +164,12 @@ class Job(ModelSettings):
 
     @property
     def expanded(self) -> tuple[Variant, ...]:
-        """All that has a folder of its own: the recipes, in a sweep at each strength and seed."""
+        """The variants, each with its own folder: the recipes, in a sweep at each strength and seed."""
         return variants_of(self.recipes, self.strength, self.seed)
 
     @property
     def sweeps(self) -> bool:
-        """Whether it has a list of strengths or of seeds."""
+        """Whether strength or seed is a list."""
         return isinstance(self.strength, tuple) or isinstance(self.seed, tuple)
 
     @property
@@ -182,5 +182,5 @@ class Job(ModelSettings):
 
     @property
     def effective_steps(self) -> int:
-        """At the highest strength."""
+        """The steps that are run at the highest strength."""
         return effective_steps(self.steps, max(self.strengths))

@@ -50,7 +50,7 @@ class PromptFiller:
         """Fill in `template` for the picture `source`, whose key in the job is `key`.
 
         Args:
-            negative: whether it is that of a negative prompt, for which {parameters} is another.
+            negative: whether it is a negative prompt; {parameters} is then the picture's own.
 
         Raises:
             PictureError: a caption or class name is missing, is not text, or names a LoRA that the job

@@ -128,7 +128,7 @@ def find(job: Job) -> Found:
 
 
 def _check_seeds(job: Job, rows: Mapping[str, ListRow]) -> None:
-    """Refuse a picture that has a seed of its own in a sweep over seeds, which it would not follow."""
+    """Refuse pictures with seeds of their own in a sweep over seeds, which they would not follow."""
     own = next((key for key, row in rows.items() if row.seed is not None), None)
     if own is not None and isinstance(job.seed, tuple):
         raise UsageError(

@@ -194,7 +194,7 @@ def sized(item: Item, shown: Shown, sha256: str, sizing: Sizing) -> Picture:
 def on_background(
     image: Image.Image, picture: Picture, background: Literal["white", "transparent"]
 ) -> Image.Image:
-    """What was made of `picture`: as transparent as its source, or as it is, which lay on white."""
+    """The result for `picture`: unchanged on white, or as transparent as its source."""
     if background == "white" or picture.alpha is None:
         return image
     laid = image.copy()

@@ -71,8 +71,8 @@ def load_pipeline(
 def _read_at_the_end(pipe: Pipeline) -> None:
     """Make the text encoders take the pooled text from the end token.
 
-    Published configurations say `eos_token_id: 2`, with which transformers takes it from the highest
-    token: that is the end token too, unless there are learned words.
+    Published configurations say `eos_token_id: 2`; transformers then takes the text from the highest
+    token, which is the end token unless there are learned words.
     """
     for part, tokenizer in (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")):
         if encoder := pipe.components.get(part):

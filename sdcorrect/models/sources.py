@@ -167,7 +167,7 @@ class Finder:
 
     @property
     def _how_to_ask(self) -> str:
-        """What helps, whichever command says so: prefetch itself is never told offline by a job."""
+        """What to do; prefetch itself ignores `offline` of a job."""
         if self.offline:
             return "run `sdcorrect prefetch` with network access first"
         if self.told_offline:

@@ -13,7 +13,7 @@ from sdcorrect.output.folder import OutputFolder
 from sdcorrect.output.records import Fingerprint, JobFile, Record, Status, Summary
 from sdcorrect.output.shards import Shard
 
-#: What stands for a list of strengths or seeds that is swept over: it may grow, as the variants may.
+#: Stands in a fingerprint for a list of strengths or seeds, which may grow.
 SWEPT = "swept"
 BLOCK = 1 << 20  #: bytes read at a time from the end of a file
 
@@ -89,7 +89,7 @@ class Ledger:
         return self._known.get((key, variant))
 
     def next_attempt(self, key: str, variant: str) -> int:
-        """One more than in any record that the folder has or had; those of other shards may remain."""
+        """One more than in any record that the folder has, or had before it was overwritten."""
         known = self._known.get((key, variant)) or self._forgotten.get((key, variant))
         return known.attempt + 1 if known else 1
 

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictFloat, 
 from sdcorrect.core.plan import Window
 
 LONGEST_NAME = 200
-#: Other files and folders in an output folder, which no recipe may be named after.
+#: Other files and folders in an output folder; no recipe may have their names.
 OTHERS_IN_OUT = {
     *("records", "job.json", "report", "report.html", "evaluation.csv", "evaluation.json"),
     *("frontier.json", "frontier.png"),

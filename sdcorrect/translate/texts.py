@@ -44,6 +44,6 @@ class Texts:
         return self.read([method.negative_prompt_for(r.negative_prompt) for r in self._requests])
 
     def of_source(self, method: Method, cond: Text) -> Text:
-        """The prompts of the source's branch; `cond` where it is told what the target is."""
+        """The prompts of the source's branch; `cond` if these are the target's."""
         told = method.recipe.source_is_told()
         return cond if told == "target" else self.told(told)

@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def warn_of_unheeded(recipes: Sequence[Recipe], job: Mapping[str, Any], seed: object) -> None:
-    """Warn of what the job says and a recipe does not follow."""
+    """Warn of settings of the job that a recipe overrides, or that sweep without changing a picture."""
     for recipe in recipes:
         own = own_settings(recipe, job)
         differing = [
@@ -27,11 +27,11 @@ def warn_of_unheeded(recipes: Sequence[Recipe], job: Mapping[str, Any], seed: ob
         swept = {"strength": (job["strength"], recipe.heeds_strength), "seed": (seed, recipe.heeds_seed)}
         for key, (values, heeds) in swept.items():
             if isinstance(values, tuple) and not heeds and key not in own:
-                logger.warning("%s: no %s changes its pictures: made once", recipe.name, key)
+                logger.warning("%s: no %s changes its pictures, so they are made once", recipe.name, key)
 
 
 def warn_of_same_steps(methods: Mapping[str, Method], model: Model, seed: int) -> None:
-    """Warn of strengths, by one seed, that lie so near each other that they take the same steps."""
+    """Warn of strengths so close to each other that they take the same steps, with the same `seed`."""
     seen: dict[Hashable, str] = {}
     for name, method in methods.items():
         if method.seed != seed:
