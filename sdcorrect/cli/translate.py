@@ -144,17 +144,8 @@ def translate(
             _show_plan(job, num_shards, shard_index)
             return
         with stop_on_signals() as stop:
-            _translate(
-                job,
-                num_shards,
-                shard_index,
-                devices,
-                stop,
-                events,
-                overwrite=overwrite,
-                retry_failed=retry_failed,
-                fail_fast=fail_fast,
-            )
+            how = {"overwrite": overwrite, "retry_failed": retry_failed, "fail_fast": fail_fast}
+            _translate(job, num_shards, shard_index, devices, stop, events, **how)
 
 
 def _choose_shard(job: Job, num_shards: int | None, shard_index: int | None, claim: bool) -> "Shard":

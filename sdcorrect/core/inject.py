@@ -110,8 +110,7 @@ class _Projected:
 
     def __call__(self, layer: Attention, hidden_states: Tensor, **_: object) -> Tensor:
         asking, answering = self.query(hidden_states), self.key_value(hidden_states)
-        attended: Tensor = self.unchanged(layer, asking, encoder_hidden_states=answering)
-        return attended
+        return self.unchanged(layer, asking, encoder_hidden_states=answering)
 
     def probabilities(self, layer: Attention, hidden_states: Tensor) -> Tensor | None:
         """The probabilities; see ReportsAttention."""

@@ -171,8 +171,7 @@ class Model:
     @property
     def text_length(self) -> int:
         """How many tokens the text encoder reads, including start and end."""
-        length: int = self.pipe.tokenizer.model_max_length
-        return length
+        return self.pipe.tokenizer.model_max_length
 
     def tokenize(self, prompt: str) -> Prompt:
         """`prompt` as the text encoder reads it, with the tokens of each word."""

@@ -112,5 +112,4 @@ def load_vae(found: Found, config: Path, dtype: DType, *, xl: bool) -> Autoencod
 
 
 def _scaling_factor(config: Path) -> float:
-    factor: float = AutoencoderKL.load_config(config, subfolder="vae").get("scaling_factor", 0.18215)
-    return factor
+    return AutoencoderKL.load_config(config, subfolder="vae").get("scaling_factor", 0.18215)

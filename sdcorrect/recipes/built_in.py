@@ -74,48 +74,25 @@ _INVERTED: dict[str, Any] = {
 
 def _p2p(name: str, summary: str, words: Words, max_tokens: int = 16 * 16, **settings: Any) -> Recipe:
     """Hertz et al., ICLR 2023: attention is edited in all blocks, in the prompt's branch only."""
-    return Recipe(
-        name=name,
-        summary=summary,
-        inject=(
-            Inject(tensor="cross-attention", blocks=_EVERYWHERE, window=(0, 0.4), branches="cond"),
-            Inject(
-                tensor="self-attention",
-                blocks=_EVERYWHERE,
-                window=(0, 0.6),
-                max_tokens=max_tokens,
-                branches="cond",
-            ),
-        ),
-        words=words,
-        **_INVERTED,
-        **settings,
+    place: dict[str, Any] = {"blocks": _EVERYWHERE, "branches": "cond"}
+    inject = (
+        Inject(tensor="cross-attention", window=(0, 0.4), **place),
+        Inject(tensor="self-attention", window=(0, 0.6), max_tokens=max_tokens, **place),
     )
+    return Recipe(name=name, summary=summary, inject=inject, words=words, **_INVERTED, **settings)
 
 
 def _masactrl(name: str, summary: str, **settings: Any) -> Recipe:
     """Cao et al., ICCV 2023: from step 4 of 50, and from layer 10 of 16 on, which is decoder block 6."""
     inject = (Inject(tensor="key-value", blocks=("second-attention+",), window=(0.08, 1)),)
-    return Recipe(
-        name=name,
-        summary=summary,
-        inject=inject,
-        **{**_INVERTED, "inversion_prompt": "empty"},
-        **settings,
-    )
+    settings |= _INVERTED | {"inversion_prompt": "empty"}
+    return Recipe(name=name, summary=summary, inject=inject, **settings)
 
 
 def _along_maps(name: str, summary: str, **settings: Any) -> Recipe:
     """Sampling along the noise maps of the source (Huberman-Spiegelglas et al., CVPR 2024)."""
-    return Recipe(
-        name=name,
-        summary=summary,
-        inversion="ddpm",
-        inversion_prompt="source",
-        start="inverted",
-        posterior="mean",
-        **settings,
-    )
+    settings |= {"inversion": "ddpm", "inversion_prompt": "source", "start": "inverted"}
+    return Recipe(name=name, summary=summary, posterior="mean", **settings)
 
 
 #: Ju et al., ICLR 2024: the source's branch is the inversion's own latents.
