@@ -23,14 +23,9 @@ from statistics import median
 from typing import Any
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    StableDiffusionImg2ImgPipeline,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import StableDiffusionImg2ImgPipeline
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel
+from random_networks import sd15_sized
 
 from sdcorrect.batch.runner import ShardRun
 from sdcorrect.config import Job, load_job
@@ -44,7 +39,8 @@ from sdcorrect.models import Model, load, quiet_libraries
 from sdcorrect.output.shards import Shard
 from sdcorrect.recipes import BUILT_IN
 from sdcorrect.settings import ModelSettings
-from sdcorrect.translate import Method, Translator
+from sdcorrect.translate import Translator
+from sdcorrect.translate.method import Method
 
 EXAMPLES = Path(__file__).parents[1] / "sdcorrect" / "assets" / "pictures"
 STEPS, STRENGTH = 20, 0.95
@@ -169,43 +165,6 @@ def against_diffusers(model: Model, rounds: int, pictures: int = 8) -> Figures:
 def _clocks() -> tuple[float, float]:
     """Wall and CPU time."""
     return time.perf_counter(), time.process_time()
-
-
-def sd15_sized() -> Model:
-    """Networks of SD 1.5's size with random weights and the embedded model's tokenizer."""
-    mini = load(ModelSettings(device="cpu"))
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=64, cross_attention_dim=768, attention_head_dim=8, layers_per_block=2
-    )
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-    )
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            hidden_size=768,
-            intermediate_size=3072,
-            num_hidden_layers=12,
-            num_attention_heads=12,
-            max_position_embeddings=77,
-        )
-    )
-    tokenizer = mini.pipe.tokenizer
-    tokenizer.model_max_length = 77
-    pipe = StableDiffusionPipeline(
-        vae=vae.eval(),
-        text_encoder=text_encoder.eval(),
-        tokenizer=tokenizer,
-        unet=unet.eval(),
-        scheduler=mini.scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    return Model("sd15-sized", "random", {}, pipe, mini.scheduler, mini.device)
 
 
 @dataclass(frozen=True)

@@ -28,25 +28,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmark_speed import EXAMPLES, job_of
-from diffusers import (
-    AutoencoderKL,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
+from benchmark_speed import EXAMPLES, job_of, say
 from PIL import Image
+from random_networks import Family, random_model
 from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from sdcorrect.batch.runner import ShardRun
 from sdcorrect.core.attention import Maps, QueryKey
 from sdcorrect.costs import Stopwatch
 from sdcorrect.models import Model, load, quiet_libraries
-from sdcorrect.models.machine import DTYPES, place_on_device
+from sdcorrect.models.machine import DTYPES
 from sdcorrect.models.memory import forget_peak, peak_bytes
 from sdcorrect.output.shards import Shard
 from sdcorrect.recipes import BUILT_IN
@@ -118,11 +112,6 @@ class Check:
 
     def write(self) -> None:
         (self.out / "gpu.json").write_text(json.dumps(self.found | {"rows": self.rows}, indent=1))
-
-
-def say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 def picture(size: int, number: int) -> Image.Image:
@@ -219,73 +208,9 @@ def waits(check: Check) -> Row | str:
     return found
 
 
-def random_model(check: Check, family: str, **settings: Any) -> Model:
-    """Networks of the family's size with random weights, placed on the device as in a job."""
-    mini, xl, small = load(ModelSettings(device="cpu")), family == "sdxl", check.small
-    tokenizer = mini.pipe.tokenizer
-    tokenizer.model_max_length = 77
-    widths = (16, 32, 32, 32) if small else (320, 640, 1280, 1280)
-    unet: Row = {
-        "sample_size": 8 if small else 128 if xl else 64,
-        "block_out_channels": widths[:3] if xl else widths,
-        "cross_attention_dim": (80 if xl else 32) if small else (2048 if xl else 768),
-        "attention_head_dim": ((2, 4, 4) if small else (5, 10, 20)) if xl else 4 if small else 8,
-        "norm_num_groups": 8 if small else 32,
-    }
-    if xl:
-        unet |= {
-            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            "transformer_layers_per_block": (1, 2, 3 if small else 10),
-            "use_linear_projection": True,
-            "addition_embed_type": "text_time",
-            "addition_time_embed_dim": 8 if small else 256,
-            "projection_class_embeddings_input_dim": 96 if small else 2816,
-        }
+def model_of(check: Check, family: Family, **settings: Any) -> Model:
     dtype = DTYPES[check.dtype]
-
-    def text(width: int, kind: Any = CLIPTextModel) -> Any:
-        config = CLIPTextConfig(
-            hidden_size=width,
-            intermediate_size=2 * width,
-            num_hidden_layers=2 if small else 12,
-            projection_dim=width,
-            num_attention_heads=4 if small else width // 64,
-            vocab_size=49408,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-        return kind(config).to(dtype).eval()
-
-    torch.manual_seed(0)
-    with torch.device(check.device):
-        parts: Row = {
-            "unet": UNet2DConditionModel(**unet).to(dtype).eval(),
-            "vae": AutoencoderKL(
-                block_out_channels=(8, 8, 16, 16) if small else (128, 256, 512, 512),
-                layers_per_block=2,
-                norm_num_groups=4 if small else 32,
-                down_block_types=("DownEncoderBlock2D",) * 4,
-                up_block_types=("UpDecoderBlock2D",) * 4,
-                force_upcast=xl,
-            )
-            .to(dtype)
-            .eval(),
-        }
-    parts |= {
-        "scheduler": mini.scheduler,
-        "tokenizer": tokenizer,
-        "text_encoder": text(32 if small else 768),
-    }
-    if xl:
-        second = text(48 if small else 1280, CLIPTextModelWithProjection)
-        parts |= {"tokenizer_2": tokenizer, "text_encoder_2": second}
-        pipe = StableDiffusionXLPipeline(**parts, add_watermarker=False)
-    else:
-        parts |= {"safety_checker": None, "feature_extractor": None}
-        pipe = StableDiffusionPipeline(**parts, requires_safety_checker=False)
-    place_on_device(pipe, None, ModelSettings(**settings), check.device)
-    return Model(family, "random", {}, pipe, mini.scheduler, check.device)
+    return random_model(family, check.device, dtype, small=check.small, **settings)
 
 
 def flops_of(model: Model, size: int) -> float:
@@ -354,7 +279,7 @@ class Runs:
 
 
 def measured(
-    check: Check, model: Model, family: str, how: str, groups: Sequence[Group], busy: bool = False
+    check: Check, model: Model, family: Family, how: str, groups: Sequence[Group], busy: bool = False
 ) -> list[Row]:
     """A table row for each recipe and batch size; with `busy` also how much of `correct` kernels run."""
     size = 64 if check.small else {"sd15": 512, "sdxl": 1024}[family]
@@ -431,7 +356,7 @@ def batches(check: Check, *sizes: int) -> tuple[int, ...]:
 def sd15(check: Check) -> list[Row]:
     one, *more = batches(check, 1, 4, 16)
     groups = [Group(one, (*ALL, "pnp-50")), *(Group(batch, ALL) for batch in more)]
-    return measured(check, random_model(check, "sd15"), "sd15", "eager", groups, busy=True)
+    return measured(check, model_of(check, "sd15"), "sd15", "eager", groups, busy=True)
 
 
 @section("folder", 30)
@@ -440,7 +365,7 @@ def folder(check: Check) -> Row:
 
     Seconds are taken without the profiler; kernels are counted in a second run of fewer pictures.
     """
-    model, pictures = random_model(check, "sd15"), 4 if check.small else 256 if check.left > 90 else 64
+    model, pictures = model_of(check, "sd15"), 4 if check.small else 256 if check.left > 90 else 64
     size, batch = (64, 2) if check.small else (512, 16)
     with tempfile.TemporaryDirectory() as place:
         run = partial(run_folder, model, Path(place), size, batch)
@@ -479,7 +404,7 @@ def run_folder(model: Model, place: Path, size: int, batch: int, pictures: int) 
 def sdxl(check: Check) -> list[Row]:
     one, four = batches(check, 1, 4)
     groups = [Group(one, (*ALL, "pnp-50")), Group(four, ALL, rounds=1)]
-    return measured(check, random_model(check, "sdxl"), "sdxl", "eager", groups, busy=True)
+    return measured(check, model_of(check, "sdxl"), "sdxl", "eager", groups, busy=True)
 
 
 @section("attention", 10)
@@ -507,7 +432,7 @@ def kept_attention(check: Check) -> Row:
 @section("contiguous", 20)
 def contiguous(check: Check) -> list[Row]:
     """The same without channels_last, to show its effect."""
-    model = random_model(check, "sd15", channels_last=False)
+    model = model_of(check, "sd15", channels_last=False)
     return measured(check, model, "sd15", "contiguous", [Group(1, FEW)])
 
 
@@ -517,7 +442,7 @@ def compiled(check: Check) -> Row | str:
     if check.small and not check.cuda:
         return "left out: minutes on a CPU"
     began = time.monotonic()
-    model = random_model(check, "sd15", compile=True)
+    model = model_of(check, "sd15", compile=True)
     translated(translator_of(model, "correct", 4), 64 if check.small else 512, 1)
     found: Row = {"cold s": round(time.monotonic() - began, 1)}
     check.found["compiled"] = found

@@ -40,7 +40,7 @@ PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
 #: Settings of a job that `translate` does not take as keywords.
 NOT_ASKED = {*ModelSettings.model_fields, "input", "output", "limit", "prompt", "method", "variants"}
 
-#: Settings in which the command line fills in what stands in braces.
+#: Settings in which the command line fills in placeholders.
 TEMPLATES = ("prompt", "negative_prompt", "source_prompt", "mask_words")
 
 #: Settings that a job requires, and that this interface never uses.
@@ -139,12 +139,12 @@ class StableDiffusion:
             method: a recipe's name, or a recipe as a mapping, as in a job.
             variants: several recipes instead of `method`; they share encoding and inversion.
             progress: whether to show a bar of U-Net evaluations.
-            settings: what else a job may say: strength, steps, seed, guidance_scale, size, batch_size,
-                negative_prompt, source_prompt ... Of strength and seed a list sweeps.
+            settings: other settings of a job: strength, steps, seed, guidance_scale, size, batch_size,
+                negative_prompt, source_prompt ... A list of strengths or seeds makes a sweep.
 
         Returns:
-            A `Translated` for a single picture, a list of them for several; with `variants`, and in a
-            sweep, such a result by the name of each, such as `correct-strength-0.5`.
+            A `Translated` for a single picture, a list of them for several; with `variants` or in a
+            sweep, a dict of such results by variant, such as `correct-strength-0.5`.
 
         Raises:
             UsageError: a setting is wrong, or does not fit the model.
@@ -207,12 +207,7 @@ def from_pipe(pipe: Any) -> StableDiffusion:
     return StableDiffusion(models.Model(name, "", {}, pipe, scheduler, pipe.device))
 
 
-def _job(
-    prompt: str,
-    method: Method,
-    variants: Sequence[Method],
-    settings: Mapping[str, Any],
-) -> Job:
+def _job(prompt: str, method: Method, variants: Sequence[Method], settings: Mapping[str, Any]) -> Job:
     for key in NOT_ASKED & set(settings):
         place = "sdcorrect.load" if key in ModelSettings.model_fields else "the command line"
         raise UsageError(f"{key}: is a setting of {place}, not of translate")
@@ -253,7 +248,7 @@ def _encoded(source: Image.Image | NDArray[np.uint8]) -> bytes:
 
 
 def _attempts(translator: Translator, job: Job, alike: list[Picture]) -> Attempts:
-    """For pictures of one size, as many at a time as the job says, or memory takes."""
+    """Attempts for pictures of one size, as many at a time as the job says or memory takes."""
     attempts = Attempts(translator, batch_size=1)
     if job.batch_size == "auto":
         found = find_batch_size(translator, attempts.request(alike[0]), len(alike))

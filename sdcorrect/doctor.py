@@ -1,6 +1,5 @@
 """Check what this machine has, and what a job would do on it."""
 
-import json
 import os
 import platform
 import shutil
@@ -8,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
@@ -20,7 +18,8 @@ from sdcorrect.core.footprint import kept_bytes
 from sdcorrect.core.layout import UNetLayout
 from sdcorrect.errors import UsageError
 from sdcorrect.models import choose_device, find
-from sdcorrect.models.checkpoints import Checkpoint
+from sdcorrect.models.architecture import read_config
+from sdcorrect.models.machine import name_of
 from sdcorrect.models.recognise import recognise
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "huggingface_hub")
@@ -56,7 +55,7 @@ def look_at_machine(
     except UsageError as error:
         yield Finding("would run on", str(error), ok=False)
     else:
-        yield Finding("would run on", f"{chosen}, in {_name(precision)}")
+        yield Finding("would run on", f"{chosen}, in {name_of(precision)}")
     cache = Path(constants.HF_HUB_CACHE)
     place = next(folder for folder in (cache, *cache.parents) if folder.exists())
     free = shutil.disk_usage(place).free
@@ -76,13 +75,13 @@ def look_at_job(job: Job) -> Iterator[Finding]:
     yield from look_at_machine(job.device, job.dtype, offline=job.offline)
     try:
         checkpoint, adapters = find(job.model_copy(update={"offline": True}))
-        config = _config(checkpoint, "unet")
-        latent_px = 2 ** (len(_config(checkpoint, "vae")["block_out_channels"]) - 1)
+        unet, vae = (read_config(f"model {job.model}", checkpoint.config, p) for p in ("unet", "vae"))
+        latent_px = 2 ** (len(vae["block_out_channels"]) - 1)
         _, dtype = choose_device(job.device, job.dtype)
     except UsageError as error:
         yield Finding("model", str(error), ok=False)
         return
-    layout = UNetLayout.from_config(config)
+    layout = UNetLayout.from_config(unet)
     levels = ", ".join(
         f"{level[0]} to {level[-1]}{' with attention' if level[0] in layout.attention else ''}"
         for level in layout.levels
@@ -95,7 +94,7 @@ def look_at_job(job: Job) -> Iterator[Finding]:
             yield Finding(what, tell())
         except UsageError as error:
             yield Finding(what, str(error), ok=False)
-    size = job.size or config["sample_size"] * latent_px
+    size = job.size or unet["sample_size"] * latent_px
     for recipe in job.recipes:
         try:
             plan = recipe.plan(layout)
@@ -103,19 +102,6 @@ def look_at_job(job: Job) -> Iterator[Finding]:
             yield Finding(recipe.name, str(error), ok=False)
             continue
         side, steps = size // latent_px, recipe.steps or job.steps
-        kept = kept_bytes(config, plan, (side, side), dtype, steps)
+        kept = kept_bytes(unet, plan, (side, side), dtype, steps)
         amount = f"{kept / MIB:.1f} MiB" if kept else "nothing"
-        yield Finding(recipe.name, f"keeps {amount} per picture of {size} x {size} px, {_name(dtype)}")
-
-
-def _config(checkpoint: Checkpoint, part: str) -> dict[str, Any]:
-    file = checkpoint.config / part / "config.json"
-    try:
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"model {checkpoint.name}: {part}/config.json: {error}") from None
-    return config
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+        yield Finding(recipe.name, f"keeps {amount} per picture of {size} x {size} px, {name_of(dtype)}")

@@ -59,7 +59,12 @@ def did_you_mean(name: object, known: Collection[str], otherwise: str | None = N
 def one_line(text: object, longest: int | None = LONGEST) -> str:
     """`text`, such as a library's message, as one line of at most `longest` characters."""
     line = " ".join(str(text).split())
-    return line if longest is None or len(line) <= longest else f"{line[: longest - 3]}..."
+    return line if longest is None else shortened(line, longest)
+
+
+def shortened(text: str, longest: int) -> str:
+    """`text`, or its beginning and `...` if it has more than `longest` characters."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def printable(name: object) -> str:

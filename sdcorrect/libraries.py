@@ -48,7 +48,7 @@ def lean_imports() -> Iterator[None]:
 
 @contextmanager
 def quiet_imports() -> Iterator[None]:
-    """Within this context, transformers does not warn of packages that it could use and no job needs.
+    """Within this context, transformers does not warn of missing packages that no job needs.
 
     Diffusers names classes of it at import, each of which warns.
     """
@@ -104,7 +104,7 @@ def _in_place(modules: dict[str, ModuleType | None]) -> Iterator[None]:
 
 
 class _Marks(ModuleType):
-    """A stand-in for torch's compiler: its decorators do nothing, any other name loads the real one.
+    """A stand-in for torch's compiler: its decorators do nothing; any other name loads the real one.
 
     Submodules are the real ones.
     """

@@ -71,12 +71,7 @@ class PictureMasks:
 
 
 def masks_of_words(
-    model: Model,
-    x0: Tensor,
-    text: Text,
-    prompts: Sequence[str],
-    words: Sequence[str],
-    threshold: float,
+    model: Model, x0: Tensor, text: Text, prompts: Sequence[str], words: Sequence[str], threshold: float
 ) -> list[NDArray[np.bool_]]:
     """For each picture, where the model sees its `words`: (height, width) in pixels.
 

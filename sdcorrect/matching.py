@@ -1,4 +1,4 @@
-"""The colours of a picture made those of its source, by scikit-image."""
+"""Give a picture the colours of its source, by scikit-image."""
 
 from importlib.util import find_spec
 
@@ -7,16 +7,12 @@ from PIL import Image
 
 from sdcorrect.errors import UsageError
 
-#: Of 8 bits, what makes a level one of 16 bits, in which scikit-image cuts off less than a level.
+#: Scales 8-bit levels to 16 bits, so that what scikit-image cuts off is less than an 8-bit level.
 FINER = 257
 
 
 def check_matching() -> None:
-    """Refuse to match colours where what does it is not installed.
-
-    Raises:
-        UsageError: it is not.
-    """
+    """Raises UsageError if scikit-image, which matches the colours, is not installed."""
     if find_spec("skimage") is None:
         raise UsageError(
             "match_colors needs scikit-image; get it with `pip install 'sdcorrect[evaluate]'`"
@@ -24,11 +20,11 @@ def check_matching() -> None:
 
 
 def matched(picture: Image.Image, source: Image.Image) -> Image.Image:
-    """`picture`, of which each channel has the histogram of that of `source`; both RGB.
+    """`picture` with the histogram of each channel matched to that of `source`; both RGB.
 
-    One that is black all over stays so: that is how a failure shows, and it is not to be hidden.
+    A picture that is all black stays so, because that is how a failure shows.
     """
-    # which few jobs need, and which takes its time
+    # slow to import, and few jobs need it
     from skimage.exposure import match_histograms
 
     if picture.getbbox() is None:

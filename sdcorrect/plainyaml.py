@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from sdcorrect.errors import one_line, printable
+from sdcorrect.errors import one_line, printable, shortened
 
 TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 MOST_BYTES = 1 << 21  #: in a file; the parser needs seconds for this many
@@ -176,5 +176,5 @@ def _refused(node: Node, reason: str) -> NotPlain:
 
 
 def _shown(node: Node) -> str:
-    text = printable((node.value or "nothing") if isinstance(node, ScalarNode) else "this")
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+    text = (node.value or "nothing") if isinstance(node, ScalarNode) else "this"
+    return shortened(printable(text), LONGEST)

@@ -37,11 +37,11 @@ Swept = Annotated[
 
 @dataclass(frozen=True)
 class Variant:
-    """A recipe as it runs, and whose pictures have a folder."""
+    """A recipe at one strength and seed; its pictures have a folder of their own."""
 
     recipe: Recipe
-    strength: float | None = None  #: of a sweep; None where the job has one for all
-    seed: int | None = None  #: the same
+    strength: float | None = None  #: None if the job has one strength for all
+    seed: int | None = None  #: None if the job has one seed for all
 
     @property
     def name(self) -> str:
@@ -61,13 +61,11 @@ def several(value: T | tuple[T, ...]) -> tuple[T, ...]:
 
 
 def variants_of(
-    recipes: Sequence[Recipe],
-    strength: float | tuple[float, ...],
-    seed: int | tuple[int, ...],
+    recipes: Sequence[Recipe], strength: float | tuple[float, ...], seed: int | tuple[int, ...]
 ) -> tuple[Variant, ...]:
-    """Each recipe at each strength and seed of a sweep, and once where neither changes its pictures.
+    """Each recipe at each strength and seed of a sweep; only once if these do not change its pictures.
 
-    One seed comes after the other, so that what was drawn from one is kept no longer than it is used.
+    They are ordered by seed, so that what was drawn from one can be dropped before the next.
     """
     strengths = strength if isinstance(strength, tuple) else (None,)
     seeds = seed if isinstance(seed, tuple) else (None,)

@@ -26,29 +26,13 @@ from sdcorrect.translate import Translator
 
 #: Settings that decide what a picture becomes; all pictures in an output folder share their values.
 DECISIVE = {
-    "prompt",
-    "negative_prompt",
-    "source_prompt",
-    "equalizer",
-    "strength",
-    "steps",
-    "guidance_scale",
-    "scheduler",
-    "seed",
-    "resize",
+    *("prompt", "negative_prompt", "source_prompt", "equalizer", "strength", "steps", "seed"),
+    *("guidance_scale", "scheduler", "resize"),
 }
-
-
-#: The same, but added in later versions: folders from before remain valid.
+#: Settings like these that later versions added; folders from before remain valid.
 LATER = {
-    "steps_offset",
-    "mask",
-    "mask_words",
-    "mask_threshold",
-    "mask_feather",
-    "invert_mask",
-    "background",
-    "match_colors",
+    *("mask", "mask_words", "mask_threshold", "mask_feather", "invert_mask"),
+    *("background", "match_colors", "steps_offset"),
 }
 
 
@@ -58,7 +42,7 @@ def fingerprint_of(job: Job, model: Model, size: int) -> Fingerprint:
         settings={
             "model": model.identity,
             **model.decisive,
-            "dtype": str(model.dtype).removeprefix("torch."),
+            "dtype": model.precision,
             "size": size,
             **job.output.model_dump(exclude={"path", "png_compression", "keep"}),
             **job.model_dump(include=DECISIVE),

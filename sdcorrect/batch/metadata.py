@@ -33,7 +33,7 @@ def _quoted(value: object) -> str:
 
 
 def as_file(image: Image.Image, picture: Picture, job: Job, text: str | None) -> bytes:
-    """The file of `image`, which was made of `picture`: with what of it the job keeps, and `text`.
+    """The file of `image`, made from `picture`, with `text` and what the job keeps of the source.
 
     Raises:
         PictureError: its format cannot hold it.

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Column, Table
+from rich.table import Table
 
 from sdcorrect.cli import options
-from sdcorrect.cli.console import Debug, app, errors_for_people, out, tell, working
+from sdcorrect.cli.console import Debug, app, errors_for_people, figures, out, tell, working
 from sdcorrect.cli.frontier import check_installed
 from sdcorrect.cli.judge import judge
 from sdcorrect.cli.look import load_model, look, tell_left_out
 from sdcorrect.config import Job, load_job, placeholders
-from sdcorrect.errors import SdcorrectError, UsageError, printable
+from sdcorrect.errors import UsageError
+from sdcorrect.output.files import writing
 
 if TYPE_CHECKING:
     from sdcorrect.costs import Cost
@@ -49,8 +50,7 @@ def bench(
         ),
     ] = None,
     recipes: Annotated[
-        str,
-        typer.Option("--variants", help="Recipes to compare: sdedit,correct,pnp; or all that fit."),
+        str, typer.Option("--variants", help="Recipes to compare: sdedit,correct,pnp; or all that fit.")
     ] = "sdedit,correct,pnp",
     also_called: Annotated[str | None, typer.Option("--recipes", "--methods", hidden=True)] = None,
     evaluate: Annotated[
@@ -97,8 +97,7 @@ def bench(
         str | None, typer.Option("--base", help="Recipe to compare with.", show_default="the first")
     ] = None,
     repeats: Annotated[
-        int,
-        typer.Option("--repeats", min=1, help="Timed rounds; cheap recipes run ten times a round."),
+        int, typer.Option("--repeats", min=1, help="Timed rounds; cheap recipes run ten times a round.")
     ] = 3,
     limit: Annotated[int | None, options.like(options.Limit, show_default="1; --evaluate: 24")] = None,
     size: options.Size = None,
@@ -203,12 +202,8 @@ def _measure(
         costs = compare(model, job, pictures, repeats=repeats, base=base)
     out.print(_table(costs, base), soft_wrap=False)
     if file is not None:
-        try:
+        with writing(file, "--results "):
             file.write_text(json.dumps(report(costs, job, model, base), indent=2) + "\n")
-        except OSError as error:
-            raise SdcorrectError(
-                f"--results {printable(file)}: cannot be written: {error.strerror}"
-            ) from None
 
 
 def _table(costs: "list[Cost]", base: str) -> Table:
@@ -221,11 +216,7 @@ def _table(costs: "list[Cost]", base: str) -> Table:
         "outside\nmodel",
         "peak\nMiB",
     )
-    numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
-    # fits 80 columns, the width of a pipe; only the longest names fold
-    table = Table(
-        Column("recipe", overflow="fold"), *numbers, box=None, pad_edge=False, collapse_padding=True
-    )
+    table = figures("recipe", heads, None)
     for cost in costs:
         table.add_row(
             cost.recipe,

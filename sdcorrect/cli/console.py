@@ -6,14 +6,16 @@ import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
+from rich.table import Column, Table
 from rich.text import Text
 from tqdm import tqdm
 from typer.core import TyperGroup
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 #: The exit code of a job that finished although some pictures failed.
 SOME_FAILED = 3
 
-#: How many warnings of one kind are shown, which differ only in the picture that they name.
+#: How many warnings are shown that differ only in the picture that they name.
 MOST_ALIKE = 100
 
 #: The exit code when the reader of a pipe is gone: the shell's own for SIGPIPE.
@@ -155,6 +157,13 @@ def errors_for_people(debug: bool) -> Iterator[None]:
             raise
         tell("error", f"{type(error).__name__}: {one_line(error)} (--debug shows where)", "red")
         raise typer.Exit(1) from None
+
+
+def figures(first: str, heads: Iterable[str], edge: box.Box | None = box.SIMPLE_HEAD) -> Table:
+    """A table of numbers beside names, of at most 80 columns, as a pipe has; only long names fold."""
+    numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
+    names = Column(first, overflow="fold")
+    return Table(names, *numbers, box=edge, pad_edge=False, collapse_padding=True)
 
 
 def print_failures(records: Sequence["Record"], most: int | None = None) -> None:

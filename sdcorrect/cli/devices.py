@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -37,7 +37,7 @@ class Described:
 
     name: str
     device: str
-    dtype: str
+    precision: str
     cost: int  #: U-Net evaluations per picture, all variants together
 
 
@@ -60,7 +60,7 @@ class _Sent:
 
 @dataclass(frozen=True)
 class _Warned:
-    """What a process warns of, once for all of them."""
+    """A warning from a process, shown once for all processes."""
 
     line: str
 
@@ -220,8 +220,7 @@ class DevicesRun:
             case str():
                 self._lose(worker, workers, heard)
             case Described():
-                name, dtype = heard.name, heard.dtype
-                self.model = Described(name, self.model.device, dtype, heard.cost)
+                self.model = replace(heard, device=self.model.device)
                 self.work.cost, worker.ready = heard.cost, True
                 self._give(worker, workers)
             case _Warned() if not self._has_warned:
@@ -307,8 +306,7 @@ def _serve_parts(
     model, found = load(job), find(job)
     translator = Translator.of_job(job, model, job.recipes)
     cost = translator.evaluations(tuple(translator.methods))
-    dtype = str(model.dtype).removeprefix("torch.")
-    connection.send(Described(model.name, str(model.device), dtype, cost))
+    connection.send(Described(model.name, str(model.device), model.precision, cost))
 
     def warn(line: str) -> None:
         connection.send(_Warned(line))

@@ -13,9 +13,9 @@ from sdcorrect.cli import options
 from sdcorrect.cli.console import SOME_FAILED, Debug, app, errors_for_people, out, tell, working
 from sdcorrect.cli.look import load_model, look, tell_left_out
 from sdcorrect.cli.progress import track
-from sdcorrect.config import LIST_SUFFIXES, Job, load_job
+from sdcorrect.config import Job, load_job
 from sdcorrect.errors import PictureError, SdcorrectError, UsageError, counted, printable
-from sdcorrect.recipes import FIRST
+from sdcorrect.recipes.blocks import FIRST
 
 if TYPE_CHECKING:
     from sdcorrect.core.plan import Block
@@ -102,7 +102,7 @@ def dissect(
         options.refuse_sweep(job, "dissect")
         drawn_timesteps = _numbers(timesteps)
         picture, folder = job.input.path, job.output.path
-        one = picture.is_file() and picture.suffix.lower() not in LIST_SUFFIXES
+        one = picture.is_file() and not job.input.is_list
         if not one and (point or timesteps):
             raise UsageError(
                 "--point and --timesteps need a single picture; several pictures give only a table"
@@ -195,7 +195,7 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
     from sdcorrect.output.files import write_atomically
 
     for name, content in contents.items():
-        write_atomically(folder / name, content, temporary=folder / f"{name}.tmp")
+        write_atomically(folder / name, content)
 
 
 def _table(settings: "Setup", means: "Mapping[Block, Means]") -> Table:

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
-from rich.table import Column, Table
 from rich.text import Text
 
-from sdcorrect.cli.console import Debug, app, errors_for_people, note, tell, working
+from sdcorrect.cli.console import Debug, app, errors_for_people, figures, note, tell, working
 from sdcorrect.cli.frontier import check_installed, show_frontier
 from sdcorrect.cli.options import Device, Offline, names, path, source
 from sdcorrect.cli.progress import following
@@ -263,12 +261,7 @@ def _follow(run: "Evaluator", folder: Path, events: Events) -> "list[Measured]":
 def _show(evaluation: "Evaluation", events: Events) -> None:
     from sdcorrect.evaluate.table import plain, told_base
 
-    # fits 80 columns, the width of a pipe; only the longest names fold
-    heads = ("n", "mean", "95 % interval", "diff.", "better", "p")
-    numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
-    table = Table(
-        Column("", overflow="fold"), *numbers, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
-    )
+    table = figures("", ("n", "mean", "95 % interval", "diff.", "better", "p"))
     of_sweep = {v: result.sweep for v, result in evaluation.variants.items()}
     names = {variant: of.label if of else variant for variant, of in of_sweep.items()}
     for name, info in evaluation.metrics.items():

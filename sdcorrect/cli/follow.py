@@ -30,7 +30,7 @@ def announcement(run: "ShardRun | DevicesRun") -> str:
     return (
         f"{counted(len(run.items), 'picture')}{times} ({listed(variants)}): "
         f"{left} to translate{before}; "
-        f"{printable(model.name)} on {model.device} in {str(model.dtype).removeprefix('torch.')}; "
+        f"{printable(model.name)} on {model.device} in {model.precision}; "
         f"about {run.work.evaluations:,} U-Net evaluations"
     )
 
@@ -85,7 +85,7 @@ class Follower:
             batch_size=run.batch_size,
             model=run.model.name,
             device=str(run.model.device),
-            dtype=str(run.model.dtype).removeprefix("torch."),
+            dtype=run.model.precision,
         )
 
     def tell(self, record: "Record") -> None:

@@ -7,7 +7,8 @@ import typer
 
 from sdcorrect.cli.console import Debug, app, errors_for_people, out
 from sdcorrect.cli.options import path
-from sdcorrect.errors import SdcorrectError, UsageError, printable
+from sdcorrect.errors import UsageError, printable
+from sdcorrect.output.files import writing
 from sdcorrect.tasks import starting_job, tasks
 
 
@@ -34,13 +35,10 @@ def init(
     with errors_for_people(debug):
         content = starting_job(task)
         file = output or Path(f"{task}.yaml")
-        try:
-            with file.open("x", encoding="utf-8") as stream:
-                stream.write(content)
-        except FileExistsError:
-            raise UsageError(f"{printable(file)} exists already; choose another file with -o") from None
-        except OSError as error:
-            raise SdcorrectError(f"{printable(file)}: cannot be written: {error.strerror}") from None
+        if file.exists():
+            raise UsageError(f"{printable(file)} exists already; choose another file with -o")
+        with writing(file, ""), file.open("x", encoding="utf-8") as stream:
+            stream.write(content)
         out.print(
             f"wrote {printable(file)}, a job for {task}; set input.path to your pictures, then check "
             f"it with `sdcorrect validate {printable(file)}`"

@@ -18,11 +18,7 @@ from sdcorrect.recipes import ALIASES, BUILT_IN, built_in
 
 
 @app.command()
-def validate(
-    config: JobFile,
-    set_: Set = None,
-    debug: Debug = False,
-) -> None:
+def validate(config: JobFile, set_: Set = None, debug: Debug = False) -> None:
     """Check a job and the files that it names, without running it."""
     with errors_for_people(debug):
         job = load_job(config, given(locals()))
@@ -78,11 +74,7 @@ def _list_recipes() -> None:
 
 def _told_of(origin: Origin) -> Table:
     told = Table.grid(padding=(0, 2, 0, 0))
-    for label, words in (
-        ("paper", origin.paper),
-        ("follows", origin.code),
-        ("checked", origin.checked),
-    ):
+    for label, words in (("paper", origin.paper), ("follows", origin.code), ("checked", origin.checked)):
         told.add_row(Text(label, "dim"), Text(words, "dim"))
     return told
 

@@ -10,7 +10,8 @@ from sdcorrect.cli.console import out, working
 from sdcorrect.cli.progress import following
 from sdcorrect.cli.signals import stop_on_signals
 from sdcorrect.config import Job
-from sdcorrect.errors import SdcorrectError, printable
+from sdcorrect.errors import printable
+from sdcorrect.output.files import writing
 
 if TYPE_CHECKING:
     from sdcorrect.evaluate.leaderboard import Board
@@ -39,11 +40,9 @@ def judge(
     with working("measuring"):
         board = leaderboard(job.output.path, truth, other_styles)
     _show(board)
-    try:
+    with writing(page, "--page "):
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(page_of(board, job, model, command), encoding="utf-8")
-    except OSError as error:
-        raise SdcorrectError(f"--page {printable(page)}: cannot be written: {error.strerror}") from None
     out.print(f"page: {printable(page)}  pictures: {printable(job.output.path)}/<recipe>/")
 
 

@@ -31,7 +31,7 @@ def look(job: Job) -> "Found":
 
 
 def problems(job: Job) -> list[str]:
-    """All that is wrong with the files that `job` names; what it may have on the hub is noted."""
+    """All that is wrong with the files that `job` names; names that may be hub ids are noted."""
     from sdcorrect.inputs.captions import read_classes, read_coco
     from sdcorrect.inputs.items import find
 

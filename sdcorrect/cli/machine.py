@@ -70,10 +70,7 @@ def _report(findings: "Iterator[Finding]") -> bool:
 
 @app.command()
 def prefetch(
-    config: OptionalJob = None,
-    model: Model = None,
-    set_: Set = None,
-    debug: Debug = False,
+    config: OptionalJob = None, model: Model = None, set_: Set = None, debug: Debug = False
 ) -> None:
     """Download what a job or a flag names, so that it can run --offline."""
     with lean_imports():

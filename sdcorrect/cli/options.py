@@ -15,7 +15,7 @@ from sdcorrect.paths import expand
 
 
 class BadOption(UsageError):
-    """The text of an option cannot be meant."""
+    """The text of an option makes no sense."""
 
 
 class BadPath(BadOption):
@@ -67,7 +67,7 @@ def names(text: str) -> list[str]:
 
 
 def swept(text: str) -> Any:
-    """A number, or numbers with commas between; what is none, the job tells of.
+    """A number, or several separated by commas; the job reports what is no number.
 
     A comma at the end makes a list of one.
     """
@@ -88,7 +88,7 @@ def strengths(text: str) -> Any:
 
 
 def number(text: str) -> int | float | str:
-    """A number; what is none, such as auto, stays text."""
+    """A number; other text, such as auto, stays text."""
     for kind in (int, float):
         with suppress(ValueError):
             return kind(text)
@@ -109,7 +109,7 @@ def option(panel: str, *names: str, help: str, key: str | None = None, **more: A
 
 
 def like(shared: Any, **changes: Any) -> Any:
-    """A `shared` option as one command has it, such as with a `show_default` or `help` of its own."""
+    """A `shared` option with `changes` for one command, such as another `help`."""
     own = copy(get_args(shared)[1])
     vars(own).update(changes)
     return own
@@ -181,15 +181,7 @@ GuidanceScale = Annotated[
     ),
 ]
 Seed = Annotated[
-    Any,
-    option(
-        TRANSLATION,
-        "--seed",
-        key="seed",
-        parser=swept,
-        metavar="NUMBER",
-        help="Random seed.",
-    ),
+    Any, option(TRANSLATION, "--seed", key="seed", parser=swept, metavar="NUMBER", help="Random seed.")
 ]
 Model = Annotated[
     str | None,
@@ -269,13 +261,12 @@ NumShards = Annotated[
     int | None, option(RUN, "--num-shards", min=1, help="Split the pictures among this many runs.")
 ]
 ShardIndex = Annotated[
-    int | None,
-    option(RUN, "--shard-index", min=0, help="Which of those runs this is, counting from 0."),
+    int | None, option(RUN, "--shard-index", min=0, help="Which of those runs this is, counting from 0.")
 ]
 Limit = Annotated[int | None, option(PICTURES, "--limit", help="Process only the first N pictures.")]
 
 
-#: Parameters of commands that are not named as the setting that they give.
+#: Parameters of commands whose names differ from that of their setting.
 NAMED = {"input_": "input.path", "output": "output.path", "format_": "output.format"}
 
 
@@ -305,6 +296,6 @@ def refuse_sweep(job: Job, command: str) -> None:
     """Raises UsageError if `job` has a list of strengths or seeds, which `command` cannot take."""
     if job.sweeps:
         raise UsageError(
-            f"strength, seed: {command} takes one of each, and no list; give them, such as by "
+            f"strength, seed: {command} takes one of each; give them, for example "
             "--strength 0.8 --seed 0"
         )

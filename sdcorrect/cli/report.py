@@ -20,8 +20,7 @@ def report(
         typer.Option("--output", "-o", parser=path, help="HTML file.", show_default="OUT/report.html"),
     ] = None,
     embed: Annotated[
-        bool,
-        typer.Option("--embed", help="Embed the pictures in the page, large PNGs as WebP."),
+        bool, typer.Option("--embed", help="Embed the pictures in the page, large PNGs as WebP.")
     ] = False,
     grid: Annotated[
         Path | None, typer.Option("--grid", metavar="PNG", parser=path, help="Draw a contact sheet too.")

@@ -17,8 +17,7 @@ from sdcorrect.config import load_job
 @app.command()
 def slurm(
     config: Annotated[
-        Path,
-        typer.Option("--config", "-c", metavar="JOB.yaml", parser=path, help="Job file (YAML)."),
+        Path, typer.Option("--config", "-c", metavar="JOB.yaml", parser=path, help="Job file (YAML).")
     ],
     tasks: Annotated[int, typer.Option("--tasks", min=1, help="Number of tasks to split the job into.")],
     time: Annotated[

@@ -78,7 +78,7 @@ class Events:
             out.print(json.dumps({"event": event, **facts}))
 
     def show(self, *objects: Any, **options: Any) -> None:
-        """Print for people, where neither programs are told nor quiet is asked for."""
+        """Print for people, unless --json or --quiet is given."""
         if not self.shown and not console.verbosity.quiet:
             out.print(*objects, **options)
 
@@ -88,7 +88,7 @@ class Events:
 
 @contextmanager
 def talking(quiet: bool, verbose: bool, log_level: str | None, for_programs: bool) -> Iterator[Events]:
-    """Print as much, and in the form, that the options of all commands with these ask for.
+    """Print as much, and in the form, that these options ask for.
 
     Raises:
         UsageError: as `set_verbosity`.

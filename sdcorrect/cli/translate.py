@@ -7,8 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
-from rich.table import Column, Table
 
 from sdcorrect.cli import options
 from sdcorrect.cli.console import (
@@ -17,6 +15,7 @@ from sdcorrect.cli.console import (
     Debug,
     app,
     errors_for_people,
+    figures,
     note,
     out,
     print_failures,
@@ -118,12 +117,10 @@ def translate(
         ),
     ] = False,
     retry_failed: Annotated[
-        bool,
-        options.option(options.RUN, "--retry-failed", help="Retry pictures that failed before."),
+        bool, options.option(options.RUN, "--retry-failed", help="Retry pictures that failed before.")
     ] = False,
     fail_fast: Annotated[
-        bool,
-        options.option(options.RUN, "--fail-fast", help="Stop at the first picture that fails."),
+        bool, options.option(options.RUN, "--fail-fast", help="Stop at the first picture that fails.")
     ] = False,
     no_embed_metadata: Annotated[
         bool,
@@ -147,17 +144,8 @@ def translate(
             _show_plan(job, num_shards, shard_index)
             return
         with stop_on_signals() as stop:
-            _translate(
-                job,
-                num_shards,
-                shard_index,
-                devices,
-                stop,
-                events,
-                overwrite=overwrite,
-                retry_failed=retry_failed,
-                fail_fast=fail_fast,
-            )
+            how = {"overwrite": overwrite, "retry_failed": retry_failed, "fail_fast": fail_fast}
+            _translate(job, num_shards, shard_index, devices, stop, events, **how)
 
 
 def _choose_shard(job: Job, num_shards: int | None, shard_index: int | None, claim: bool) -> "Shard":
@@ -253,15 +241,7 @@ def _summarize(run: "ShardRun | DevicesRun", failures: list["Record"]) -> None:
     if verbosity.quiet:
         return
     heads = ("translated", "done\nbefore", "failed", "left\nout", "U-Net eval-\nuations a\npicture")
-    numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
-    # 80 columns, as a pipe has, hold all but the longest names, which fold
-    table = Table(
-        Column("variant", overflow="fold"),
-        *numbers,
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
+    table = figures("variant", heads)
     for variant, tally in run.tally.items():
         counts = (tally.done, tally.before, tally.failed, tally.filtered, tally.evaluations or "-")
         table.add_row(variant, *map(str, counts))

@@ -113,5 +113,4 @@ def split_heads(tokens: Tensor, heads: int) -> Tensor:
 def merge_heads(layer: Attention, values: Tensor) -> Tensor:
     """(rows, heads, tokens, channels / heads) -> the layer's output, (rows, tokens, channels)."""
     projection, dropout = layer.to_out
-    output: Tensor = dropout(projection(values.transpose(1, 2).flatten(2)))
-    return output
+    return dropout(projection(values.transpose(1, 2).flatten(2)))

@@ -113,8 +113,7 @@ class _Recorder:
             self.inputs.append(hidden_states)
         if self.maps is None:
             self.awaited.one_came()
-            attended: Tensor = self.unchanged(layer, hidden_states)
-            return attended
+            return self.unchanged(layer, hidden_states)
         attention = self_attention_of(layer, hidden_states)
         self.maps.append(attention)
         self.awaited.one_came()

@@ -16,11 +16,7 @@ TOKENS = 77  #: in a prompt; the result does not depend on it
 
 
 def kept_bytes(
-    config: Mapping[str, Any],
-    plan: Plan,
-    latent_size: tuple[int, int],
-    dtype: torch.dtype,
-    steps: int,
+    config: Mapping[str, Any], plan: Plan, latent_size: tuple[int, int], dtype: torch.dtype, steps: int
 ) -> int:
     """The bytes of `A_k`, `S_k` and the like that are kept while one picture is denoised.
 

@@ -40,8 +40,8 @@ def inject(
     """Within this context `unet` uses the source's tensors; afterwards it is as it was before.
 
     The tensors come from `captured`, or if that is None, from the source's branch in the same U-Net
-    call. Cross-attention is mapped through `alignment`. To a skip that is put back, the residual of
-    `control` is added as to the U-Net's own.
+    call. Cross-attention is mapped through `alignment`. The residual of `control` is added to skips that
+    are put back, as to the U-Net's own.
 
     Raises:
         UsageError: the U-Net lacks a block, or the block lacks the tensor.
@@ -110,8 +110,7 @@ class _Projected:
 
     def __call__(self, layer: Attention, hidden_states: Tensor, **_: object) -> Tensor:
         asking, answering = self.query(hidden_states), self.key_value(hidden_states)
-        attended: Tensor = self.unchanged(layer, asking, encoder_hidden_states=answering)
-        return attended
+        return self.unchanged(layer, asking, encoder_hidden_states=answering)
 
     def probabilities(self, layer: Attention, hidden_states: Tensor) -> Tensor | None:
         """The probabilities; see ReportsAttention."""
@@ -186,7 +185,7 @@ class _PutBack:
         return chunk(own, len(self.donors))
 
     def _sources(self, captured: Tensor | None, rows: Sequence[Tensor]) -> list[Tensor]:
-        """The tensor that each branch takes for its own of `rows`, with the statistics asked for."""
+        """The tensor that replaces each branch's own of `rows`, with the injection's statistics."""
         known = rows if captured is None else [*rows, captured]
         sources = [known[donor] for donor in self.donors]
         if self.injection.statistics == "own":
@@ -194,7 +193,7 @@ class _PutBack:
         return sources
 
     def _between(self, rows: Sequence[Tensor], sources: Sequence[Tensor]) -> Tensor:
-        """The `rows` of the branches blended with their `sources`; the unchanged stay bit for bit."""
+        """The `rows` of the branches blended with their `sources`; unchanged rows keep every bit."""
         weight = self.injection.weight
         blended = [
             row if donor == branch else row.lerp(source, weight) if weight < 1 else source

@@ -117,7 +117,4 @@ class _Listener:
                 ]
             )
         )
-        attended: Tensor = self.unchanged(
-            layer, hidden_states, encoder_hidden_states=encoder_hidden_states, **more
-        )
-        return attended
+        return self.unchanged(layer, hidden_states, encoder_hidden_states=encoder_hidden_states, **more)

@@ -20,11 +20,7 @@ from sdcorrect.core.plan import SchedulerName, effective_steps
 from sdcorrect.errors import UsageError
 
 #: The training schedule of Stable Diffusion 1.x.
-STABLE_DIFFUSION_BETAS = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-}
+STABLE_DIFFUSION_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 #: Settings of a checkpoint's scheduler that every solver keeps; all others are replaced.
 THRESHOLDING = ("thresholding", "dynamic_thresholding_ratio", "sample_max_value")
 PREDICTION = ("prediction_type", *THRESHOLDING)
@@ -104,8 +100,7 @@ def inverse_of(scheduler: DDIMScheduler, steps: int) -> DDIMInverseScheduler:
 def timesteps_from(scheduler: DDIMScheduler, steps: int, strength: float) -> Tensor:
     """The timesteps that are run, noisiest first: the last `steps` * `strength` of all."""
     scheduler.set_timesteps(steps)
-    timesteps: Tensor = scheduler.timesteps[steps - effective_steps(steps, strength) :]
-    return timesteps
+    return scheduler.timesteps[steps - effective_steps(steps, strength) :]
 
 
 def solver_from(
@@ -200,8 +195,7 @@ def add_noise(scheduler: SchedulerMixin, x0: Tensor, noise: Tensor, t: int) -> T
     """
     at, one, none = tensor([t]), ones(1), zeros(1)
     signal, deviation = scheduler.add_noise(one, none, at)[0], scheduler.add_noise(none, one, at)[0]
-    noised: Tensor = signal * x0 + deviation * noise
-    return noised
+    return signal * x0 + deviation * noise
 
 
 def step_on(
@@ -220,8 +214,7 @@ def step_on(
         mean = mean_step(scheduler, prediction, t, latents, eta=1.0)
         return mean + maps[t] if t in maps else mean
     drawing = {"generator": list(generators)} if isinstance(scheduler, LCMScheduler) else {}
-    latents = scheduler.step(prediction, t, latents, **drawing).prev_sample
-    return latents
+    return scheduler.step(prediction, t, latents, **drawing).prev_sample
 
 
 def mean_step(
@@ -237,14 +230,12 @@ def mean_step(
         options = {"eta": eta, "variance_noise": zeros_like(latents)}
     elif isinstance(scheduler, DPMSolverMultistepScheduler):
         options = {"variance_noise": zeros_like(latents)}
-    latents = scheduler.step(prediction, t, latents, **options).prev_sample
-    return latents
+    return scheduler.step(prediction, t, latents, **options).prev_sample
 
 
 def alpha_of(scheduler: SchedulerMixin, t: int) -> Tensor:
     """a_t, the share of signal in the variance of the latents at `t`."""
-    alpha: Tensor = scheduler.alphas_cumprod[t]
-    return alpha
+    return scheduler.alphas_cumprod[t]
 
 
 def variance_of(a: Tensor, a_then: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 from sdcorrect.core.layout import UNetLayout
 from sdcorrect.core.plan import Block
 from sdcorrect.errors import UsageError
-from sdcorrect.recipes import FIRST, Inject
+from sdcorrect.recipes import Inject
+from sdcorrect.recipes.blocks import FIRST
 
 DRAWN_STEPS = 3  #: how many evenly spaced steps are drawn by default
 EVERYWHERE = "0+"

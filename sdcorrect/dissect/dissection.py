@@ -14,7 +14,8 @@ from sdcorrect.core.sampler import Source, clean, denoise, start
 from sdcorrect.dissect.maps import Atlas, Maps
 from sdcorrect.dissect.measure import COMPARED, discrepancies
 from sdcorrect.errors import PictureError, UsageError
-from sdcorrect.translate import Method, Request, Translator
+from sdcorrect.translate import Request, Translator
+from sdcorrect.translate.method import Method
 
 #: What is compared with the inversion; SDEdit is the recipe without anything put back.
 Condition = Literal["sdedit", "correction"]
@@ -125,7 +126,7 @@ def dissect(
                 timesteps,
                 cond=cond,
                 uncond=uncond,
-                guidance_scale=1.0 if model.follows_guidance else method.guidance_scale,
+                guidance_scale=translator.guidance_scale(method),
                 source=source,
                 plan=plan if corrected else replace(plan, injections=()),
                 control=control,

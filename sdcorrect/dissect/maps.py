@@ -108,5 +108,4 @@ def _rows(observation: Observation, block: Block) -> Iterator[Values]:
 
 
 def _numbers(tensor: Tensor) -> Values:
-    numbers: Values = tensor.float().cpu().numpy()
-    return numbers
+    return tensor.float().cpu().numpy()

@@ -11,16 +11,7 @@ from sdcorrect import __version__
 from sdcorrect.core.plan import Block
 from sdcorrect.dissect.about import UNITS, Setup, Subject, means_of
 from sdcorrect.dissect.dissection import CONDITIONS, Condition, Dissection, Drawn
-from sdcorrect.dissect.draw import (
-    ON_BLACK,
-    ON_WHITE,
-    OVER,
-    ROWS,
-    curves,
-    marked,
-    peak_of,
-    pictures_of,
-)
+from sdcorrect.dissect.draw import ON_BLACK, ON_WHITE, OVER, ROWS, curves, marked, peak_of, pictures_of
 from sdcorrect.dissect.measure import COMPARED
 from sdcorrect.errors import printable
 from sdcorrect.pages import environment

@@ -81,8 +81,7 @@ class Session:
             item.negative_prompt,
             hints=hints_of(picture, self.job.controlnets, self.sizing, self.job.input.max_pixels),
         )
-        negative = self.translator.methods[self.settings.method].negative_prompt_for(
-            item.negative_prompt
-        )
+        method = self.translator.methods[self.settings.method]
+        negative = method.negative_prompt_for(item.negative_prompt)
         subject = Subject(item.key, picture.sha256, seed, item.prompt, negative)
         return subject, dissect(self.translator, asked, self.blocks, drawn)

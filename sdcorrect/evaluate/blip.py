@@ -36,5 +36,4 @@ class Blip:
     def __call__(self, pictures: Sequence[Image.Image]) -> list[str]:
         pixels = self._processor(list(pictures), return_tensors="pt").pixel_values
         tokens = self._network.generate(pixels.to(self._network.device), max_length=TOKENS)
-        captions: list[str] = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return captions
+        return self._tokenizer.batch_decode(tokens, skip_special_tokens=True)

@@ -57,7 +57,7 @@ class Request:
     style: str | None = None  #: words before each caption
     other_styles: Sequence[str] = ()
     clip: str | None = None  #: mini, a folder or a hub id
-    structure: str | None = None  #: the same
+    structure: str | None = None  #: mini, a folder or a hub id
     device: str = "auto"
     batch_size: int = 16
     offline: bool = False
@@ -107,7 +107,7 @@ class Evaluator:
     def rows(self) -> Iterator[list[Measured]]:
         """Yield the measurements of each picture, one for each variant.
 
-        With its source and its outputs, a picture is several in the batches of the networks.
+        The networks see each picture's source and outputs, so fewer pictures make a batch.
 
         Raises:
             UsageError: a picture cannot be read, has changed, or has the wrong size.
@@ -116,7 +116,7 @@ class Evaluator:
         together = max(1, self.measures.batch_size // (1 + len(self.translated.progress)))
         with closing(ahead(self._reader, self.translated.entries, lambda: depth)) as samples:
             while batch := list(islice(samples, together)):
-                with tf32(False):  # so that measurements are the same everywhere
+                with tf32(False):  # measurements must be the same everywhere
                     yield from self.measures(self._captioned(batch))
 
     def evaluation(self, rows: Sequence[Measured]) -> Evaluation:
@@ -175,7 +175,7 @@ class Evaluator:
         return base
 
     def _compared_with(self, name: str) -> str | None:
-        """The base: of a sweep, the variant of that recipe at the strength and seed of `name`."""
+        """The base; in a sweep, the base recipe at the same strength and seed. None for itself."""
         own = self._fingerprint.of_sweep(name)
         for variant in self.translated.progress:
             other = self._fingerprint.of_sweep(variant)

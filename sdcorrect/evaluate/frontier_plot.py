@@ -23,7 +23,7 @@ def write_plot(frontier: Frontier, file: Path) -> None:
     """Write the figure to `file`. Raises SdcorrectError if it cannot be written."""
     stream = io.BytesIO()
     draw(frontier).savefig(stream, format=file.suffix.lower().removeprefix("."))
-    write_atomically(file, stream.getvalue(), temporary=file.with_name(f".{file.name}.tmp"))
+    write_atomically(file, stream.getvalue())
 
 
 def draw(frontier: Frontier) -> Figure:

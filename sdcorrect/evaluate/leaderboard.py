@@ -102,7 +102,7 @@ of its own is measured with these.
 {table}
 
 Seconds are medians per picture, including the inversion, in batches of {job.batch_size} on
-{model.device.type} in {str(model.dtype).removeprefix("torch.")}; they compare recipes, not machines.
+{model.device.type} in {model.precision}; they compare recipes, not machines.
 sdcorrect {__version__} made this page with
 
 ```bash

@@ -7,10 +7,7 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 from torch import Tensor
 from torchmetrics.functional import mean_squared_error
-from torchmetrics.functional.image import (
-    peak_signal_noise_ratio,
-    structural_similarity_index_measure,
-)
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 
 def to_tensor(image: Image.Image, device: torch.device) -> Tensor:

@@ -45,16 +45,16 @@ class Outline:
 
     @property
     def strength(self) -> float | None:
-        """None where it sweeps over several."""
+        """The job's strength; None if it sweeps over several."""
         strength = self.job_file.job.strength
         return None if isinstance(strength, tuple) else strength
 
     def recipe_of(self, variant: str) -> str:
-        """Whose curve a variant is on: of a sweep, its recipe's."""
+        """The recipe on whose curve a variant is."""
         return self.job_file.fingerprint.of_sweep(variant).recipe
 
     def strength_of(self, variant: str) -> float | None:
-        """None of a variant that is at none of the strengths of a sweep."""
+        """The strength of a variant; None in a sweep whose strengths it does not follow."""
         own = self.job_file.fingerprint.of_sweep(variant).strength
         return self.strength if own is None else own
 
@@ -84,7 +84,7 @@ class Comparison(Written):
 
 
 class VariantResult(Written):
-    sweep: OfSweep | None = Field(None, description="null where it is of none")
+    sweep: OfSweep | None = Field(None, description="its place in a sweep; null without a sweep")
     pictures: int = Field(description="that are done and were measured")
     failed: int
     filtered: int = Field(description="left out by the job's filters")
@@ -166,7 +166,7 @@ class Frontier(Written):
 
 def write_json(evaluation: Evaluation | Frontier, file: Path) -> None:
     """Write `evaluation` to `file`. Raises SdcorrectError if it cannot be written."""
-    _write(file, evaluation.as_json(indent=2))
+    write_atomically(file, evaluation.as_json(indent=2))
 
 
 def write_csv(rows: Iterable[Measured], metrics: Sequence[str], file: Path) -> None:
@@ -184,9 +184,4 @@ def write_csv(rows: Iterable[Measured], metrics: Sequence[str], file: Path) -> N
         values = (row.values[name] for name in metrics)
         writer.writerow((row.variant, row.path, *("" if v != v else f"{v:.6g}" for v in values)))
     # names that are not UTF-8 keep their bytes
-    _write(file, text.getvalue().encode(errors="surrogateescape"))
-
-
-def _write(file: Path, content: bytes) -> None:
-    temporary = file.with_name(f".{file.name}.tmp")
-    write_atomically(file, content, temporary=temporary)
+    write_atomically(file, text.getvalue().encode(errors="surrogateescape"))

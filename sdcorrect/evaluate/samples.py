@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sdcorrect.config import MOST_PIXELS, Input
+from sdcorrect.config.job import MOST_PIXELS, Input
 from sdcorrect.errors import PictureError, UsageError, printable
 from sdcorrect.evaluate.translated import Translated, TranslatedPicture
 from sdcorrect.inputs.pictures import Resize, fitted, fitted_alike, read_image

@@ -94,5 +94,4 @@ def _parts_of(network: nn.Module) -> Callable[[Tensor], Tensor]:
 def _last_fine_map(network: nn.Module, pixels: Tensor) -> Tensor:
     """The last feature map that is fine enough, (pictures, channels, rows, columns)."""
     maps = network(pixel_values=pixels, output_hidden_states=True).hidden_states
-    fine: Tensor = [one for one in maps if min(one.shape[-2:]) >= PLACES][-1]
-    return fine
+    return [one for one in maps if min(one.shape[-2:]) >= PLACES][-1]

@@ -74,7 +74,7 @@ def find_translated(out: Path) -> Translated:
             found.entries.append(_entry(folder, item, done))
     if missing:
         raise UsageError(
-            f"{printable(out)}: {_count(missing)} in the records {in_brackets(missing)} "
+            f"{printable(out)}: {counted(len(missing), 'output')} in the records {in_brackets(missing)} "
             "missing; run sdcorrect translate again"
         )
     if not found.entries:
@@ -112,8 +112,8 @@ def _refuse_unrecorded(out: Path, variants: Iterable[str], records: Iterable[Rec
     ]
     if unrecorded:
         raise UsageError(
-            f"{printable(out)}: {_count(unrecorded)} in it {in_brackets(unrecorded)} without a record; "
-            "remove what sdcorrect translate did not make, or run it again"
+            f"{printable(out)}: {counted(len(unrecorded), 'output')} in it {in_brackets(unrecorded)} "
+            "without a record; remove what sdcorrect translate did not make, or run it again"
         )
 
 
@@ -126,10 +126,6 @@ def _files_below(folder: Path) -> Iterator[str]:
         for name in files:
             if not name.startswith("."):
                 yield os.path.relpath(os.path.join(place, name), folder)
-
-
-def _count(names: list[str]) -> str:
-    return counted(len(names), "output")
 
 
 def in_brackets(names: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from sdcorrect.config import read_yaml_file
+from sdcorrect.config.load import read_yaml_file
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.inputs.lists import ListRow, row_of
 from sdcorrect.inputs.pie_bench import PICTURES, read_annotations

@@ -14,7 +14,7 @@ from sdcorrect.config import Input, placeholders
 from sdcorrect.core.syntax import check_networks, without_networks
 from sdcorrect.errors import PictureError, UsageError, listed, one_line, printable
 from sdcorrect.inputs.parameters import prompts_in
-from sdcorrect.inputs.tables import csv_rows, read_json
+from sdcorrect.inputs.tables import csv_rows, read_json, read_text
 from sdcorrect.plainyaml import MOST_BYTES, NotPlain, read_yaml
 from sdcorrect.reading import decode, read_bytes
 from sdcorrect.settings import Lora
@@ -50,7 +50,7 @@ class PromptFiller:
         """Fill in `template` for the picture `source`, whose key in the job is `key`.
 
         Args:
-            negative: whether it is that of a negative prompt, for which {parameters} is another.
+            negative: whether it is a negative prompt; {parameters} is then the picture's own.
 
         Raises:
             PictureError: a caption or class name is missing, is not text, or names a LoRA that the job
@@ -191,7 +191,7 @@ def read_coco(file: Path) -> Captions:
         UsageError: it cannot be read, is not such a file, or has two captions for one `file_name`.
     """
     try:
-        coco = _Coco.model_validate(read_json(_read(file)))
+        coco = _Coco.model_validate(read_json(read_text(file)))
     except ValidationError as errors:
         error = errors.errors()[0]
         where = ".".join(map(str, error["loc"])) or "as a whole"
@@ -221,7 +221,7 @@ def read_classes(file: Path) -> dict[str, str]:
         UsageError: it cannot be read or is not such a table; the message names the line.
     """
     suffix = file.suffix.lower()
-    text = _read(file, MOST_BYTES if suffix in {".yaml", ".yml"} else None)
+    text = read_text(file, MOST_BYTES if suffix in {".yaml", ".yml"} else None)
     try:
         if suffix == ".json":
             names = read_json(text)
@@ -262,12 +262,3 @@ def _first_name(file: Path, folder: str, names: Any) -> str:
     if not isinstance(first, str) or not first.strip():
         raise UsageError(f"{printable(file)}: the name of {folder} should be text; found {names!r}")
     return first.split(",")[0].strip()
-
-
-def _read(file: Path, most: int | None = None) -> str:
-    try:
-        return decode(read_bytes(file, most))
-    except OSError as error:
-        raise UsageError(f"{printable(file)}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise UsageError(f"{printable(file)}: cannot be read: {error}") from None

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
-from sdcorrect.config import Input, Keep
+from sdcorrect.config.job import Input, Keep
 from sdcorrect.errors import FilteredOut, PictureError, one_line
 from sdcorrect.inputs.exif import of_the_result
 from sdcorrect.inputs.formats import FIRST_BYTES, format_of
@@ -45,7 +45,7 @@ class Shown(NamedTuple):
     notices: list[str]
     whole: tuple[int, int]  #: full width and height, px; the image may have been decoded smaller
     alpha: Image.Image | None = None  #: mode L, white where opaque; None without alpha
-    #: what is asked for and there: EXIF for what is made of the picture, and its ICC profile, of RGB
+    #: if asked for and there: EXIF for the result, and the ICC profile, which is for RGB
     exif: bytes | None = None
     profile: bytes | None = None
 
@@ -57,7 +57,7 @@ def decode(data: bytes, limits: Input, least: Least | None = None, keep: Collect
     (libjpeg's scaled inverse DCT), if that is not below `least`.
 
     Args:
-        keep: what of the file is asked for beside the picture.
+        keep: what to keep of the file beside the picture.
 
     Raises:
         FilteredOut: the job's filters in `limits` exclude its size or shape.
@@ -196,7 +196,7 @@ def _parted(image: Image.Image) -> tuple[Image.Image | Samples, Image.Image | No
 
 
 def _kept_exif(data: bytes, notice: Callable[[str], None]) -> bytes | None:
-    """The EXIF for what is made of the picture; None where there is none."""
+    """The EXIF for the result; None if the picture has none."""
     format = format_of(data[:FIRST_BYTES])
     try:
         if format == "TIFF":

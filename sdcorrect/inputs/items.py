@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from posixpath import normpath, splitext
 
-from sdcorrect.config import BENCHMARK_SUFFIXES, LIST_SUFFIXES, Job, placeholders
+from sdcorrect.config import Job, placeholders
+from sdcorrect.config.job import BENCHMARK_SUFFIXES
 from sdcorrect.errors import PictureError, UsageError, printable
 from sdcorrect.inputs.benchmarks import read_benchmark
 from sdcorrect.inputs.captions import PromptFiller
@@ -127,7 +128,7 @@ def find(job: Job) -> Found:
 
 
 def _check_seeds(job: Job, rows: Mapping[str, ListRow]) -> None:
-    """Refuse a picture that has a seed of its own in a sweep over seeds, which it would not follow."""
+    """Refuse pictures with seeds of their own in a sweep over seeds, which they would not follow."""
     own = next((key for key, row in rows.items() if row.seed is not None), None)
     if own is not None and isinstance(job.seed, tuple):
         raise UsageError(
@@ -154,7 +155,7 @@ def _rows(job: Job, left_out: LeftOut) -> tuple[Path, dict[str, ListRow]]:
     if os.path.isdir(path):
         return path, _walked(job, path, ANYWHERE if job.input.recursive else HERE, left_out)
     if os.path.lexists(path):
-        if path.suffix.lower() in LIST_SUFFIXES:
+        if job.input.is_list:
             is_benchmark = path.suffix.lower() in BENCHMARK_SUFFIXES
             folder, rows = read_benchmark(path) if is_benchmark else (path.parent, read_list(path))
             return folder, _by_key(path, folder, rows)

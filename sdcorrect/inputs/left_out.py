@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from posixpath import splitext
 
-from sdcorrect.errors import NAMED, counted, listed, printable
+from sdcorrect.errors import NAMED, counted, listed, printable, shortened
 
 LONGEST = 30  #: characters of a name
 
@@ -25,27 +25,25 @@ class LeftOut:
         lines = []
         if self.files:
             suffixes = (splitext(path)[1].lower() or "without suffix" for path in self.files)
-            lines.append(f"{_count(self.files, 'non-picture file')}: {_counted(suffixes)}")
+            lines.append(f"{counted(len(self.files), 'non-picture file')}: {_counted(suffixes)}")
         if self.hidden:
             lines.append(counted(self.hidden, "hidden file"))
         if self.folders:
             names = (path.rpartition("/")[2] for path in self.folders)
-            lines.append(f"{_count(self.folders, 'hidden or system folder')}: {_counted(names)}")
+            lines.append(f"{counted(len(self.folders), 'hidden or system folder')}: {_counted(names)}")
         if self.outputs:
-            lines.append(f"{_count(self.outputs, 'folder')} of earlier runs: {listed(self.outputs)}")
+            lines.append(
+                f"{counted(len(self.outputs), 'folder')} of earlier runs: {listed(self.outputs)}"
+            )
         if self.companions:
-            what = f"{_count(self.companions, 'folder')} of the job's hints or masks"
+            what = f"{counted(len(self.companions), 'folder')} of the job's hints or masks"
             lines.append(f"{what}: {listed(self.companions)}")
         return tuple(f"left out {line}" for line in lines)
 
 
-def _count(paths: list[str], what: str) -> str:
-    return counted(len(paths), what)
-
-
 def _counted(names: Iterable[str]) -> str:
     """The most frequent of `names`, shortened to fit a line, and the number of others."""
-    counts = Counter(name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..." for name in names)
+    counts = Counter(shortened(name, LONGEST) for name in names)
     first = ", ".join(f"{count} {printable(name)}" for name, count in counts.most_common(NAMED))
     others = counts.total() - sum(count for _, count in counts.most_common(NAMED))
     return f"{first}, {others} others" if others else first

@@ -8,11 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from sdcorrect.config import PictureTemplate
+from sdcorrect.config.templates import PictureTemplate
 from sdcorrect.errors import UsageError, did_you_mean, printable
-from sdcorrect.inputs.tables import csv_rows, read_json, second
+from sdcorrect.inputs.tables import csv_rows, read_json, read_text, second
 from sdcorrect.paths import VARIABLE, expand
-from sdcorrect.reading import decode, read_bytes
 
 
 def _check_path(path: str) -> str:
@@ -56,13 +55,8 @@ def read_list(file: Path) -> list[ListRow]:
     Raises:
         UsageError: it cannot be read, or a line is not a valid row; the message names the line.
     """
-    try:
-        # names that are not UTF-8 keep their bytes
-        text = decode(read_bytes(file), errors="surrogateescape")
-    except OSError as error:
-        raise UsageError(f"{printable(file)}: cannot read the list: {error.strerror}") from None
-    except ValueError as error:
-        raise UsageError(f"{printable(file)}: cannot read the list: {error}") from None
+    # names that are not UTF-8 keep their bytes
+    text = read_text(file, errors="surrogateescape", failing="cannot read the list")
     suffix = file.suffix.lower()
     parse = {".csv": _parse_csv, ".jsonl": _parse_jsonl}.get(suffix, _parse_txt)
     # cells of CSV are text, even numbers; values of JSON have types

@@ -36,7 +36,7 @@ class Prompts(NamedTuple):
 
 
 def prompts_in(file: Path) -> Prompts:
-    """The prompts that are written in a picture, of which the pixels are not read.
+    """The prompts that are written in a picture; its pixels are not read.
 
     Raises:
         PictureError: there are none, it is no picture, or it cannot be read.
@@ -97,7 +97,7 @@ def _as_written(text: str) -> str:
 
 
 def _comment(exif: Image.Exif) -> str | None:
-    """The UserComment, where it is a web UI's: cameras and people write theirs there."""
+    """The UserComment, if a web UI wrote it; cameras and people write there too."""
     content = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
     if isinstance(content, str):
         content = content.encode("utf-8")
@@ -108,8 +108,8 @@ def _comment(exif: Image.Exif) -> str | None:
 def _decoded(content: bytes) -> str:
     """A UserComment.
 
-    Programs differ in which order of bytes their UTF-16 has, and some write UTF-8: of what can be read,
-    the one with settings in it is right, or that with the most letters of ASCII.
+    Programs differ in the byte order of their UTF-16, and some write UTF-8. Of the readings that are
+    possible, one with settings in it is right, else the one with the most ASCII characters.
     """
     encodings, rest = CODES.get(content[:CODE]), content[CODE:]
     if encodings is None:

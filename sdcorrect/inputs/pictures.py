@@ -11,7 +11,7 @@ from typing import Literal
 
 from PIL import Image, ImageOps
 
-from sdcorrect.config import Input, Keep
+from sdcorrect.config.job import Input, Keep
 from sdcorrect.errors import PictureError, printable
 from sdcorrect.inputs.decode import Least, Shown, decode
 from sdcorrect.inputs.items import Item
@@ -194,7 +194,7 @@ def sized(item: Item, shown: Shown, sha256: str, sizing: Sizing) -> Picture:
 def on_background(
     image: Image.Image, picture: Picture, background: Literal["white", "transparent"]
 ) -> Image.Image:
-    """What was made of `picture`: as transparent as its source, or as it is, which lay on white."""
+    """The result for `picture`: unchanged on white, or as transparent as its source."""
     if background == "white" or picture.alpha is None:
         return image
     laid = image.copy()

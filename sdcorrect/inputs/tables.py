@@ -1,4 +1,4 @@
-"""Read tables from spreadsheets and scripts: CSV in its dialects, and JSON."""
+"""Read what spreadsheets and scripts write: text, CSV in its dialects, and JSON."""
 
 import csv
 import io
@@ -6,10 +6,33 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+from sdcorrect.errors import UsageError, printable
+from sdcorrect.reading import decode, read_bytes
 
 QUOTED = re.compile(r'"[^"]*"')
 DELIMITER = re.compile("[,;\t]")  #: spreadsheets write `;` in locales with decimal commas
+
+
+def read_text(
+    file: Path, most: int | None = None, *, errors: str = "strict", failing: str = "cannot be read"
+) -> str:
+    """The text of a file of at most `most` bytes.
+
+    Args:
+        errors: as for `decode`.
+
+    Raises:
+        UsageError: it cannot be read (the message says `failing`), or is not text.
+    """
+    try:
+        return decode(read_bytes(file, most), errors)
+    except OSError as error:
+        raise UsageError(f"{printable(file)}: {failing}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"{printable(file)}: {failing}: {error}") from None
 
 
 def csv_rows(text: str) -> Iterator[tuple[int, list[str]]]:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from sdcorrect.errors import UsageError, one_line, printable
+from sdcorrect.errors import UsageError, counted, one_line, printable
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def account_for(what: str, name: str, held: Iterable[str], used: Collection[str]
     rest = [key for key in held if key not in used and not ignorable(key)]
     if rest:
         kind, remedy = stranger(what, rest)
-        count = "1 tensor" if len(rest) == 1 else f"{len(rest)} tensors"
+        count = counted(len(rest), "tensor")
         raise UsageError(
             f"{what} {name}: {count} in it would not be used, such as {printable(rest[0])}: "
             f"{kind}; {remedy}"
@@ -161,13 +161,13 @@ def account_for_header(what: str, name: str, header: Mapping[str, str], used: Co
     """
     for key in header:
         if key not in used and BEARING.search(key) and not NOTES.fullmatch(key):
-            logger.warning(
-                "%s %s: its header says %s: %s, which is unknown and not used",
-                what,
-                name,
-                printable(key),
-                printable(header[key])[:60],
-            )
+            warn_of_unknown(f"{what} {name}: its header", key, header[key])
+
+
+def warn_of_unknown(whose: str, key: str, value: object) -> None:
+    """Warn that `whose` setting `key` is not used, because nothing here knows it."""
+    said = f"{printable(key)}: {printable(value)[:60]}"
+    logger.warning("%s says %s, which is unknown and not used", whose, said)
 
 
 @contextmanager

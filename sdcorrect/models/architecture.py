@@ -73,19 +73,22 @@ def check_folder(what: str, folder: Path, index: Mapping[str, Any]) -> None:
     check_latents(f"{what}: its VAE", read_config(what, folder, "vae"), xl=xl)
 
 
-def read_config(what: str, folder: Path, part: str) -> dict[str, Any]:
+def read_config(what: str, folder: Path, part: str, name: str = "config.json") -> dict[str, Any]:
     """The configuration of a part of a diffusers folder.
+
+    Args:
+        what: begins every message, such as "model fine-tune".
+        name: that of the file.
 
     Raises:
         UsageError: it is missing, or is not a configuration.
     """
-    file = folder / part / "config.json"
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads((folder / part / name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{what}: {part}/config.json cannot be read: {error}") from None
+        raise UsageError(f"{what}: {part}/{name} cannot be read: {error}") from None
     if not isinstance(config, dict):
-        raise UsageError(f"{what}: {part}/config.json is not a model's configuration")
+        raise UsageError(f"{what}: {part}/{name} is not a model's configuration")
     return config
 
 

@@ -1,46 +1,20 @@
-"""Find a Stable Diffusion checkpoint, recognise its family before loading, and load it."""
+"""Find a Stable Diffusion checkpoint, and recognise its family before it is loaded."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, TypeAlias
 
-import diffusers
-import torch
-import transformers
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    DiffusionPipeline,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
-from diffusers.loaders.single_file_utils import (
-    SingleFileComponentError,
-    create_diffusers_clip_model_from_ldm,
-)
-from safetensors import SafetensorError
-from torch import dtype as DType
-from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from sdcorrect.errors import UsageError
-from sdcorrect.models.accounts import (
-    account_for,
-    account_for_header,
-    account_for_loading,
-    notices,
-)
-from sdcorrect.models.architecture import check_folder, read_config, refuse_other_inputs
-from sdcorrect.models.original import taken, usual_name
-from sdcorrect.models.reasons import reason_of
+from sdcorrect.models.architecture import check_folder, refuse_other_inputs
 from sdcorrect.models.sources import Finder, Found, local
 from sdcorrect.models.tensors import read_header, read_shapes, read_some
-from sdcorrect.models.training import MARKS, Marks, read_marks
-from sdcorrect.models.variants import check_variant, listing, refuse_unreadable, weights_in
+from sdcorrect.models.training import Marks, read_marks
+from sdcorrect.models.variants import check_variant, listing, weights_in
 from sdcorrect.settings import ModelSettings
 
 MINI = Path(__file__).parents[1] / "assets" / "mini"
@@ -52,13 +26,10 @@ SINGLE_FILE_FAMILIES = {
     "cond_stage_model.model.": ("SD 2.x", "stabilityai/stable-diffusion-2-1"),
     "conditioner.embedders.1.": ("SDXL", "stabilityai/stable-diffusion-xl-base-1.0"),
 }
-#: Parts that are not loaded with a pipeline, nor downloaded.
+#: Parts that are downloaded only if the job asks for the checker.
 SAFETY_CHECKER = {"safety_checker": None, "feature_extractor": None}
-LEFT_OUT = {**SAFETY_CHECKER, "image_encoder": None}
-#: The parts that have weights, all of which must be used, and the libraries of their classes.
+#: The parts that have weights, all of which must be used.
 MODELS = ("unet", "vae", "text_encoder", "text_encoder_2")
-LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
-TEXT_ENCODERS = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
 #: The prefix of the VAE in a single file.
 VAE_PREFIX = "first_stage_model."
 CONFIG_FILES = ("*.json", "*.txt", "*.model")
@@ -82,10 +53,15 @@ class Checkpoint:
     has_vae: bool = True
     marks: Marks = Marks()  #: what a single file itself says about its training
 
+    @cached_property
+    def index(self) -> dict[str, Any]:
+        """The parts of its pipeline and their classes."""
+        return read_index(f"model {self.name}", self.config)
+
     @property
     def pipeline_class(self) -> type[Pipeline]:
-        index = read_index(f"model {self.name}", self.config)
-        return StableDiffusionXLPipeline if "text_encoder_2" in index else StableDiffusionPipeline
+        xl = "text_encoder_2" in self.index
+        return StableDiffusionXLPipeline if xl else StableDiffusionPipeline
 
 
 def find_checkpoint(settings: ModelSettings, finder: Finder) -> Checkpoint:
@@ -105,168 +81,6 @@ def find_checkpoint(settings: ModelSettings, finder: Finder) -> Checkpoint:
     check_variant(f"model {name}", weights, parts, settings.variant)
     identity = f"{found.identity} {settings.variant}" if settings.variant else found.identity
     return Checkpoint(name, found.path, identity, found.path)
-
-
-def load_pipeline(
-    checkpoint: Checkpoint,
-    dtype: DType,
-    *,
-    scheduler: DDIMScheduler,
-    variant: str | None,
-    vae: AutoencoderKL | None,
-) -> Pipeline:
-    """Load `checkpoint` on the CPU in `dtype`, with `vae` instead of its own if given.
-
-    Raises:
-        UsageError: it is broken, or lacks a part.
-    """
-    name = checkpoint.name
-    if vae is None and not checkpoint.has_vae:
-        raise UsageError(f"model {name}: contains no VAE; set one, vae: stabilityai/sd-vae-ft-mse")
-    given = LEFT_OUT | {"scheduler": scheduler} | ({} if vae is None else {"vae": vae})
-    known = checkpoint.pipeline_class._get_signature_keys(checkpoint.pipeline_class)[0]
-    options: dict[str, Any] = {key: value for key, value in given.items() if key in known}
-    if checkpoint.pipeline_class is StableDiffusionXLPipeline:
-        options["add_watermarker"] = False
-    else:
-        options["requires_safety_checker"] = False
-    try:
-        with notices("model", name):
-            pipe = _load(checkpoint, dtype, variant, options)
-    except NotImplementedError:  # torch's error for moving a tensor without content
-        raise UsageError(f"model {name}: some tensors of its U-Net or VAE are missing") from None
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        RuntimeError,
-        AttributeError,
-        EOFError,
-        UnpicklingError,
-        SafetensorError,
-        SingleFileComponentError,
-    ) as error:
-        for path in [checkpoint.path] if checkpoint.path.is_file() else _parts_of(checkpoint.path):
-            refuse_unreadable("model", path, variant)
-        reason = reason_of(error)
-        raise UsageError(f"model {name}: not a whole Stable Diffusion checkpoint: {reason}") from None
-    _refuse_gaps(name, pipe)
-    if checkpoint.path.is_file():
-        account_for_single_file(checkpoint, pipe.components, vae_replaced=vae is not None)
-    _read_at_the_end(pipe)
-    return pipe
-
-
-def _read_at_the_end(pipe: Pipeline) -> None:
-    """Make the text encoders take the pooled text from the end token.
-
-    Published configurations say `eos_token_id: 2`, with which transformers takes it from the highest
-    token: that is the end token too, unless there are learned words.
-    """
-    for part, tokenizer in (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")):
-        if encoder := pipe.components.get(part):
-            end = pipe.components[tokenizer].eos_token_id
-            encoder.config.eos_token_id = end
-            getattr(encoder, "text_model", encoder).eos_token_id = end
-
-
-def _parts_of(folder: Path) -> list[Path]:
-    """The folders of models in a pipeline's folder."""
-    return [folder / part for part in MODELS if (folder / part).is_dir()]
-
-
-def _load(
-    checkpoint: Checkpoint, dtype: DType, variant: str | None, options: dict[str, Any]
-) -> Pipeline:
-    if checkpoint.path.is_file():
-        return checkpoint.pipeline_class.from_single_file(
-            str(checkpoint.path),
-            config=str(checkpoint.config),
-            local_files_only=True,
-            dtype=dtype,
-            **options,
-            **_text_encoder_without_model(checkpoint, dtype),
-        )
-    index = read_index(f"model {checkpoint.name}", checkpoint.path)
-    parts = {
-        part: _load_part(checkpoint, part, index[part], dtype, variant)
-        for part in MODELS
-        if part not in options and any(index.get(part, ()))
-    }
-    return checkpoint.pipeline_class.from_pretrained(
-        checkpoint.path, variant=variant, local_files_only=True, dtype=dtype, **options, **parts
-    )
-
-
-def _text_encoder_without_model(checkpoint: Checkpoint, dtype: DType) -> dict[str, nn.Module]:
-    """The first text encoder of a single file with older tensor names, which diffusers does not know."""
-    keys = read_shapes("model", checkpoint.path)
-    older = {key: usual_name(key) for key in keys if usual_name(key) != key}
-    if not older:
-        return {}
-    tensors = read_some("model", checkpoint.path, older)
-    text_encoder: nn.Module = create_diffusers_clip_model_from_ldm(
-        CLIPTextModel,
-        {older[key]: value for key, value in tensors.items()},
-        subfolder="text_encoder",
-        config=str(checkpoint.config),
-        torch_dtype=dtype,
-        local_files_only=True,
-    )
-    return {"text_encoder": text_encoder.eval()}
-
-
-def _load_part(
-    checkpoint: Checkpoint, part: str, kind: Sequence[str], dtype: DType, variant: str | None
-) -> nn.Module:
-    """Load a model of a diffusers folder, of the library and class `kind`, and account for its file."""
-    folder, (library, name) = checkpoint.path / part, kind
-    has_variant = any(folder.glob(f"*.{variant}[.-]*"))  # a variant may exist for some parts only
-    module, told = getattr(LIBRARIES[library], name).from_pretrained(
-        folder,
-        variant=variant if has_variant else None,
-        local_files_only=True,
-        dtype=dtype,
-        output_loading_info=True,
-    )
-    account_for_loading("model", checkpoint.name, part, told)
-    return module
-
-
-def account_for_single_file(
-    checkpoint: Checkpoint, parts: Mapping[str, Any], *, vae_replaced: bool
-) -> None:
-    """Refuse a single file unless `parts`, the models loaded from it, use all of it.
-
-    Raises:
-        UsageError: a tensor in it is neither used nor ignorable.
-    """
-    shapes = read_shapes("model", checkpoint.path)
-    used = taken({usual_name(key): shape for key, shape in shapes.items()}, parts)
-    others = {key for key in shapes if usual_name(key) in used} | checkpoint.marks.tensors
-    if vae_replaced:
-        others |= {key for key in shapes if key.startswith(VAE_PREFIX)}
-    account_for("model", checkpoint.name, shapes, used | others)
-    account_for_header("model", checkpoint.name, read_header("model", checkpoint.path), MARKS)
-
-
-def outline(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The models of a checkpoint, built from its configurations on the meta device, without weights.
-
-    Raises:
-        UsageError: a configuration is missing or invalid.
-    """
-    folder, what = checkpoint.config, f"model {checkpoint.name}"
-    with torch.device("meta"):
-        parts: dict[str, Any] = {
-            "unet": UNet2DConditionModel.from_config(read_config(what, folder, "unet")),
-            "vae": AutoencoderKL.from_config(read_config(what, folder, "vae")),
-        }
-        for part, kind in TEXT_ENCODERS.items():
-            if any(read_index(what, folder).get(part, ())):
-                parts[part] = kind(CLIPTextConfig(**read_config(what, folder, part)))
-    return parts
 
 
 def read_index(what: str, folder: Path) -> dict[str, Any]:
@@ -359,14 +173,3 @@ def _family_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, s
         if any(key.startswith(prefix) for key in shapes):
             return family
     raise UsageError(f"model {name}: contains no text encoder of SD 1.x, SD 2.x or SDXL base")
-
-
-def _refuse_gaps(name: str, pipe: Pipeline) -> None:
-    """Refuse a pipeline with tensors that its file lacks: diffusers leaves them without content."""
-    for part, module in pipe.components.items():
-        if isinstance(module, nn.Module):
-            absent = [key for key, value in module.named_parameters() if value.is_meta]
-            if absent:
-                raise UsageError(
-                    f"model {name}: {len(absent)} tensors of its {part} are missing, such as {absent[0]}"
-                )

@@ -5,36 +5,22 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from diffusers import ControlNetModel, MultiControlNetModel
-from diffusers.loaders.single_file_utils import SingleFileComponentError
-from safetensors import SafetensorError
 from torch import dtype as DType
 
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.models.accounts import account_for, account_for_header, account_for_loading, notices
 from sdcorrect.models.checkpoints import Pipeline
 from sdcorrect.models.original import taken
-from sdcorrect.models.reasons import reason_of
+from sdcorrect.models.reasons import MISFITS, reason_of
 from sdcorrect.models.sources import Finder, Found
 from sdcorrect.models.tensors import read_header, read_shapes
 from sdcorrect.models.variants import check_variant, listing, refuse_unreadable, weights_in
 from sdcorrect.settings import ControlNet
 
-#: Errors that libraries raise for files that do not fit a model.
-MISFITS = (
-    RuntimeError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    EOFError,
-    UnpicklingError,
-)
 #: Residuals are pooled (Zhang's shuffle); in a single file, only the file's name says so.
 _POOLED = re.compile(r"shuffle(_fp16)?$", re.I)
 #: Settings that a ControlNet shares with the U-Net that it mirrors.
@@ -126,7 +112,7 @@ def _load_controlnet(
         raise UsageError(
             f"{what}: not a ControlNet for this model's family: some of its tensors are missing"
         ) from None
-    except (*MISFITS, OSError, SafetensorError, SingleFileComponentError) as error:
+    except MISFITS as error:
         refuse_unreadable("controlnet", found.path, settings.variant)
         raise UsageError(
             f"{what}: not a ControlNet for this model's family: {reason_of(error)}"

@@ -6,10 +6,11 @@ from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 
 from sdcorrect.libraries import plain_outlines
 from sdcorrect.models.adapters import Adapters, find_adapters
-from sdcorrect.models.checkpoints import Checkpoint, find_checkpoint, load_pipeline
+from sdcorrect.models.checkpoints import Checkpoint, find_checkpoint
 from sdcorrect.models.controlnets import load_controlnets
 from sdcorrect.models.machine import choose_device, place_on_device
 from sdcorrect.models.model import Model
+from sdcorrect.models.pipelines import load_pipeline
 from sdcorrect.models.safety import add_safety_checker
 from sdcorrect.models.sources import Finder
 from sdcorrect.models.training import scheduler_for
@@ -18,14 +19,7 @@ from sdcorrect.models.words import add_words
 from sdcorrect.settings import ModelSettings
 
 #: Settings that decide what a picture becomes, beside the files.
-COMPUTED = {
-    "prompt_syntax",
-    "prediction_type",
-    "zero_snr",
-    "vae_dtype",
-    "vae_tiling",
-    "safety_checker",
-}
+COMPUTED = {"prompt_syntax", "prediction_type", "zero_snr", "vae_dtype", "vae_tiling", "safety_checker"}
 #: Settings that keep the mathematics but choose other kernels, which round differently: some pixels of
 #: a picture may differ by a level.
 ROUNDED = {"vae_slicing", "channels_last", "compile", "tf32"}

@@ -112,7 +112,7 @@ def _refuse_other_families(name: str, file: LoraFile, unet: Any) -> None:
 def _part_of(
     layers: Sequence[Layer], names: Mapping[str, Mapping[str, str]], parts: Mapping[str, Any]
 ) -> str:
-    """The part of the layers whose names do not say it: the first in which all of them fit."""
+    """The part to which layers belong whose names do not say it: the first that all of them fit."""
     for part, known in names.items():
         if all(
             layer.flat in known

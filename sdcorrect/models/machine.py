@@ -62,6 +62,11 @@ def choose_devices(names: str) -> list[str]:
     return devices
 
 
+def name_of(dtype: torch.dtype) -> str:
+    """float32, float16 or bfloat16, as a job names it."""
+    return str(dtype).removeprefix("torch.")
+
+
 def choose_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
     """The device and precision to use.
 

@@ -19,7 +19,7 @@ from sdcorrect.core.devices import send
 from sdcorrect.core.layout import UNetLayout
 from sdcorrect.core.text import Text
 from sdcorrect.models.checkpoints import Pipeline
-from sdcorrect.models.machine import tf32
+from sdcorrect.models.machine import name_of, tf32
 from sdcorrect.models.prompts import Encoding, count_chunks, encode_plain, encode_weighted
 from sdcorrect.models.safety import flagged
 
@@ -63,6 +63,11 @@ class Model:
     @property
     def dtype(self) -> torch.dtype:
         return self.pipe.unet.dtype
+
+    @property
+    def precision(self) -> str:
+        """The name of `dtype`, as in a job."""
+        return name_of(self.dtype)
 
     @property
     def multiple(self) -> int:
@@ -166,8 +171,7 @@ class Model:
     @property
     def text_length(self) -> int:
         """How many tokens the text encoder reads, including start and end."""
-        length: int = self.pipe.tokenizer.model_max_length
-        return length
+        return self.pipe.tokenizer.model_max_length
 
     def tokenize(self, prompt: str) -> Prompt:
         """`prompt` as the text encoder reads it, with the tokens of each word."""

@@ -65,11 +65,7 @@ class _Weighted:
     """A weighted prompt, prepared for one of the text encoders."""
 
     def __init__(
-        self,
-        pipe: Pipeline,
-        tokenizer: PreTrainedTokenizerBase,
-        text_encoder: Any,
-        prompt: str,
+        self, pipe: Pipeline, tokenizer: PreTrainedTokenizerBase, text_encoder: Any, prompt: str
     ) -> None:
         # takes a quarter of a second to import, and few jobs need it
         from compel import EmbeddingsProvider, ReturnedEmbeddingsType, SplitLongTextMode

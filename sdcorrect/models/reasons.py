@@ -1,8 +1,18 @@
 """Turn a library's loading error into a reason that the author of a job can use."""
 
 import re
+from pickle import UnpicklingError
+
+from diffusers.loaders.single_file_utils import SingleFileComponentError
+from safetensors import SafetensorError
 
 from sdcorrect.errors import one_line
+
+#: What libraries raise for files that are broken, or that do not fit a model.
+MISFITS = (
+    *(AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+    *(SafetensorError, SingleFileComponentError, UnpicklingError),
+)
 
 #: Sentences of libraries that advise programmers.
 _ADVICE = re.compile(

@@ -15,16 +15,12 @@ from transformers import CLIPTokenizer
 from sdcorrect.errors import counted, printable
 from sdcorrect.models.accounts import account_for
 from sdcorrect.models.adapters import Adapters
-from sdcorrect.models.checkpoints import (
-    TEXT_ENCODERS,
-    Checkpoint,
-    account_for_single_file,
-    outline,
-)
+from sdcorrect.models.checkpoints import Checkpoint
 from sdcorrect.models.controlnets import outline_controlnet
 from sdcorrect.models.lora_files import read_lora
 from sdcorrect.models.loras import ADAPTED, place
 from sdcorrect.models.original import taken
+from sdcorrect.models.pipelines import TEXT_ENCODERS, account_for_single_file, outline
 from sdcorrect.models.sources import Found
 from sdcorrect.models.tensors import read_shapes
 from sdcorrect.models.training import scheduler_for

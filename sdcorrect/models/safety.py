@@ -1,7 +1,6 @@
 """The safety checker that comes with a checkpoint; it only reports, and callers decide what to do."""
 
 from collections.abc import Sequence
-from pickle import UnpicklingError
 
 import numpy as np
 from diffusers import StableDiffusionPipeline
@@ -12,7 +11,7 @@ from transformers import CLIPImageProcessor
 from sdcorrect.errors import UsageError
 from sdcorrect.models.accounts import account_for_loading
 from sdcorrect.models.checkpoints import Checkpoint, Pipeline
-from sdcorrect.models.reasons import reason_of
+from sdcorrect.models.reasons import MISFITS, reason_of
 from sdcorrect.models.variants import refuse_unreadable
 
 
@@ -34,7 +33,7 @@ def add_safety_checker(pipe: Pipeline, checkpoint: Checkpoint) -> None:
         extractor = CLIPImageProcessor.from_pretrained(
             checkpoint.config / "feature_extractor", local_files_only=True
         )
-    except (OSError, ValueError, RuntimeError, EOFError, UnpicklingError) as error:
+    except MISFITS as error:
         refuse_unreadable("safety_checker", checkpoint.config / "safety_checker", None)
         raise UsageError(
             f"safety_checker: none could be loaded from {checkpoint.config}: {reason_of(error)}"

@@ -7,12 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from huggingface_hub import (
-    constants,
-    get_session,
-    hf_hub_download,
-    snapshot_download,
-)
+from huggingface_hub import constants, get_session, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -172,7 +167,7 @@ class Finder:
 
     @property
     def _how_to_ask(self) -> str:
-        """What helps, whichever command says so: prefetch itself is never told offline by a job."""
+        """What to do; prefetch itself ignores `offline` of a job."""
         if self.offline:
             return "run `sdcorrect prefetch` with network access first"
         if self.told_offline:

@@ -3,7 +3,8 @@
 import pickle
 import re
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -29,11 +30,8 @@ def read_shapes(what: str, file: Path) -> dict[str, tuple[int, ...]]:
     if file.suffix != ".safetensors":
         tensors = read_tensors(what, file)
         return {key: tuple(value.shape) for key, value in tensors.items() if isinstance(value, Tensor)}
-    try:
-        with safe_open(file, "pt") as content:
-            return {key: tuple(content.get_slice(key).get_shape()) for key in content.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise _broken(what, file, error) from None
+    with _opened(what, file) as content:
+        return {key: tuple(content.get_slice(key).get_shape()) for key in content.keys()}  # noqa: SIM118
 
 
 def read_header(what: str, file: Path) -> dict[str, str]:
@@ -44,11 +42,8 @@ def read_header(what: str, file: Path) -> dict[str, str]:
     """
     if file.suffix != ".safetensors":
         return {}
-    try:
-        with safe_open(file, "pt") as content:
-            return content.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise _broken(what, file, error) from None
+    with _opened(what, file) as content:
+        return content.metadata() or {}
 
 
 def read_some(what: str, file: Path, names: Collection[str]) -> dict[str, Tensor]:
@@ -59,11 +54,8 @@ def read_some(what: str, file: Path, names: Collection[str]) -> dict[str, Tensor
     """
     if file.suffix != ".safetensors":
         return {key: value for key, value in read_tensors(what, file).items() if key in names}
-    try:
-        with safe_open(file, "pt") as content:
-            return {key: content.get_tensor(key) for key in names}
-    except (SafetensorError, OSError) as error:
-        raise _broken(what, file, error) from None
+    with _opened(what, file) as content:
+        return {key: content.get_tensor(key) for key in names}
 
 
 def read_tensors(what: str, file: Path) -> dict[str, Any]:
@@ -98,6 +90,16 @@ def read_tensors(what: str, file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{what} {file}: contains no named tensors")
     return content
+
+
+@contextmanager
+def _opened(what: str, file: Path) -> Iterator[Any]:
+    """A .safetensors file, open for reading. Raises UsageError if it is cut short."""
+    try:
+        with safe_open(file, "pt") as content:
+            yield content
+    except (SafetensorError, OSError) as error:
+        raise _broken(what, file, error) from None
 
 
 def _unpickle_weights(file: Path) -> Any:

@@ -5,7 +5,6 @@ where it differs, by empty tensors or in its header.
 """
 
 import inspect
-import json
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,8 @@ from torch import Tensor
 
 from sdcorrect.core.schedule import ddim_scheduler
 from sdcorrect.errors import UsageError, printable
+from sdcorrect.models.accounts import warn_of_unknown
+from sdcorrect.models.architecture import read_config
 from sdcorrect.settings import ModelSettings
 
 logger = logging.getLogger(__name__)
@@ -170,7 +171,7 @@ def scheduler_for(name: str, config: Path, marks: Marks, settings: ModelSettings
     Raises:
         UsageError: it was not trained on betas, or its settings contradict each other.
     """
-    told = _of_folder(name, config / "scheduler" / "scheduler_config.json")
+    told = _of_folder(name, config)
     if marks.prediction_type not in (None, told["prediction_type"]):
         logger.warning(
             "model %s: its file says that it predicts %s, but %s says %s; the file is believed "
@@ -219,15 +220,10 @@ def _spacing_of(name: str, own: str | None) -> str:
     return "leading"
 
 
-def _of_folder(name: str, file: Path) -> dict[str, Any]:
-    """The training settings in a scheduler's configuration, with its class's defaults."""
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        kind = str(config["_class_name"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"model {name}: {file.parent.name}/{file.name} cannot be read: {error}"
-        ) from None
+def _of_folder(name: str, folder: Path) -> dict[str, Any]:
+    """The training settings of the scheduler in a diffusers folder, with its class's defaults."""
+    config = read_config(f"model {name}", folder, "scheduler", "scheduler_config.json")
+    kind = str(config.get("_class_name", "a scheduler without _class_name"))
     expected = inspect.signature(getattr(diffusers, kind, object)).parameters
     if "beta_schedule" not in expected or "trained_betas" not in expected:
         raise UsageError(
@@ -264,9 +260,4 @@ def _refuse_other_noise(name: str, kind: str, config: Mapping[str, Any], predict
                 f"model {name}: its {printable(kind)} says {key}: {printable(value)}, but sdcorrect "
                 "supports only the betas of DDPM; give an SD 1.x, SD 2.x or SDXL that has them"
             )
-        logger.warning(
-            "model %s: its scheduler says %s: %s, which is unknown and not used",
-            name,
-            printable(key),
-            printable(value)[:60],
-        )
+        warn_of_unknown(f"model {name}: its scheduler", key, value)

@@ -4,16 +4,13 @@ import logging
 from pathlib import Path
 
 from diffusers import AutoencoderKL
-from diffusers.loaders.single_file_utils import SingleFileComponentError
-from safetensors import SafetensorError
 from torch import dtype as DType
 
 from sdcorrect.errors import UsageError
 from sdcorrect.models.accounts import account_for, account_for_loading, notices
 from sdcorrect.models.architecture import check_latents
-from sdcorrect.models.controlnets import MISFITS
 from sdcorrect.models.original import taken
-from sdcorrect.models.reasons import reason_of
+from sdcorrect.models.reasons import MISFITS, reason_of
 from sdcorrect.models.sources import Finder, Found
 from sdcorrect.models.tensors import read_shapes
 from sdcorrect.models.variants import listing, refuse_unreadable, weights_in
@@ -87,15 +84,12 @@ def load_vae(found: Found, config: Path, dtype: DType, *, xl: bool) -> Autoencod
                 )
             else:
                 vae, told = AutoencoderKL.from_pretrained(
-                    _folder(path),
-                    local_files_only=True,
-                    dtype=dtype,
-                    output_loading_info=True,
+                    _folder(path), local_files_only=True, dtype=dtype, output_loading_info=True
                 )
                 account_for_loading("vae", str(path), "VAE", told)
     except NotImplementedError:  # torch's error for moving a tensor without content
         raise UsageError(f"vae {path}: some of its tensors are missing") from None
-    except (*MISFITS, OSError, SafetensorError, SingleFileComponentError) as error:
+    except MISFITS as error:
         refuse_unreadable("vae", _folder(path), None)
         raise UsageError(f"vae {path}: not a VAE of Stable Diffusion: {reason_of(error)}") from None
     if path.is_file():
@@ -118,5 +112,4 @@ def load_vae(found: Found, config: Path, dtype: DType, *, xl: bool) -> Autoencod
 
 
 def _scaling_factor(config: Path) -> float:
-    factor: float = AutoencoderKL.load_config(config, subfolder="vae").get("scaling_factor", 0.18215)
-    return factor
+    return AutoencoderKL.load_config(config, subfolder="vae").get("scaling_factor", 0.18215)

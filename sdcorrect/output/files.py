@@ -54,8 +54,8 @@ def is_plain(path: Path) -> bool:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn a failure to write `path` into a one-line error.
+def writing(path: Path, what: str = "output ") -> Iterator[None]:
+    """Turn a failure to write `path` into a one-line error, which begins with `what`.
 
     Raises:
         SdcorrectError: no space, no permission, or a missing folder.
@@ -63,7 +63,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SdcorrectError(f"output {printable(path)}: cannot be written: {error.strerror}") from None
+        raise SdcorrectError(f"{what}{printable(path)}: cannot be written: {error.strerror}") from None
 
 
 def replace(path: Path, content: bytes, *, temporary: Path) -> None:
@@ -84,14 +84,14 @@ def replace(path: Path, content: bytes, *, temporary: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, content: bytes, *, temporary: Path) -> None:
-    """`replace`, with a failure as an error for people.
+def write_atomically(path: Path, content: bytes, *, temporary: Path | None = None) -> None:
+    """`replace`, by a hidden file beside `path` unless `temporary` names another.
 
     Raises:
         SdcorrectError: it cannot be written.
     """
     with writing(path):
-        replace(path, content, temporary=temporary)
+        replace(path, content, temporary=temporary or path.with_name(f".{path.name}.tmp"))
 
 
 def refuse_link(folder: Path) -> None:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdcorrect.errors import UsageError, listed, printable
+from sdcorrect.errors import LONGEST, UsageError, listed, printable, shortened
 from sdcorrect.output.files import is_plain, plain, write_atomically, writing
 from sdcorrect.output.folder import OutputFolder
 from sdcorrect.output.records import Fingerprint, JobFile, Record, Status, Summary
 from sdcorrect.output.shards import Shard
 
-#: What stands for a list of strengths or seeds that is swept over: it may grow, as the variants may.
+#: Stands in a fingerprint for a list of strengths or seeds, which may grow.
 SWEPT = "swept"
 BLOCK = 1 << 20  #: bytes read at a time from the end of a file
 
@@ -89,7 +89,7 @@ class Ledger:
         return self._known.get((key, variant))
 
     def next_attempt(self, key: str, variant: str) -> int:
-        """One more than in any record that the folder has or had; those of other shards may remain."""
+        """One more than in any record that the folder has, or had before it was overwritten."""
         known = self._known.get((key, variant)) or self._forgotten.get((key, variant))
         return known.attempt + 1 if known else 1
 
@@ -151,8 +151,7 @@ def write_job(out: Path, content: JobFile, temporary: Path) -> None:
 
 
 def _shown(value: object) -> str:
-    text = printable(repr(value))
-    return text if len(text) <= 200 else f"{text[:200]}..."
+    return shortened(printable(repr(value)), LONGEST)
 
 
 def _difference(key: str, before: Any, now: Any) -> str:

@@ -29,7 +29,7 @@ from typing_extensions import Self
 
 from sdcorrect.config import Job, Output
 from sdcorrect.inputs.items import Item
-from sdcorrect.recipes import RecipeName
+from sdcorrect.recipes.fields import RecipeName
 
 #: Fields of an item that do not decide its result; the hash of its content is compared separately.
 _NOT_DECISIVE = {"source", "key", "problem"}
@@ -124,7 +124,7 @@ class Done(_Record):
         None, description="share of the picture inside the mask; null without a mask"
     )
     matched_colors: Literal["source"] | None = Field(
-        None, description="whose colours it was given; null for its own"
+        None, description="the picture whose colours it was given; null if it kept its own"
     )
     unet_evaluations: PictureCount
     seconds: Seconds = Field(
@@ -198,15 +198,15 @@ def _check_depth(value: Any, left: int) -> None:
 
 
 class OfSweep(Written):
-    """What of a sweep a variant is: its recipe, and what it has of the lists that are swept over."""
+    """A variant's place in a sweep: its recipe, and its values from the lists of the job."""
 
     recipe: RecipeName
-    strength: float | None = Field(None, description="null where all have one")
-    seed: Count | None = Field(None, description="null where all have one")
+    strength: float | None = Field(None, description="null if all variants have the same")
+    seed: Count | None = Field(None, description="null if all variants have the same")
 
     @property
     def label(self) -> str:
-        """As short as tells it from the others: `correct 0.5 seed 1`."""
+        """The shortest name that tells it from the others: `correct 0.5 seed 1`."""
         strength = "" if self.strength is None else f" {self.strength:.12g}"
         return f"{self.recipe}{strength}{'' if self.seed is None else f' seed {self.seed}'}"
 
@@ -218,7 +218,7 @@ class Fingerprint(Written):
     variants: Annotated[dict[RecipeName, dict[str, Any]], BeforeValidator(_as_written)] = Field(
         description="the recipes by name, in full"
     )
-    sweep: dict[RecipeName, OfSweep] = Field({}, description="of the variants that are of a sweep")
+    sweep: dict[RecipeName, OfSweep] = Field({}, description="by variant, for those of a sweep")
 
     @cached_property
     def _of_variants(self) -> dict[str, str]:
@@ -231,11 +231,11 @@ class Fingerprint(Written):
         return {"sweep": self.sweep[variant].model_dump()} if variant in self.sweep else {}
 
     def of_sweep(self, variant: str) -> OfSweep:
-        """Which recipe a variant is of, and at what of a sweep, if it is of one."""
+        """The place of a variant in the sweep; without a sweep, its recipe alone."""
         return self.sweep.get(variant, OfSweep(recipe=variant))
 
     def in_order(self, variants: Iterable[str]) -> list[str]:
-        """`variants` by their recipes, and those of a sweep by strength and seed."""
+        """`variants` in the order of their recipes, then by strength and seed."""
         of = {variant: self.of_sweep(variant) for variant in variants}
         recipes = {
             name: place for place, name in enumerate(dict.fromkeys(o.recipe for o in of.values()))
@@ -243,7 +243,7 @@ class Fingerprint(Written):
         return sorted(of, key=lambda v: (recipes[of[v].recipe], of[v].strength or 0, of[v].seed or 0))
 
     def grown(self, other: "Fingerprint") -> "Fingerprint":
-        """This one with the variants of `other`, which has the same settings, too."""
+        """This fingerprint and the variants of `other`, which has the same settings."""
         return Fingerprint(
             settings=self.settings,
             variants={**self.variants, **other.variants},

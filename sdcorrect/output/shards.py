@@ -77,8 +77,8 @@ def choose_shard(
     *,
     claim: bool = True,
 ) -> Shard:
-    """The shard that the command line names, else that of the SLURM array task, else all pictures. Only
-    if the command line names none, it is divided further among the processes of a launcher.
+    """The shard that the command line names; else that of the SLURM array task, or all pictures,
+    divided among the processes of a launcher.
 
     Args:
         claim: whether to claim the array task's shard in the output folder, or only find out which.

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 ONE_CORRECTED_STEP = """
 import resource
 from PIL import Image
-from benchmark_speed import sd15_sized
+from random_networks import sd15_sized
 from sdcorrect.recipes import BUILT_IN
 from sdcorrect.translate import Request, Translator
 
