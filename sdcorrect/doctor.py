@@ -61,7 +61,7 @@ def look_at_machine(
     free = shutil.disk_usage(place).free
     yield Finding("hub cache", f"{cache}, {free / GIB:.1f} GiB free")
     if constants.HF_HUB_OFFLINE or offline:
-        who = "HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "the job or --offline"
+        who = "HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "the job, --offline or SDCORRECT_OFFLINE"
         yield Finding("hub", f"not contacted: offline by {who}")
     else:
         yield Finding("hub", "contacted for files that are missing")

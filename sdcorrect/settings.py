@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -32,6 +33,8 @@ HUB_FILE = re.compile(rf"(?P<repository>{HUB_ID.pattern})/(?P<file>.+)")
 #: Endings of files of weights, which no repository's name has.
 WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 DType = Literal["auto", "float32", "float16", "bfloat16"]
+#: The devices that diffusers supports; `auto` is the best of them here.
+DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:\d+)?")
 
 
 class Settings(BaseModel):
@@ -43,6 +46,17 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+def known_device(name: str) -> str:
+    """`name`, if it is the name of a device, whether this machine has it or not.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not DEVICE.fullmatch(name):
+        raise ValueError(f"there is no device {name!r}; give auto, cpu, cuda, cuda:1, mps or xpu")
+    return name
 
 
 #: Validation context for paths as people wrote them, in contrast to those of a resolved job.
@@ -129,7 +143,7 @@ class ModelSettings(Settings):
     """weighted understands (word:1.3), (word), [word] and BREAK as web UIs do, at any length"""
     safety_checker: StrictBool = False
     """run the checkpoint's safety checker; pictures that it flags fail and are not saved"""
-    device: str = "auto"
+    device: Annotated[str, AfterValidator(known_device)] = "auto"
     """auto, cpu, cuda, cuda:1 or mps; auto takes a CUDA device if there is one"""
     dtype: DType = "auto"
     """precision; auto is float16 on CUDA and float32 elsewhere"""

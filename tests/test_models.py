@@ -181,7 +181,7 @@ def test_devices() -> None:
     device, dtype = choose_device("auto", "auto")
     assert device.type == expected
     assert dtype == (torch.float16 if expected == "cuda" else torch.float32)
-    with pytest.raises(UsageError, match="device 'warp' cannot be used"):
+    with pytest.raises(UsageError, match="there is no device 'warp'"):
         choose_device("warp", "auto")
 
 

@@ -129,7 +129,7 @@ def bench(
     controlnets: options.Controlnets = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
-    offline: options.Offline = False,
+    offline: options.Offline = None,
     debug: Debug = False,
 ) -> None:
     """Compare what recipes cost on the same pictures."""

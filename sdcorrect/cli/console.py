@@ -21,7 +21,8 @@ from tqdm import tqdm
 from typer.core import TyperGroup
 
 from sdcorrect import __version__
-from sdcorrect.cli.options import BadOption, path
+from sdcorrect.cli.options import folder
+from sdcorrect.cli.usage import WrongUsage, wrong_usage
 from sdcorrect.errors import SdcorrectError, counted, listed, one_line, printable
 
 if TYPE_CHECKING:
@@ -59,15 +60,17 @@ class _Commands(TyperGroup):
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         try:
-            return super().main(*arguments, **options)
-        except BadOption as error:
-            tell("error", error, "red")
+            code = super().main(*arguments, **options | {"standalone_mode": False})
+        except WrongUsage as error:
+            if line := wrong_usage(error):
+                tell("error", line, "red")
             raise SystemExit(error.exit_code) from None
         except SystemExit as end:
             # rich and typer exit so when the reader of a pipe is gone
             if isinstance(end.__context__, BrokenPipeError):
                 raise SystemExit(CLOSED_PIPE) from None
             raise
+        raise SystemExit(code)
 
 
 class _Console(Console):
@@ -225,7 +228,7 @@ def main(
             "--cache",
             metavar="FOLDER",
             envvar="SDCORRECT_CACHE",
-            parser=path,
+            parser=folder,
             help="Where downloads from the hub are kept.",
             show_default="the hub's own: HF_HUB_CACHE",
         ),

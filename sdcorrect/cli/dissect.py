@@ -28,6 +28,7 @@ MARKS = {"put back": "*", "put back with own statistics": "~"}
 
 @app.command()
 def dissect(
+    context: typer.Context,
     input_: Annotated[
         str, typer.Argument(metavar="IMAGE", help="A picture, a folder, a pattern or a list.")
     ],
@@ -59,7 +60,7 @@ def dissect(
     controlnets: options.Controlnets = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
-    offline: options.Offline = False,
+    offline: options.Offline = None,
     blocks: Annotated[
         str | None,
         typer.Option(
@@ -98,7 +99,7 @@ def dissect(
         stem = Path(input_).resolve().stem
         default = Path("out", "dissect", "pictures" if set(stem) & set("*?[") else stem)
         paths = {"input.path": input_, "output.path": str(default) if output is None else output}
-        job = load_job(config, options.given(locals()) | paths)
+        job = load_job(config, options.given(locals(), context) | paths)
         options.refuse_sweep(job, "dissect")
         drawn_timesteps = _numbers(timesteps)
         picture, folder = job.input.path, job.output.path

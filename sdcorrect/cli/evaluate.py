@@ -133,7 +133,7 @@ def evaluate(
     ] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures per batch.")] = 16,
     device: Device = None,
-    offline: Offline = False,
+    offline: Offline = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     log_level: LogLevel = None,

@@ -30,12 +30,13 @@ def _job(config: Path | None, settings: dict[str, Any]) -> Job:
 
 @app.command()
 def doctor(
+    context: typer.Context,
     config: OptionalJob = None,
     model: Model = None,
     set_: Set = None,
     device: Device = None,
     dtype: Dtype = None,
-    offline: Offline = False,
+    offline: Offline = None,
     debug: Debug = False,
 ) -> None:
     """Show device, memory, versions and what would run.
@@ -47,9 +48,9 @@ def doctor(
         from sdcorrect.models import quiet_libraries
 
     with errors_for_people(debug):
-        job = _job(config, given(locals())) if config or set_ or model else None
+        job = _job(config, given(locals(), context)) if config or set_ or model else None
         quiet_libraries()
-        machine = look_at_machine(device or "auto", dtype or "auto", offline=offline)
+        machine = look_at_machine(device or "auto", dtype or "auto", offline=bool(offline))
         if not _report(look_at_job(job) if job else machine):
             raise UsageError("lines marked with ! would keep a job from running")
 

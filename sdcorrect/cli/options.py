@@ -8,44 +8,54 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
+from typer import BadParameter
 
 from sdcorrect.config import Job, parse_set
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.paths import expand
-
-
-class BadOption(UsageError):
-    """The text of an option makes no sense."""
-
-
-class BadPath(BadOption):
-    """A path on the command line names nothing."""
+from sdcorrect.settings import DType, known_device
 
 
 def path(text: str | Path) -> Path:
     """A path from the command line, with `~` expanded: the shell leaves it in `--option=~/file`.
 
     Raises:
-        BadPath: the path is empty, or names an unknown user or variable.
+        BadParameter: the path is empty, or names an unknown user or variable.
     """
     return Path(source(str(text)))
 
 
 def source(text: str) -> str:
-    """A path, or a name such as a hub id; raises BadPath as `path` does."""
+    """A path, or a name such as a hub id; raises BadParameter as `path` does."""
     if not text.strip():
-        raise BadPath("a path on the command line is empty; is a shell variable unset?")
+        raise BadParameter("is empty; is a shell variable unset?")
     try:
         return expand(text)
     except ValueError as error:
-        raise BadPath(str(error)) from None
+        raise BadParameter(str(error)) from None
+
+
+def folder(text: str | Path) -> Path:
+    """The path of a folder that may be missing; raises BadParameter for a file, or as `path`."""
+    found = path(text)
+    if found.exists() and not found.is_dir():
+        raise BadParameter(f"{printable(found)} is a file; give a folder")
+    return found
+
+
+def device(text: str) -> str:
+    """The name of a device; raises BadParameter for an unknown kind."""
+    try:
+        return known_device(text)
+    except ValueError as error:
+        raise BadParameter(str(error)) from None
 
 
 def lora(text: str) -> dict[str, str | float]:
     """PATH[:WEIGHT] as a job's entry for a LoRA.
 
     Raises:
-        BadPath: as `path`, or the weight of a file on this machine is no number.
+        BadParameter: as `path`, or the weight of a file on this machine is no number.
     """
     whole = source(text)
     file, colon, weight = whole.rpartition(":")
@@ -56,8 +66,9 @@ def lora(text: str) -> dict[str, str | float]:
     except ValueError:
         if not file or not Path(file).exists():
             return {"path": whole}
-        raise BadPath(
-            f"--lora {whole}: the weight {weight!r} is no number; write {file}:0.7, or only {file}"
+        raise BadParameter(
+            f"{printable(whole)}: the weight {weight!r} is no number; write {printable(file)}:0.7, "
+            f"or only {printable(file)}"
         ) from None
 
 
@@ -77,11 +88,11 @@ def swept(text: str) -> Any:
 
 
 def strengths(text: str) -> Any:
-    """As `swept`; raises BadOption for a decimal comma, since no strength is 0."""
+    """As `swept`; raises BadParameter for a decimal comma, since no strength is 0."""
     if re.fullmatch(r"\s*0,\d+\s*", text):
         decimal = text.strip().replace(",", ".")
-        raise BadOption(
-            f"--strength {printable(text)}: a comma separates strengths, and none is 0; "
+        raise BadParameter(
+            f"{printable(text)}: a comma separates strengths, and none is 0; "
             f"write {decimal} with a point"
         )
     return swept(text)
@@ -221,24 +232,27 @@ Device = Annotated[
         "--device",
         key="device",
         envvar="SDCORRECT_DEVICE",
+        parser=device,
+        metavar="NAME",
         help="Device to run on: auto, cpu, cuda, cuda:1 or mps.",
     ),
 ]
 Dtype = Annotated[
-    str | None,
+    DType | None,
     option(
         MODEL,
         "--dtype",
         key="dtype",
         envvar="SDCORRECT_DTYPE",
-        help="Precision: auto, float32, float16 or bfloat16.",
+        help="Precision of the model.",
     ),
 ]
 Offline = Annotated[
-    bool,
+    bool | None,
     option(
         MODEL,
-        "--offline",
+        "--offline/--no-offline",
+        show_default=False,
         envvar="SDCORRECT_OFFLINE",
         help="Use only files that are already downloaded, as by `sdcorrect prefetch`.",
     ),
@@ -270,26 +284,32 @@ Limit = Annotated[int | None, option(PICTURES, "--limit", help="Process only the
 NAMED = {"input_": "input.path", "output": "output.path", "format_": "output.format"}
 
 
-def given(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings among a command's `parameters`; flags override --set.
+def given(parameters: Mapping[str, Any], context: typer.Context | None = None) -> dict[str, Any]:
+    """The settings among a command's `parameters`: flags override --set, which overrides variables.
 
     --method and --variants override each other's setting in the job.
+
+    Args:
+        context: that of a command with --set; it tells flags from environment variables.
 
     Raises:
         UsageError: both of these are given, or as `parse_set`.
     """
     named = {NAMED.get(name, name): value for name, value in parameters.items()}
     known = {*Job.model_fields, *NAMED.values()}
-    flags = {
-        key: value
-        for key, value in named.items()
-        if key in known and value is not None and value is not False
-    }
+    flags = {key: value for key, value in named.items() if key in known and value is not None}
     if "method" in flags and "variants" in flags:
         raise UsageError("--method and --variants: give only one; --variants names several recipes")
     if "method" in flags:
         flags["variants"] = ()
-    return parse_set(parameters.get("set_") or []) | flags
+    variables = {key: flags.pop(key) for key in list(flags) if context and from_variable(context, key)}
+    return variables | parse_set(parameters.get("set_") or []) | flags
+
+
+def from_variable(context: typer.Context, parameter: str) -> bool:
+    """Whether an environment variable gave a command's `parameter`."""
+    source = context.get_parameter_source(parameter)
+    return source is not None and source.name == "ENVIRONMENT"
 
 
 def refuse_sweep(job: Job, command: str) -> None:

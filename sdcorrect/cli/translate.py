@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def translate(
+    context: typer.Context,
     input_: Annotated[
         str | None,
         typer.Argument(
@@ -96,7 +97,7 @@ def translate(
         ),
     ] = None,
     dtype: options.Dtype = None,
-    offline: options.Offline = False,
+    offline: options.Offline = None,
     config: options.Config = None,
     set_: options.Set = None,
     batch_size: options.BatchSize = None,
@@ -139,7 +140,7 @@ def translate(
     """Translate a folder of pictures."""
     with errors_for_people(debug), talking(quiet, verbose, log_level, json_) as events:
         bare = {"output.embed_metadata": False} if no_embed_metadata else {}
-        job = load_job(config, options.given(locals()) | bare)
+        job = load_job(config, options.given(locals(), context) | bare)
         if dry_run:
             _show_plan(job, num_shards, shard_index)
             return

@@ -60,7 +60,7 @@ class Request:
     structure: str | None = None  #: mini, a folder or a hub id
     device: str = "auto"
     batch_size: int = 16
-    offline: bool = False
+    offline: bool | None = None  #: None: as the job
 
 
 class Evaluator:
@@ -84,7 +84,8 @@ class Evaluator:
         self._check_texts()
         self._reader = self._find_companions()
         device, _ = choose_device(request.device, "float32")
-        finder = Finder(request.offline or self.translated.job.offline)
+        as_job = self.translated.job.offline
+        finder = Finder(as_job if request.offline is None else request.offline)
         # report missing weights before large networks are loaded
         lpips = Lpips(self.profile.lpips_net, device) if self._needs("lpips") else None
         self._blip = Blip(BLIP, device=device, finder=finder) if self._writes_captions else None

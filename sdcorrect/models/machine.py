@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 from sdcorrect.core.regions import compile_regions
 from sdcorrect.errors import UsageError, one_line, printable
 from sdcorrect.models.checkpoints import Pipeline
-from sdcorrect.settings import ModelSettings
+from sdcorrect.settings import ModelSettings, known_device
 
 #: The accelerators that diffusers supports, by torch's names.
 ACCELERATORS = {"cuda", "mps", "xpu"}
@@ -73,8 +73,12 @@ def choose_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
     `auto` is the accelerator, else the CPU; and float16 on CUDA and XPU, float32 on MPS and the CPU.
 
     Raises:
-        UsageError: torch knows no such device, or this machine has none.
+        UsageError: there is no such device, or this machine has none.
     """
+    try:
+        known_device(device)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     if device == "auto":
         device = accelerator() or "cpu"
     try:

@@ -106,7 +106,7 @@ def test_programs_are_told_of_each_translation(
         (["--variants", "sdedit,corect"], "did you mean correct?"),
         (["--lora", "no.safetensors:0.5"], "no.safetensors"),
         (["--lora", "a.safetensors:inf"], "weight"),
-        (["--vae", ""], "a path on the command line is empty"),
+        (["--vae", ""], "--vae: is empty; is a shell variable unset?"),
         (["--format", "tiff"], "output.format"),
         (["--guidance-scale", "-1"], "guidance_scale"),
     ],

@@ -72,10 +72,10 @@ def test_doctor_tells_what_a_job_would_keep(sdcorrect: Run, job: Callable[[str],
 
 
 def test_doctor_marks_what_would_not_run(sdcorrect: Run, job: Callable[[str], Path]) -> None:
-    result = sdcorrect("doctor", job("model: nobody/nothing\ndevice: warp"))
+    result = sdcorrect("doctor", job("model: nobody/nothing\ndevice: cuda:99"))
     assert result.exit_code == 2
     assert "! model nobody/nothing: not on this machine" in flat(result.stdout)
-    assert "! device 'warp' cannot be used" in flat(result.stdout)
+    assert "! device 'cuda:99' cannot be used" in flat(result.stdout)
     assert result.stderr == "error: lines marked with ! would keep a job from running\n"
 
 

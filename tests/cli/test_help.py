@@ -54,11 +54,26 @@ def test_help_lists_translate_first_and_each_command_on_a_line(sdcorrect: Run) -
         (["bench", "--strength", "0.5,0.8"], "bench takes one of each"),
         (["bench", "--lora", "nowhere.safetensors"], "nowhere.safetensors"),
         (["bench", "--negative-prompt", "{stem}"], "{stem}: bench times all pictures by the same words"),
-        (["bench", "--vae", ""], "a path on the command line is empty"),
+        (["bench", "--vae", ""], "--vae: is empty; is a shell variable unset?"),
         (["bench", "--negative-prompt", "<lora:ink:1>"], "LoRAs belong in the job"),
+        (["translate", "--steps", "2.5"], "--steps: should be a whole number; found '2.5'"),
+        (["translate", "--guidance-scale", "7,5"], "--guidance-scale: should be a number; found '7,5'"),
+        (["translate", "-c"], "requires an argument"),
+        (
+            ["translate", "--stepz", "2"],
+            "sdcorrect translate has no option --stepz; did you mean --steps?",
+        ),
+        (["merge", "--xyz"], "has no option --xyz; `sdcorrect merge --help` lists the options"),
+        (
+            ["translate", "a.png", "b.png"],
+            "argument(s) (b.png); put a pattern such as '*.jpg' in quotes",
+        ),
+        (["evaluate"], "Missing argument 'OUT...'; see `sdcorrect evaluate --help`"),
+        (["tranlate"], "Did you mean 'translate'"),
+        (["bench", "--repeats", "0"], "--repeats: should be greater than or equal to 1; found '0'"),
         (["dissect", PICTURE, "-p", "a", "--controlnet", "nowhere.safetensors"], "nowhere.safetensors"),
         (["dissect", PICTURE, "-p", "a", "--negative-prompt", "{name}"], "no placeholder {name}"),
-        (["dissect", PICTURE, "--lora", " "], "a path on the command line is empty"),
+        (["dissect", PICTURE, "--lora", " "], "--lora: is empty; is a shell variable unset?"),
     ],
 )
 def test_each_wrong_flag_is_one_clear_line(sdcorrect: Run, arguments: list[str], message: str) -> None:
