@@ -22,7 +22,7 @@ from sdcorrect.models.architecture import read_config
 from sdcorrect.models.machine import name_of
 from sdcorrect.models.recognise import recognise
 
-LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "huggingface_hub")
+LIBRARIES = ("diffusers", "transformers", "peft", "safetensors", "huggingface_hub")
 GIB, MIB = 2**30, 2**20
 
 
@@ -40,7 +40,8 @@ def look_at_machine(
 ) -> Iterator[Finding]:
     """Versions, devices, memory, and whether the hub may be contacted."""
     yield Finding("sdcorrect", f"{__version__}, Python {platform.python_version()}, {platform.system()}")
-    yield Finding("libraries", ", ".join(f"{name} {version(name)}" for name in LIBRARIES))
+    libraries = [f"{name} {version(name)}" for name in LIBRARIES]
+    yield Finding("libraries", ", ".join([f"torch {torch.__version__}", *libraries]))
     memory = psutil.virtual_memory()
     yield Finding(
         "CPU",
