@@ -15,6 +15,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from sdcorrect.evaluate.table import p_value
+
 DIRECTIONS = ("flat-to-3d", "3d-to-flat", "flat-to-ink", "ink-to-3d")
 #: Metric -> its table heading and its decimals.
 METRICS = {
@@ -78,7 +80,7 @@ def table(results: list[Result]) -> str:
         told = [r.direction, str(r.pictures), "-" if inverted else r.strength, f"`{r.variant}`"]
         numbers = [f"{r.metrics[name]:.{decimals}f}" for name, (_, decimals) in METRICS.items()]
         tests = [] if inverted else [r.against_base[name]["p"] for name in TESTED if r.against_base]
-        p = ", ".join("< 0.0001" if value < 1e-4 else f"{value:.4f}" for value in tests)
+        p = ", ".join(map(p_value, tests))
         lines.append("| " + " | ".join([*told, *numbers, p]) + " |")
     return "\n".join(lines) + "\n"
 

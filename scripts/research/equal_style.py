@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
+from sdcorrect.evaluate.table import p_value
+
 STYLE = "clip_text"
 #: Metric -> its head, its decimals, and which of several means is best.
 KEPT: dict[str, tuple[str, int, Callable[..., float]]] = {
@@ -83,7 +85,7 @@ def main() -> None:
                 theirs = equal_in_style(curve, own, metric)
                 p = float(wilcoxon(own[metric], theirs).pvalue)
                 cells += [f"{of.mean():.{decimals}f}" for of in (own[metric], theirs)]
-                cells.append("< 0.0001" if p < 1e-4 else f"{p:.4f}")
+                cells.append(p_value(p))
             told = f"{direction.name.replace('-', ' ')}, {len(pictures)}"
             lines.append(f"| {told} | `{recipe}` | {' | '.join(cells)} |")
     sys.stdout.write("\n".join(lines) + "\n")

@@ -315,4 +315,4 @@ def _compared(against: "Comparison | None", mean: "Mean") -> tuple[str, str, str
 
     if against is None or against.better is None:
         return "-", "-", "-"
-    return number(against.difference, mean, "+"), f"{against.better:.0%}", p_value(against)
+    return number(against.difference, mean, "+"), f"{against.better:.0%}", p_value(against.p)

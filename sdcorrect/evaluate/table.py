@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import wrap
 
 from sdcorrect.errors import UsageError, printable
-from sdcorrect.evaluate.results import Comparison, Evaluation, Mean
+from sdcorrect.evaluate.results import Evaluation, Mean
 from sdcorrect.evaluate.statistics import LEAST_PAIRS
 from sdcorrect.output.files import write_atomically
 from sdcorrect.output.records import OfSweep
@@ -85,11 +85,11 @@ def plain(mean: Mean) -> str:
     return "-" if mean.mean is None else f"{mean.mean:g}"
 
 
-def p_value(against: Comparison | None) -> str:
-    """The p-value; `-` for the base itself, and for too few pictures."""
-    if against is None or against.p is None:
+def p_value(p: float | None) -> str:
+    """A p-value to four decimals; `-` for none, as with too few pictures."""
+    if p is None:
         return "-"
-    return "< 0.0001" if against.p < 1e-4 else f"{against.p:.4f}"
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
 def in_print(name: str) -> str:
@@ -119,11 +119,12 @@ def _rows(
         of = result.sweep or OfSweep(recipe=variant)
         cells = [of.recipe, str(result.pictures)]
         for name, mean in result.metrics.items():
-            p, notes = p_value(result.against_base.get(name)), []
+            against, notes = result.against_base.get(name), []
             if mean.n != result.pictures:
-                notes.append(f"n {mean.n}")
-            if p != "-":
-                notes.append(f"p {p}")
+                notes.append(f"n = {mean.n}")
+            if against is not None and against.p is not None:
+                told = p_value(against.p)
+                notes.append(f"p {told}" if told.startswith("<") else f"p = {told}")
             in_brackets = f" ({', '.join(notes)})" if notes else ""
             cells.append(number(mean.mean, top.metrics[name]) + in_brackets)
         cells += [number(result.seconds.mean, top.seconds), plain(result.unet_evaluations)]

@@ -62,7 +62,7 @@ def test_latex_is_escaped_and_p_is_given_with_enough_pictures(
     strengths = [line.split(" & ")[0] for line in text.splitlines() if "sdedit &" in line]
     assert strengths == ["0.5", "0.8"]
     line = next(line for line in text.splitlines() if r"a\_b" in line)
-    assert r"\\{\scriptsize (p $<$ 0.0001)}}" in line and "(n 2)" in line and line.endswith(r"\\")
+    assert r"\\{\scriptsize (p $<$ 0.0001)}}" in line and "(n = 2)" in line and line.endswith(r"\\")
     assert {line.count(" & ") for line in text.splitlines() if " & " in line} == {6}
 
 
