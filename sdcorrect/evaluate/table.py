@@ -25,6 +25,7 @@ NAMES = {
     "style_accuracy": "style accuracy",
 }
 WIDTH = 13  #: letters on a line of a column's name in LaTeX; "evaluations ↓" has as many
+SMALL = r"\scriptsize"
 TEXTS = ("recipe",)  #: columns of text, which are set flush left; numbers are flush right
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -160,19 +161,27 @@ def _latex(head: Row, rows: Sequence[Row], note: str) -> str:
     return "\n".join(
         [
             f"% {note}",
-            r"% \usepackage{adjustbox,booktabs,makecell}; on pages of two columns, put it in table*",
+            r"% \usepackage{adjustbox,booktabs,makecell}; on pages of two columns, put it in table*.",
+            "% It shrinks to the width of the text; if it is too small to read, give fewer --metrics.",
             r"\begin{adjustbox}{max width=\linewidth}",
             rf"\begin{{tabular}}{{{''.join('l' if name in TEXTS else 'r' for name in head)}}}",
             r"\toprule",
             line(head, _wrapped),
             r"\midrule",
-            *(line(row, _stacked) for row in rows),
+            *_spaced([line(row, _stacked) for row in rows]),
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{adjustbox}",
             "",
         ]
     )
+
+
+def _spaced(lines: Sequence[str]) -> Iterator[str]:
+    """Lines with space after small print, which would touch the next."""
+    for before, line in zip(["", *lines], lines, strict=False):
+        yield from [r"\addlinespace"] * (SMALL in before)
+        yield line
 
 
 def _wrapped(name: str) -> str:
@@ -185,7 +194,7 @@ def _wrapped(name: str) -> str:
 def _stacked(cell: str) -> str:
     """A number, with what is in brackets after it in small print below."""
     value, bracket, rest = cell.partition(" (")
-    small = rf"\\{{\scriptsize ({_escaped(rest)}}}"
+    small = rf"\\{{{SMALL} ({_escaped(rest)}}}"
     return rf"\makecell[tr]{{{_escaped(value)}{small}}}" if bracket else _escaped(cell)
 
 

@@ -64,6 +64,10 @@ def test_latex_is_escaped_and_p_is_given_with_enough_pictures(
     line = next(line for line in text.splitlines() if r"a\_b" in line)
     assert r"\\{\scriptsize (p $<$ 0.0001)}}" in line and "(n = 2)" in line and line.endswith(r"\\")
     assert {line.count(" & ") for line in text.splitlines() if " & " in line} == {6}
+    # small print would touch the next row, and needs no space before the end of the table
+    *_, small, space, _, last, rule, _, _, _ = text.split("\n")
+    assert "scriptsize" in small and space == r"\addlinespace" and "scriptsize" in last
+    assert rule == r"\bottomrule"
 
 
 def test_latex_of_many_columns_fits_a_page(evaluate: Evaluate, folders: Any, tmp_path: Path) -> None:
