@@ -69,7 +69,7 @@ def test_help_lists_translate_first_and_each_command_on_a_line(sdcorrect: Run) -
             "argument(s) (b.png); put a pattern such as '*.jpg' in quotes",
         ),
         (["evaluate"], "Missing argument 'OUT...'; see `sdcorrect evaluate --help`"),
-        (["tranlate"], "Did you mean 'translate'"),
+        (["translates"], "Did you mean 'translate'"),
         (["bench", "--repeats", "0"], "--repeats: should be greater than or equal to 1; found '0'"),
         (["dissect", PICTURE, "-p", "a", "--controlnet", "nowhere.safetensors"], "nowhere.safetensors"),
         (["dissect", PICTURE, "-p", "a", "--negative-prompt", "{name}"], "no placeholder {name}"),
