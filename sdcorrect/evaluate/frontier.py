@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdcorrect import __version__
-from sdcorrect.errors import UsageError, printable
+from sdcorrect.errors import UsageError, listed, printable
 from sdcorrect.evaluate.results import Area, Frontier, Measured, MetricInfo, Outline, Plane, Point
 from sdcorrect.evaluate.statistics import CONFIDENCE, RESAMPLES
 
@@ -99,14 +99,22 @@ def frontier(folders: Sequence[MeasuredFolder]) -> Frontier:
         UsageError: they have no picture in common.
     """
     first = folders[0].outline
-    everywhere = [
-        {row.path for row in folder.rows if row.variant == variant}
+    by_variant = {
+        f"{printable(folder.outline.path)}/{variant}": {
+            row.path for row in folder.rows if row.variant == variant
+        }
         for folder in folders
         for variant in folder.outline.variants
-    ]
+    }
+    everywhere = by_variant.values()
     pictures = sorted(set.intersection(*everywhere))
     if not pictures:
-        raise UsageError("no picture is done in every variant of every folder, so there is no curve")
+        empty = [variant for variant, found in by_variant.items() if not found]
+        why = f"{listed(empty)} {'have' if len(empty) > 1 else 'has'} none" if empty else "there is none"
+        raise UsageError(
+            f"curves are over the pictures that all variants have, and {why}; "
+            "`sdcorrect status` tells what failed or is left to do"
+        )
     curves: dict[str, list[Point]] = {}
     values: dict[str, dict[str, list[Values]]] = {}
     for strength, recipe, folder, variants in _spots(folders):

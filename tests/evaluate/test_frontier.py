@@ -185,6 +185,12 @@ def test_a_picture_that_is_missing_somewhere_counts_nowhere(
     assert "note: 1 picture is left out, which some variants lack" in result.stderr
     content = json.loads((strengths[0].parent / "frontier.json").read_text())
     assert (content["pictures"], content["left_out"]) == (2, 1)
+    kept = [line for line in kept if '"variant": "correct"' not in line]
+    records.write_text("".join(f"{line}\n" for line in kept))
+    shutil.rmtree(strengths[1] / "correct")
+    result = measured("--frontier", *strengths, "--metrics", "ssim,clip_text")
+    assert result.exit_code == 2
+    assert f"and {strengths[1]}/correct has none; `sdcorrect status` tells what" in result.stderr
 
 
 def test_what_is_no_curve_is_one_line(
