@@ -230,6 +230,19 @@ def test_validate_tells_all_files_that_are_missing(sdcorrect: Run, tmp_path: Pat
         assert told in line
 
 
+def test_validate_takes_files_that_are_there(sdcorrect: Run, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "ink.safetensors").touch()
+    (tmp_path / "model").mkdir()
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        "prompt: a\ninput: {path: pictures}\noutput: {path: out}\nmodel: model\n"
+        "loras: [ink.safetensors]\n"
+    )
+    result = sdcorrect("validate", job)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "a valid job (correct" in result.stdout
+
+
 def test_recipes_and_version(sdcorrect: Run) -> None:
     listing = sdcorrect("recipes")
     assert listing.exit_code == 0

@@ -39,6 +39,28 @@ def captioned(find: Find, tmp_path: Path) -> Callable[..., dict[str, str | None]
 Captioned = Callable[..., dict[str, str | None]]
 
 
+def test_the_tag_of_a_lora_is_no_word_if_the_job_has_it_and_fails_its_picture_if_not(
+    find: Find, tmp_path: Path
+) -> None:
+    captions = {
+        "has.png": "a castle <lora:ink:0.8>",
+        "only.png": "<lora:ink>",
+        "oil.png": "b <lora:oil:1>",
+    }
+    for name in captions:
+        (tmp_path / name).touch()
+    template = "in ink style, {caption}"
+    for beside in (False, True):
+        for name, words in captions.items() if beside else ():
+            (tmp_path / name).with_suffix(".txt").write_text(words)
+        settings = {} if beside else {"input__captions": str(coco(tmp_path / "c.json", captions))}
+        items = find(tmp_path, prompt=template, loras=[{"path": "ink.safetensors"}], **settings)
+        told = {item.key: item.problem or item.prompt for item in items}
+        assert told["has.png"] == "in ink style, a castle"
+        assert "needs a {caption}, but there is none" in str(told["only.png"])
+        assert "`loras: [{path: oil.safetensors, weight: 1}]`" in str(told["oil.png"])
+
+
 @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
 def test_names_in_either_unicode_form_are_one(
     captioned: Captioned, tmp_path: Path, forms: tuple[str, str]
