@@ -4,7 +4,7 @@ import hashlib
 import io
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from sdcorrect.batch.attempts import Attempts, Result
 from sdcorrect.batch.size import find_batch_size
 from sdcorrect.config import Job, load_job, placeholders
 from sdcorrect.core.schedule import ddim_scheduler
-from sdcorrect.errors import SdcorrectError, UsageError
+from sdcorrect.errors import LONGEST, SdcorrectError, UsageError, printable
 from sdcorrect.inputs.beside import Beside
 from sdcorrect.inputs.decode import decode
 from sdcorrect.inputs.icons import doubt_of
@@ -31,6 +31,7 @@ from sdcorrect.translate import Translator
 
 #: A picture: a file, a Pillow image, or an 8-bit array (height, width, 3).
 Source = str | Path | Image.Image | NDArray[np.uint8]
+SOURCES = (str, Path, Image.Image, np.ndarray)
 
 #: A recipe's name, or a recipe as a mapping, as in a job.
 Method = str | Mapping[str, Any]
@@ -124,7 +125,7 @@ class StableDiffusion:
         pictures: Source | Sequence[Source],
         prompt: str,
         *,
-        method: Method = "correct",
+        method: Method | None = None,
         variants: Sequence[Method] = (),
         progress: bool = True,
         **settings: Any,
@@ -136,7 +137,7 @@ class StableDiffusion:
         Args:
             pictures: files, Pillow images or arrays; transparent parts are laid on white,
                 unless `background` is transparent.
-            method: a recipe's name, or a recipe as a mapping, as in a job.
+            method: a recipe's name, or a recipe as a mapping, as in a job; by default `correct`.
             variants: several recipes instead of `method`; they share encoding and inversion.
             progress: whether to show a bar of U-Net evaluations.
             settings: other settings of a job: strength, steps, seed, guidance_scale, size, batch_size,
@@ -147,10 +148,10 @@ class StableDiffusion:
             sweep, a dict of such results by variant, such as `correct-strength-0.5`.
 
         Raises:
-            UsageError: a setting is wrong, or does not fit the model.
+            UsageError: a setting is wrong or does not fit the model, or something is no picture.
             SdcorrectError: a picture cannot be read or translated.
         """
-        single = isinstance(pictures, str | Path | Image.Image | np.ndarray)
+        single = isinstance(pictures, SOURCES) or not isinstance(pictures, Iterable)
         job = _job(prompt, method, variants, settings)
         made = self._translate([pictures] if single else list(pictures), job, progress)  # type: ignore[list-item, arg-type]
         results = {name: of[0] if single else of for name, of in made.items()}
@@ -201,20 +202,33 @@ def from_pipe(pipe: Any) -> StableDiffusion:
         UsageError: it is not a Stable Diffusion pipeline.
     """
     if missing := PARTS - set(getattr(pipe, "components", ())):
-        raise UsageError(f"from_pipe: {type(pipe).__name__} has no {sorted(missing)[0]}")
+        raise UsageError(
+            f"from_pipe: {type(pipe).__name__} has no {sorted(missing)[0]}; give a Stable Diffusion "
+            "pipeline that diffusers has loaded"
+        )
     scheduler = ddim_scheduler(pipe.scheduler.config)
     name = str(getattr(pipe, "name_or_path", "") or type(pipe).__name__)
     return StableDiffusion(models.Model(name, "", {}, pipe, scheduler, pipe.device))
 
 
-def _job(prompt: str, method: Method, variants: Sequence[Method], settings: Mapping[str, Any]) -> Job:
+def _job(
+    prompt: str,
+    method: Method | None,
+    variants: Sequence[Method],
+    settings: Mapping[str, Any],
+) -> Job:
+    if prompt == "":
+        raise UsageError("prompt: is empty; say what the pictures should become")
+    if isinstance(variants, str | Mapping):
+        raise UsageError("variants: should be a list of recipes, such as ['sdedit', 'correct']")
+    if method is not None and variants:
+        raise UsageError("method and variants: give only one; variants names several recipes")
     for key in NOT_ASKED & set(settings):
         place = "sdcorrect.load" if key in ModelSettings.model_fields else "the command line"
         raise UsageError(f"{key}: is a setting of {place}, not of translate")
     told = {k: v.tolist() if isinstance(v, np.ndarray | np.generic) else v for k, v in settings.items()}
-    job = load_job(
-        None, {**NO_FOLDERS, "prompt": prompt, "method": method, "variants": list(variants), **told}
-    )
+    recipes = {"method": "correct" if method is None else method, "variants": list(variants)}
+    job = load_job(None, {**NO_FOLDERS, "prompt": prompt, **recipes, **told})
     texts = {key: text for key in TEMPLATES if (text := getattr(job, key))}
     for key, text in texts.items():
         for name in sorted(placeholders(text)):
@@ -226,6 +240,11 @@ def _job(prompt: str, method: Method, variants: Sequence[Method], settings: Mapp
 
 def _read(place: int, source: Source, job: Job, sizing: Sizing) -> Picture:
     """Read `source` and resize it for the model, exactly as a batch reads a file."""
+    if not isinstance(source, SOURCES):
+        raise UsageError(
+            f"picture {place}: should be a path, a Pillow image or an array; "
+            f"found {printable(repr(source))[:LONGEST]}"
+        )
     name = str(source) if isinstance(source, str | Path) else f"picture {place}"
     key = f"{place}: {name}"
     asked = job.prompt, job.negative_prompt, job.source_prompt, None, job.mask_words
@@ -241,7 +260,13 @@ def _read(place: int, source: Source, job: Job, sizing: Sizing) -> Picture:
 
 def _encoded(source: Image.Image | NDArray[np.uint8]) -> bytes:
     """A picture in memory as the bytes of a lossless file."""
-    image = source if isinstance(source, Image.Image) else Image.fromarray(source)
+    try:
+        image = source if isinstance(source, Image.Image) else Image.fromarray(source)
+    except (TypeError, ValueError):
+        raise SdcorrectError(
+            f"an array of shape {np.shape(source)} and {source.dtype} is no picture; "
+            "give (height, width, 3) of uint8"
+        ) from None
     stream = io.BytesIO()
     image.save(stream, "PNG" if image.mode in PNG_MODES else "TIFF")
     return stream.getvalue()

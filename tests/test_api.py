@@ -4,9 +4,11 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import Result
 from diffusers import StableDiffusionPipeline
 from PIL import Image
@@ -18,6 +20,7 @@ from sdcorrect.models import Model
 QUICK = {"steps": 2, "strength": 1.0, "size": 32, "progress": False}
 ROOT = Path(__file__).parents[1]
 PROMPT = "in 3d render style"
+EXAMPLE = ROOT / "sdcorrect" / "assets" / "pictures" / "church.png"
 
 
 @pytest.fixture
@@ -121,6 +124,8 @@ def test_a_transparent_background_is_that_of_the_source(
         ({"limit": 3}, "limit: is a setting of the command line, not of translate"),
         ({"strength": 2.0}, "strength: "),
         ({"method": "corect"}, "did you mean correct?"),
+        ({"method": "correct", "variants": ["sdedit"]}, "method and variants: give only one"),
+        ({"variants": "sdedit"}, "variants: should be a list of recipes, such as ['sdedit', 'correct']"),
         ({"negative_prompt": "{parameters}"}, "negative_prompt: {parameters} is filled in by the"),
     ],
 )
@@ -130,6 +135,30 @@ def test_bad_settings_are_told_in_a_line(
     with pytest.raises(UsageError) as error:
         loaded.translate(icon, PROMPT, **settings)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "message"),
+    [
+        (5, "picture 0: should be a path, a Pillow image or an array; found 5"),
+        ([EXAMPLE, None], "picture 1: should be a path, a Pillow image or an array; found None"),
+        (torch.zeros(3, 8, 8), "picture 0: should be a path, a Pillow image or an array; found tensor("),
+        (np.zeros((1, 8, 8, 3), np.uint8), "shape (1, 8, 8, 3) and uint8 is no picture; give (height,"),
+    ],
+)
+def test_what_is_no_picture_is_told_in_a_line(
+    loaded: sdcorrect.StableDiffusion, pictures: Any, message: str
+) -> None:
+    with pytest.raises(SdcorrectError) as error:
+        loaded.translate(pictures, PROMPT, **QUICK)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_empty_prompt_is_told_in_words_of_python(
+    loaded: sdcorrect.StableDiffusion, icon: Image.Image
+) -> None:
+    with pytest.raises(UsageError, match=r"^prompt: is empty; say what the pictures should become$"):
+        loaded.translate(icon, "", **QUICK)
 
 
 def test_a_picture_that_cannot_be_read_is_named(
@@ -145,5 +174,5 @@ def test_a_picture_that_cannot_be_read_is_named(
         sdcorrect.load(devise="cpu")
     with pytest.raises(UsageError, match="strength: is a setting of translate, not of load"):
         sdcorrect.load(strength=0.5)
-    with pytest.raises(UsageError, match="from_pipe: str has no"):
+    with pytest.raises(UsageError, match="from_pipe: str has no .*; give a Stable Diffusion pipeline"):
         sdcorrect.from_pipe("mini")
