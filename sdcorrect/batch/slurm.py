@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from sdcorrect.errors import UsageError, printable
 
+#: Time limits as sbatch reads them: minutes, hours:minutes:seconds, days-hours and others.
+TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|infinite|unlimited", re.IGNORECASE)
 #: Seconds before the time limit at which SLURM asks a task to stop.
 GRACE = 120
 
@@ -63,12 +65,17 @@ def render_array(
         setup: shell commands to run first; a task ends if one of them fails.
 
     Raises:
-        UsageError: a value of `options` is not a single word.
+        UsageError: a value of `options` is not a single word, or the time is none that sbatch reads.
     """
     for name, value in (options or {}).items():
         if not re.fullmatch(r"[!-~]+", value):
             raise UsageError(
                 f"--{name} {printable(repr(value))}: expected a single word without spaces or accents"
+            )
+        if name == "time" and not TIME.fullmatch(value):
+            raise UsageError(
+                f"--time {printable(value)}: expected a limit as sbatch reads it, such as 90 (minutes), "
+                "4:00:00 or 1-12 (days-hours)"
             )
     return _SCRIPT.format(
         last=tasks - 1,

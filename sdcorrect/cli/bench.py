@@ -46,7 +46,7 @@ def bench(
     input_: Annotated[
         str | None,
         typer.Argument(
-            metavar="[INPUT]", help="Pictures.", show_default="built-in examples; --evaluate: icons"
+            metavar="INPUT", help="Pictures.", show_default="built-in examples; --evaluate: icons"
         ),
     ] = None,
     recipes: Annotated[

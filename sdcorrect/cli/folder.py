@@ -125,7 +125,7 @@ def schema(
     of: Annotated[
         Schema,
         typer.Argument(
-            metavar="[job|record|evaluation|frontier]",
+            metavar="FILE",
             help="The file to describe; record is a line of records/*.jsonl.",
         ),
     ] = Schema.job,

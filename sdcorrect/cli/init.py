@@ -16,7 +16,7 @@ from sdcorrect.tasks import starting_job, tasks
 def init(
     task: Annotated[
         str,
-        typer.Argument(metavar="[TASK]", help=f"The task: {', '.join(tasks())}.", autocompletion=tasks),
+        typer.Argument(metavar="TASK", help=f"The task: {', '.join(tasks())}.", autocompletion=tasks),
     ] = "quickstart",
     output: Annotated[
         Path | None,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Settings that a job requires, and that matter here only in a job file.
 PLACEHOLDERS = {"input.path": ".", "output.path": ".", "prompt": "any", "source_prompt": "any"}
 
-OptionalJob = Annotated[Path | None, typer.Argument(metavar="[JOB.yaml]", parser=path, help="Job file.")]
+OptionalJob = Annotated[Path | None, typer.Argument(metavar="JOB.yaml", parser=path, help="Job file.")]
 
 
 def _job(config: Path | None, settings: dict[str, Any]) -> Job:

@@ -44,7 +44,7 @@ def translate(
     input_: Annotated[
         str | None,
         typer.Argument(
-            metavar="[INPUT]",
+            metavar="INPUT",
             help="A folder, a picture, a pattern such as '**/*.jpg', or a list (.txt, .csv, .jsonl).",
         ),
     ] = None,

@@ -61,6 +61,10 @@ def test_flags_of_sbatch_and_what_runs_first_stand_in_the_script(
         result = sdcorrect("slurm", "-c", job, "--tasks", 2, "--time", hostile)
         assert (result.exit_code, result.stdout) == (2, "")
         assert "expected a single word" in result.stderr and result.stderr.count("\n") == 1
+    for limit, is_read in {"90": 1, "1-12": 1, "UNLIMITED": 1, "4h": 0, "1:2:3:4": 0}.items():
+        result = sdcorrect("slurm", "-c", job, "--tasks", 2, "--time", limit)
+        assert (result.exit_code == 0) == bool(is_read)
+        assert ("expected a limit as sbatch reads it" in result.stderr) != bool(is_read)
 
 
 def test_a_task_ends_where_its_setup_fails(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def test_help_lists_translate_first_and_each_command_on_a_line(sdcorrect: Run) -
             "argument(s) (b.png); put a pattern such as '*.jpg' in quotes",
         ),
         (["evaluate"], "Missing argument 'OUT...'; see `sdcorrect evaluate --help`"),
+        (["schema", "jobs"], "error: FILE: 'jobs' is not one of 'job', 'record'"),
         (["translates"], "Did you mean 'translate'"),
         (["bench", "--repeats", "0"], "--repeats: should be greater than or equal to 1; found '0'"),
         (["dissect", PICTURE, "-p", "a", "--controlnet", "nowhere.safetensors"], "nowhere.safetensors"),
