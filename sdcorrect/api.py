@@ -260,16 +260,20 @@ def _read(place: int, source: Source, job: Job, sizing: Sizing) -> Picture:
 
 def _encoded(source: Image.Image | NDArray[np.uint8]) -> bytes:
     """A picture in memory as the bytes of a lossless file."""
-    try:
-        image = source if isinstance(source, Image.Image) else Image.fromarray(source)
-    except (TypeError, ValueError):
-        raise SdcorrectError(
-            f"an array of shape {np.shape(source)} and {source.dtype} is no picture; "
-            "give (height, width, 3) of uint8"
-        ) from None
+    image = source if isinstance(source, Image.Image) else _of_array(source)
     stream = io.BytesIO()
     image.save(stream, "PNG" if image.mode in PNG_MODES else "TIFF")
     return stream.getvalue()
+
+
+def _of_array(samples: NDArray[np.uint8]) -> Image.Image:
+    try:
+        return Image.fromarray(samples)
+    except (TypeError, ValueError):
+        raise SdcorrectError(
+            f"an array of shape {samples.shape} and {samples.dtype} is no picture; "
+            "give (height, width, 3) of uint8"
+        ) from None
 
 
 def _attempts(translator: Translator, job: Job, alike: list[Picture]) -> Attempts:
