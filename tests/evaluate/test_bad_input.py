@@ -36,7 +36,7 @@ def complaint(result: Result) -> str:
         (["--clip", "nowhere"], "there is no such file or folder"),
         (["--profile", "paper"], "--style 'cartoon style of '"),
         (["--profile", "pie-bench"], "need edit masks: give --masks"),
-        (["--device", "abacus"], "try --device cpu"),
+        (["--device", "abacus"], "there is no device 'abacus'; give auto, cpu"),
     ],
 )
 def test_wrong_options(
