@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -26,6 +27,7 @@ def test_every_case_is_below_the_bar() -> None:
     assert max(errors.values()) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_case_that_differs_fails(tmp_path: Path) -> None:
     pack = shutil.copytree(PACK, tmp_path / "pack")
     tensors = load_file(pack / "tensors.safetensors")

@@ -42,7 +42,10 @@ def translate(model: Model, image: Image.Image) -> list[bytes]:
     return [result.pictures[0].tobytes() for result in results.values()]
 
 
-@pytest.mark.parametrize(("family", "syntax"), [("sd1", "plain"), ("sdxl", "weighted")])
+@pytest.mark.parametrize(
+    ("family", "syntax"),
+    [("sd1", "plain"), pytest.param("sdxl", "weighted", marks=pytest.mark.slow)],
+)
 def test_offloaded_parts_make_the_same_pictures(
     checkpoint: Where,
     tmp_path: Path,

@@ -236,6 +236,7 @@ def test_embedded_it_is_one_file(folder: Folder, report: Report, opened: Open, t
     assert [url for url in result.requests if not url.startswith("data:")] == [alone.as_uri()]
 
 
+@pytest.mark.slow
 def test_thousands_of_pictures_scroll(folder: Folder, report: Report, opened: Open) -> None:
     report()
     multiply(folder, 2500)

@@ -21,6 +21,7 @@ def _chosen(out: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> dict[str
     return found
 
 
+@pytest.mark.slow
 def test_bands_are_of_the_evaluations_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["--strengths", "0.6", "--solvers", "dpm++", "--steps", "3", "12", "--guided", "1"]
     plain = ["--reuse", "0", "--metrics", "ssim", "psnr", "--rounds", "0"]
