@@ -19,7 +19,7 @@ from sdcorrect.recipes import ALIASES, BUILT_IN, built_in
 
 @app.command()
 def validate(config: JobFile, set_: Set = None, debug: Debug = False) -> None:
-    """Check a job and the files that it names, without running it."""
+    """Check a job, and that the files it names are there; `doctor` looks into them."""
     with errors_for_people(debug):
         job = load_job(config, given(locals()))
         if found := problems(job):

@@ -1,5 +1,7 @@
 """What is wrong on a command line, or in a variable that stands in for a flag, in one line."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -30,7 +32,8 @@ def wrong_usage(error: Any) -> str | None:
         listed = f"`{command} --help` lists the options"
         return f"{command} has no option {printable(option)}; {_near(error, str(option), listed)}"
     message = one_line(error.format_message()).rstrip(".")
-    if "unexpected extra argument" in message:
+    extra = re.search(r"unexpected extra arguments?(?:\(s\))? \((.*)\)", message)
+    if extra and any(Path(word).suffix[1:].isalpha() for word in extra[1].split()):
         return f"{message}; put a pattern such as '*.jpg' in quotes, or the shell expands it"
     return message if message.endswith("?") else f"{message}; see `{command} --help`"
 

@@ -78,7 +78,7 @@ def _explain(
         case "path_type":
             return f"{where}{key}: should be a path; found {_found(error['input'], node)}"
         case _:
-            expected = error["msg"].removeprefix("Input ")
+            expected = error["msg"].removeprefix("Input ").replace("valid tuple", "list")
             return f"{where}{key}: {expected}; found {_found(error['input'], node)}"
 
 

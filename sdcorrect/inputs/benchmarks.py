@@ -75,7 +75,10 @@ def _reason(errors: ValidationError) -> str:
     error = errors.errors()[0]
     number, *key = (*error["loc"], "")[:2]
     if not isinstance(number, int):
-        return "expected a list of `- {init_img: data/bear.jpg, target_prompts: [a robot bear]}`"
+        return (
+            "expected a list of `- {init_img: data/bear.jpg, target_prompts: [a robot bear]}`; "
+            "to run a job, give it with -c"
+        )
     what = "is missing" if error["type"] == "missing" else error["msg"].removeprefix("Input ")
     return f"entry {number + 1}: {''.join(map(str, key))} {what}"
 

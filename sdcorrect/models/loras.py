@@ -97,6 +97,15 @@ def place(name: str, file: LoraFile, parts: Mapping[str, Any]) -> list[Placed]:
     return list(placed.values())
 
 
+#: The width of the texts that a U-Net reads -> the family.
+FAMILIES = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
+
+
+def _width(texts: int) -> str:
+    family = FAMILIES.get(texts)
+    return f"{texts} wide ({family})" if family else f"{texts} wide"
+
+
 def _refuse_other_families(name: str, file: LoraFile, unet: Any) -> None:
     expected = unet.config.cross_attention_dim
     for layer in file.layers:
@@ -105,7 +114,8 @@ def _refuse_other_families(name: str, file: LoraFile, unet: Any) -> None:
             if width != expected:
                 raise UsageError(
                     f"lora {name}: made for another family: "
-                    f"it reads texts {width} wide, but this model's are {expected} wide"
+                    f"it reads texts {_width(width)}, but this model's are {_width(expected)}; "
+                    "use a LoRA of this model's family, or the LoRA's own model"
                 )
 
 

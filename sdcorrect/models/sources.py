@@ -22,7 +22,7 @@ from huggingface_hub.utils import httpx
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.models.hashes import NOT_LOADED, files_below, hash_file, hash_folder, matches
 from sdcorrect.models.reasons import reason_of
-from sdcorrect.settings import HUB_FILE, HUB_ID, no_such
+from sdcorrect.settings import HUB_FILE, can_be_on_hub, no_such
 
 #: Weights that are downloaded only if a repository has no .safetensors.
 PICKLED = ("*.bin", "*.ckpt", "*.pt", "*.pth")
@@ -99,7 +99,7 @@ class Finder:
             UsageError: it cannot be downloaded.
         """
         in_repository = HUB_FILE.fullmatch(name)
-        if not in_repository and not HUB_ID.fullmatch(name):
+        if not can_be_on_hub(name):
             raise UsageError(no_such(what, name))
         try:
             if in_repository:

@@ -68,6 +68,7 @@ def test_help_lists_translate_first_and_each_command_on_a_line(sdcorrect: Run) -
             ["translate", "a.png", "b.png"],
             "argument(s) (b.png); put a pattern such as '*.jpg' in quotes",
         ),
+        (["translate", "a", "0.7"], "argument(s) (0.7); see `sdcorrect translate --help`"),
         (["evaluate"], "Missing argument 'OUT...'; see `sdcorrect evaluate --help`"),
         (["schema", "jobs"], "error: FILE: 'jobs' is not one of 'job', 'record'"),
         (["translates"], "Did you mean 'translate'"),

@@ -301,7 +301,7 @@ def test_colours_are_matched_channel_by_channel(icon: Image.Image) -> None:
     ("setting", "message"),
     [
         ("output.keep=[exif, xmp]", "output.keep.1: should be 'exif' or 'profile'; found 'xmp'"),
-        ("output.keep=exif", "output.keep: should be a valid tuple; found 'exif'"),
+        ("output.keep=exif", "output.keep: should be a list; found 'exif'"),
         ("background=black", "background: should be 'white' or 'transparent'; found 'black'"),
         ("match_colors=target", "match_colors: should be 'source'; found 'target'"),
         ("match_colors=true", "match_colors: should be 'source'; found true"),

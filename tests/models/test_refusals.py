@@ -48,7 +48,10 @@ def job_with(what: str, checkpoint: Where, folder: Path) -> dict[str, Any]:
     ("what", "expected"),
     [
         ("code", "contains code beside its weights (posix.mkdir), which was not run"),
-        ("lora", "made for another family: it reads texts 80 wide, but this model's are 32 wide"),
+        (
+            "lora",
+            "made for another family: it reads texts 80 wide, but this model's are 32 wide; use a",
+        ),
         ("controlnet", "made for another family: its cross_attention_dim is 48, this model's is 32"),
         ("inpainting", "its U-Net takes 9 channels, so it is an inpainting model"),
         ("truncated", "cannot be read as weights"),
