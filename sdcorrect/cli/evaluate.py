@@ -259,7 +259,7 @@ def _follow(run: "Evaluator", folder: Path, events: Events) -> "list[Measured]":
 
 
 def _show(evaluation: "Evaluation", events: Events) -> None:
-    from sdcorrect.evaluate.table import plain, told_base
+    from sdcorrect.evaluate.table import plain, told_base, told_profile
 
     table = figures("", ("n", "mean", "95 % interval", "diff.", "better", "p"))
     of_sweep = {v: result.sweep for v, result in evaluation.variants.items()}
@@ -281,7 +281,7 @@ def _show(evaluation: "Evaluation", events: Events) -> None:
         table.add_row(names[variant], str(evaluations.n), plain(evaluations))
     events.show(table, soft_wrap=False)
     events.show(
-        f"profile {evaluation.profile}. ↑ higher is better, ↓ lower. diff.: to {told_base(evaluation)} "
+        f"{told_profile(evaluation)}. ↑ higher is better, ↓ lower. diff.: to {told_base(evaluation)} "
         "on the pictures of both; better: in how many of them; p: Wilcoxon's signed-rank test, "
         "two-sided, of 6 pictures or more."
     )

@@ -138,9 +138,15 @@ def told_base(evaluation: Evaluation) -> str:
     return f"{evaluation.base}{' at the same strength and seed' if of_sweep else ''}"
 
 
+def told_profile(evaluation: Evaluation) -> str:
+    """The profile of the metrics, and the networks that measured."""
+    networks = ", ".join(f"{what} by {network.name}" for what, network in evaluation.networks.items())
+    return f"profile {evaluation.profile}{f' ({networks})' if networks else ''}"
+
+
 def _note(evaluation: Evaluation) -> str:
     return (
-        f"Means over n pictures, profile {evaluation.profile}. p: Wilcoxon's signed-rank test, "
+        f"Means over n pictures, {told_profile(evaluation)}. p: Wilcoxon's signed-rank test, "
         f"two-sided, to {told_base(evaluation)} on the pictures of both, given from n = "
         f"{LEAST_PAIRS} on. Seconds and U-Net evaluations are those of one picture."
     )

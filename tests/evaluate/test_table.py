@@ -1,6 +1,7 @@
 """What goes into a paper: tables in Markdown and LaTeX, and no p of few pictures."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,9 @@ def test_too_few_pictures_have_no_p() -> None:
 
 def test_no_line_is_longer_than_80_columns_and_no_number_wraps(evaluate: Evaluate, folders: Any) -> None:
     result = evaluate("--base", "correct")
-    table = result.stdout.partition("profile default")[0].rstrip().splitlines()
+    table, _, networks = result.stdout.partition("profile default")
+    assert re.match(r" \(clip by \S+clip, structure by \S+\)\.", networks)
+    table = table.rstrip().splitlines()
     assert max(map(len, table)) <= 80
     rows = [line.split() for line in table if line.split()[:1] in (["sdedit"], ["correct"])]
     assert len(rows) == 2 * (5 + 2)
