@@ -66,6 +66,7 @@ def test_a_run_is_compared_with_those_of_the_base_next_to_it() -> None:
     assert cost_of(runs, "a", "a").ratio == 1
 
 
+@pytest.mark.slow
 def test_recipes_cheap_beside_the_dearest_run_more_often(model: Model, icon: Image.Image) -> None:
     dear = Recipe(name="dear", inversion="full", inversion_steps=60)
     job = load_job(

@@ -13,7 +13,7 @@ from faults import Fault, Faults, serve
 FAULTS: tuple[Fault, ...] = ("SIGKILL", "ENOSPC", "EIO", "short write")
 PROCESSES = 2
 #: Of the calls of a default run, each so many-th; all of them in the slow suite.
-SOME = 41
+SOME = 97
 
 
 class Matrix:

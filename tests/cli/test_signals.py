@@ -43,7 +43,12 @@ def assert_whole(out: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 142)]
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR1, 142, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_drops_the_batch_in_hand_and_exits(
     pictures: Path, tmp_path: Path, number: signal.Signals, code: int
