@@ -50,6 +50,7 @@ def test_killed_runs_end_as_an_undisturbed_one(tmp_path: Path, count: int, kills
     assert killed.decoded() <= count + kills * BATCH + BATCH - 1
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_leave_what_one_leaves(tmp_path: Path) -> None:
     folder = make_pictures(tmp_path / "pictures", 6)
     alone = Drill(folder, tmp_path / "alone")

@@ -42,10 +42,8 @@ def translate(model: Model, image: Image.Image) -> list[bytes]:
     return [result.pictures[0].tobytes() for result in results.values()]
 
 
-@pytest.mark.parametrize(
-    ("family", "syntax"),
-    [("sd1", "plain"), pytest.param("sdxl", "weighted", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "syntax"), [("sd1", "plain"), ("sdxl", "weighted")])
 def test_offloaded_parts_make_the_same_pictures(
     checkpoint: Where,
     tmp_path: Path,

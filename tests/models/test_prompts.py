@@ -156,6 +156,7 @@ def test_a_learned_word_of_several_vectors_is_expanded(tmp_path: Path) -> None:
     torch.testing.assert_close(weighted, plain, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_texts_of_another_length_in_the_batch_change_no_picture(
     sdcorrect: Callable[..., Result], pictures: Path, tmp_path: Path
 ) -> None:
