@@ -39,8 +39,8 @@ Words = Literal["replace", "refine", "reweight"]
 #: that lead from each timestep to the next (edit-friendly DDPM inversion).
 Inversion = Literal["none", "one-step", "full", "ddpm"]
 
-#: The latents of the source's branch: those of the inversion, those denoised again from its end, or x0
-#: noised anew at each step.
+#: The latents of the source's branch: those of the inversion, those denoised again from its end, the
+#: same led back to the inversion after each step, or x0 noised anew at each step.
 SourceBranch = Literal["inverted", "sampled", "corrected", "noised"]
 
 #: The prompt of a branch.
