@@ -97,7 +97,7 @@ def place(name: str, file: LoraFile, parts: Mapping[str, Any]) -> list[Placed]:
     return list(placed.values())
 
 
-#: The width of the texts that a U-Net reads -> the family.
+#: The families by the width of the texts that their U-Nets read.
 FAMILIES = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
 
 

@@ -18,7 +18,7 @@ from sdcorrect.models.adapters import Adapters
 from sdcorrect.models.checkpoints import Checkpoint
 from sdcorrect.models.controlnets import outline_controlnet
 from sdcorrect.models.lora_files import read_lora
-from sdcorrect.models.loras import ADAPTED, place
+from sdcorrect.models.loras import ADAPTED, FAMILIES, place
 from sdcorrect.models.original import taken
 from sdcorrect.models.pipelines import TEXT_ENCODERS, account_for_single_file, outline
 from sdcorrect.models.sources import Found
@@ -27,8 +27,6 @@ from sdcorrect.models.training import scheduler_for
 from sdcorrect.models.words import read_words
 from sdcorrect.settings import ControlNet, Lora, ModelSettings, TextualInversion
 
-#: The families by the width of the texts that their U-Nets read.
-FAMILIES = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
 Parts = Mapping[str, Any]
 
 
