@@ -159,6 +159,8 @@ class ModelSettings(Settings):
     """keep only the part that is computing on the device"""
     channels_last: Literal["auto"] | StrictBool = "auto"
     """channels-last memory layout for convolutions, faster on some cards; auto uses it on CUDA"""
+    skips_once: Literal["auto"] | StrictBool = "auto"
+    """convolve only once the skips that stay the same; auto does on the CPU if the U-Net is large"""
     compile: StrictBool = False
     """compile the U-Net: slow to start, faster on long runs"""
     offline: StrictBool = False

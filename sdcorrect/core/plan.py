@@ -75,6 +75,11 @@ class Injection:
     statistics: Statistics = "source"
 
     @property
+    def constant(self) -> bool:
+        """Whether it puts the same features of a captured source back in all rows, at every step."""
+        return self.branches == "both" and self.weight == 1 and self.statistics == "source"
+
+    @property
     def sites(self) -> tuple[str, ...]:
         """The parts of a block that are changed; self-attention involves its Q, K and V."""
         return ("query", "key-value") if self.tensor == "self-attention" else (self.tensor,)
@@ -127,6 +132,8 @@ class Plan:
     noised: "Noising | None" = None
     #: the fraction of the picture that gets no guidance, where guidance is weakest
     guidance_threshold: float | None = None
+    #: convolve only once the skips that are the same at every step; see convolving_once
+    skips_once: bool = False
 
     @property
     def beside(self) -> Beside:

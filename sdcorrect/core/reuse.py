@@ -1,15 +1,20 @@
 """What the U-Net need not compute at every step."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from math import ceil
 from typing import Any
 
+import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
+from sdcorrect.core.capture import Captured
+from sdcorrect.core.plan import Injection, blocks_of
 from sdcorrect.core.regions import is_compiled
-from sdcorrect.core.sites import occupy
+from sdcorrect.core.sites import block_at, occupy
 
 
 @contextmanager
@@ -70,6 +75,49 @@ def reading_text_once(unet: UNet2DConditionModel) -> Iterator[None]:
                 for layer in (block.attn2.to_k, block.attn2.to_v):
                     changes.enter_context(_running(layer, remembering(layer.forward)))
         yield
+
+
+@contextmanager
+def convolving_once(
+    unet: UNet2DConditionModel, injections: Collection[Injection], captured: Captured
+) -> Iterator[None]:
+    """Within this context the convolutions over a constant `S_k` are computed at the first call only.
+
+    A decoder block convolves the concatenation [h, S_k]; a convolution is linear in its input channels,
+    so it is the sum of one over h and one over S_k. Before its 3x3 convolution there is a group norm, so
+    there the channels of S_k that share a group with h are not constant. The sum rounds differently.
+
+    Compiled regions, which notice no change of a layer, compute both at every call.
+    """
+    with ExitStack() as changes:
+        for number in blocks_of([i for i in injections if i.constant], "skip"):
+            resnet = block_at(unet, number).resnet
+            if not isinstance(resnet, ResnetBlock2D) or is_compiled(resnet):
+                continue
+            own = resnet.in_channels - captured.skip[number].shape[1]
+            group = resnet.in_channels // resnet.norm1.num_groups
+            constant_from = {resnet.conv1: ceil(own / group) * group, resnet.conv_shortcut: own}
+            for layer, first in constant_from.items():
+                if layer is not None and first < layer.in_channels:
+                    changes.enter_context(_running(layer, _convolving_once(layer, first)))
+        yield
+
+
+def _convolving_once(layer: nn.Conv2d, first: int) -> Callable[[Tensor], Tensor]:
+    """The forward of `layer` for inputs whose channels from `first` on are the same at every call."""
+    kept: list[Tensor] = []
+
+    def convolve(features: Tensor) -> Tensor:
+        if not kept:  # not earlier, because offloaded weights arrive with the call
+            last = layer.weight.is_contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last if last else torch.contiguous_format
+            weight, constant = layer.weight[:, :first], layer.weight[:, first:]
+            kept.append(weight.contiguous(memory_format=layout))
+            kept.append(layer._conv_forward(features[:, first:], constant, layer.bias))
+        weight, constant = kept
+        return layer._conv_forward(features[:, :first], weight, None).add_(constant)
+
+    return convolve
 
 
 @contextmanager

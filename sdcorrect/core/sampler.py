@@ -28,7 +28,7 @@ from sdcorrect.core.inject import inject
 from sdcorrect.core.masks import Mask
 from sdcorrect.core.noised import NoisedSource
 from sdcorrect.core.plan import Injection, Plan, in_window
-from sdcorrect.core.reuse import reading_text_once, reusing
+from sdcorrect.core.reuse import convolving_once, reading_text_once, reusing
 from sdcorrect.core.schedule import add_noise, inverse_of, step_on
 from sdcorrect.core.text import Text
 from sdcorrect.errors import UsageError
@@ -214,6 +214,7 @@ def denoise(
     there = send(timesteps, latents.device)
     stepped: tuple[Whose, ...] = ("source", "target") if plan.beside == "sampled" else ("target",)
     known = dict.fromkeys(stepped, latents)
+    captured = source.captured if plan.skips_once and not control else None
     noised = None
     if plan.noised and source.x0 is not None:
         noised = NoisedSource(source.x0, latents, scheduler, plan.noised, generators)
@@ -237,6 +238,7 @@ def denoise(
             ),
             reusing(unet, plan.reuse.every) if plan.reuse else nullcontext(),
             reading_text_once(unet),
+            convolving_once(unet, injections, captured) if captured else nullcontext(),
         ):
             for step in steps:
                 t, then = taken[step], taken[step + 1] if step + 1 < total else None

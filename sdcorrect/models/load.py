@@ -8,7 +8,7 @@ from sdcorrect.libraries import plain_outlines
 from sdcorrect.models.adapters import Adapters, find_adapters
 from sdcorrect.models.checkpoints import Checkpoint, find_checkpoint
 from sdcorrect.models.controlnets import load_controlnets
-from sdcorrect.models.machine import choose_device, place_on_device
+from sdcorrect.models.machine import choose_device, convolves_skips_once, place_on_device
 from sdcorrect.models.model import Model
 from sdcorrect.models.pipelines import load_pipeline
 from sdcorrect.models.safety import add_safety_checker
@@ -22,7 +22,7 @@ from sdcorrect.settings import ModelSettings
 COMPUTED = {"prompt_syntax", "prediction_type", "zero_snr", "vae_dtype", "vae_tiling", "safety_checker"}
 #: Settings that keep the mathematics but choose other kernels, which round differently: some pixels of
 #: a picture may differ by a level.
-ROUNDED = {"vae_slicing", "channels_last", "compile", "tf32"}
+ROUNDED = {"vae_slicing", "channels_last", "skips_once", "compile", "tf32"}
 
 
 def find(settings: ModelSettings) -> tuple[Checkpoint, Adapters]:
@@ -81,4 +81,5 @@ def load(settings: ModelSettings) -> Model:
         settings.prompt_syntax,
         controlnets,
         [network.scale for network in settings.controlnets],
+        convolves_skips_once(settings, pipe.unet, device),
     )

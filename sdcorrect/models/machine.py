@@ -18,6 +18,8 @@ from sdcorrect.settings import ModelSettings, known_device
 
 #: The accelerators that diffusers supports, by torch's names.
 ACCELERATORS = {"cuda", "mps", "xpu"}
+#: The channels of the deepest level from which convolving constant skips once pays on the CPU.
+WIDE = 1024
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -120,6 +122,17 @@ def choose_vae_dtype(settings: ModelSettings, dtype: torch.dtype, force_upcast: 
 def lays_channels_last(settings: ModelSettings, device: torch.device) -> bool:
     """Whether to use the channels-last layout; `auto` does on CUDA, where convolutions are faster."""
     return device.type == "cuda" if settings.channels_last == "auto" else settings.channels_last
+
+
+def convolves_skips_once(
+    settings: ModelSettings, unet: UNet2DConditionModel, device: torch.device
+) -> bool:
+    """Whether to convolve constant skips once; `auto` does on the CPU, for a U-Net as wide as SD 1.5's.
+
+    In a narrow one the additions take longer than the convolutions that they save.
+    """
+    wide = max(unet.config.block_out_channels) >= WIDE
+    return device.type == "cpu" and wide if settings.skips_once == "auto" else settings.skips_once
 
 
 def remember_signatures(unet: UNet2DConditionModel) -> None:

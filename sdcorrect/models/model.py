@@ -42,6 +42,7 @@ class Model:
     prompt_syntax: Literal["plain", "weighted"] = "plain"
     controlnets: MultiControlNetModel | None = None
     control_scales: Sequence[float] = ()
+    skips_once: bool = False  #: whether to convolve constant skips once
     evaluations: int = 0  #: U-Net evaluations so far; each row of a batch counts
 
     def __post_init__(self) -> None:

@@ -109,6 +109,7 @@ REFUSED: dict[str, tuple[Settings, Settings]] = {
     "vae_slicing": ({}, {"vae_slicing": True}),
     "vae_tiling": ({}, {"vae_tiling": True}),
     "channels_last": ({}, {"channels_last": True}),
+    "skips_once": ({}, {"skips_once": True}),
     "compile": ({}, {"compile": True}),
     "tf32": ({}, {"tf32": True}),
     "output.format": ({}, {"output": {"path": "@out", "format": "jpg"}}),

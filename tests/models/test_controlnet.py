@@ -280,6 +280,23 @@ def test_the_inversion_runs_without_it(
     assert result.evaluations == 1 + 2 * 3
 
 
+def test_a_skip_with_a_residual_is_convolved_at_every_step(
+    checkpoint: Where, network: Callable[[Family], Path], icon: Image.Image
+) -> None:
+    request = Request(icon, 1, "in 3d render style", hints=[canny(icon, (50, 100))])
+    once, always = (
+        Translator(
+            load_with(checkpoint, "sd1", str(network("sd1")), skips_once=on),
+            [BUILT_IN["correct"]],
+            steps=2,
+            strength=1,
+            guidance_scale=5,
+        )([request], variants=["correct"])["correct"]
+        for on in (True, False)
+    )
+    assert np.array_equal(once.pictures[0], always.pictures[0])
+
+
 def test_an_inverted_source_that_runs_along_is_not_controlled(
     checkpoint: Where, network: Callable[[Family], Path], icon: Image.Image
 ) -> None:

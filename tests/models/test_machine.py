@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import Family, save_folder, tiny
+from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from sdcorrect.errors import UsageError
 from sdcorrect.models import Model, load
-from sdcorrect.models.machine import choose_vae_dtype, lays_channels_last, tf32
+from sdcorrect.models.machine import choose_vae_dtype, convolves_skips_once, lays_channels_last, tf32
 from sdcorrect.recipes import BUILT_IN
 from sdcorrect.settings import ModelSettings
 from sdcorrect.translate import Request, Translator
@@ -34,7 +35,7 @@ def translate(model: Model, image: Image.Image, *names: str) -> dict[str, np.nda
     return {name: np.asarray(result.pictures[0], dtype=float) for name, result in results.items()}
 
 
-@pytest.mark.parametrize("setting", ["vae_slicing", "channels_last"])
+@pytest.mark.parametrize("setting", ["vae_slicing", "channels_last", "skips_once"])
 def test_economy_rounds_otherwise_at_most(model: Model, icon: Image.Image, setting: str) -> None:
     thrifty = load_with(**{setting: True})
     plain, ours = (translate(each, icon, "correct")["correct"] for each in (model, thrifty))
@@ -53,6 +54,36 @@ def test_convolutions_are_laid_out_for_cuda_there_and_as_asked_elsewhere(asked: 
     settings = ModelSettings(channels_last=asked)
     assert lays_channels_last(settings, torch.device("cuda")) is (asked is not False)
     assert lays_channels_last(settings, torch.device("cpu")) is (asked is True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "width", "expected"),
+    [
+        ("auto", "cpu", 1280, True),
+        ("auto", "cpu", 192, False),
+        ("auto", "cuda", 1280, False),
+        (True, "cuda", 192, True),
+        (False, "cpu", 1280, False),
+    ],
+)
+def test_constant_skips_are_convolved_once_where_that_pays_or_is_asked(
+    asked: Any, device: str, width: int, expected: bool
+) -> None:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
+            block_out_channels=(32, width),
+            down_block_types=("DownBlock2D",) * 2,
+            up_block_types=("UpBlock2D",) * 2,
+            mid_block_type=None,
+        )
+    settings = ModelSettings(skips_once=asked)
+    assert convolves_skips_once(settings, unet, torch.device(device)) is expected
+
+
+def test_the_setting_reaches_the_plan_of_a_method(model: Model) -> None:
+    for asked, loaded in ((False, model), (True, load_with(skips_once=True))):
+        translator = Translator(loaded, [BUILT_IN["correct"]], steps=2, strength=1, guidance_scale=5)
+        assert translator.methods["correct"].plan.skips_once is asked
 
 
 def test_settings_are_passed_to_the_pipeline() -> None:
