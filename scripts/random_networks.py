@@ -55,7 +55,8 @@ def random_model(
         parts |= {"safety_checker": None, "feature_extractor": None}
         pipe = StableDiffusionPipeline(**parts, requires_safety_checker=False)
     place_on_device(pipe, None, ModelSettings(**settings), device)
-    return Model(family, "random", {}, pipe, mini.scheduler, device)
+    once = settings.get("skips_once", "auto")
+    return Model(family, "random", {}, pipe, mini.scheduler, device, skips_once=once)
 
 
 def sd15_sized() -> Model:

@@ -8,7 +8,7 @@ from sdcorrect.libraries import plain_outlines
 from sdcorrect.models.adapters import Adapters, find_adapters
 from sdcorrect.models.checkpoints import Checkpoint, find_checkpoint
 from sdcorrect.models.controlnets import load_controlnets
-from sdcorrect.models.machine import choose_device, convolves_skips_once, place_on_device
+from sdcorrect.models.machine import choose_device, place_on_device
 from sdcorrect.models.model import Model
 from sdcorrect.models.pipelines import load_pipeline
 from sdcorrect.models.safety import add_safety_checker
@@ -81,5 +81,5 @@ def load(settings: ModelSettings) -> Model:
         settings.prompt_syntax,
         controlnets,
         [network.scale for network in settings.controlnets],
-        convolves_skips_once(settings, pipe.unet, device),
+        settings.skips_once,
     )

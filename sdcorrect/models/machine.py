@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -125,14 +125,15 @@ def lays_channels_last(settings: ModelSettings, device: torch.device) -> bool:
 
 
 def convolves_skips_once(
-    settings: ModelSettings, unet: UNet2DConditionModel, device: torch.device
+    asked: Literal["auto"] | bool, unet: UNet2DConditionModel, device: torch.device
 ) -> bool:
     """Whether to convolve constant skips once; `auto` does on the CPU, for a U-Net as wide as SD 1.5's.
 
     In a narrow one the additions take longer than the convolutions that they save.
     """
-    wide = max(unet.config.block_out_channels) >= WIDE
-    return device.type == "cpu" and wide if settings.skips_once == "auto" else settings.skips_once
+    if asked == "auto":
+        return device.type == "cpu" and max(unet.config.block_out_channels) >= WIDE
+    return asked
 
 
 def remember_signatures(unet: UNet2DConditionModel) -> None:

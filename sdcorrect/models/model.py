@@ -19,7 +19,7 @@ from sdcorrect.core.devices import send
 from sdcorrect.core.layout import UNetLayout
 from sdcorrect.core.text import Text
 from sdcorrect.models.checkpoints import Pipeline
-from sdcorrect.models.machine import name_of, tf32
+from sdcorrect.models.machine import convolves_skips_once, name_of, tf32
 from sdcorrect.models.prompts import Encoding, count_chunks, encode_plain, encode_weighted
 from sdcorrect.models.safety import flagged
 
@@ -42,7 +42,7 @@ class Model:
     prompt_syntax: Literal["plain", "weighted"] = "plain"
     controlnets: MultiControlNetModel | None = None
     control_scales: Sequence[float] = ()
-    skips_once: bool = False  #: whether to convolve constant skips once
+    skips_once: Literal["auto"] | bool = "auto"
     evaluations: int = 0  #: U-Net evaluations so far; each row of a batch counts
 
     def __post_init__(self) -> None:
@@ -60,6 +60,10 @@ class Model:
     @cached_property
     def layout(self) -> UNetLayout:
         return UNetLayout.from_config(self.pipe.unet.config)
+
+    @property
+    def convolves_skips_once(self) -> bool:
+        return convolves_skips_once(self.skips_once, self.pipe.unet, self.device)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -98,7 +98,7 @@ def resolve(variant: Variant, model: Model, job: Mapping[str, Any], seed: int) -
             f"recipe {recipe.name} is for Turbo models, which space their timesteps trailing; "
             f"{printable(model.name)} spaces them leading; choose edit-friendly"
         )
-    plan = replace(recipe.plan(model.layout), skips_once=model.skips_once)
+    plan = replace(recipe.plan(model.layout), skips_once=model.convolves_skips_once)
     if plan.inversion == "full" and plan.inversion_steps is None:
         plan = replace(plan, inversion_steps=settings["steps"])
     method = Method(recipe, plan, seed=seed if variant.seed is None else variant.seed, **settings)

@@ -76,8 +76,7 @@ def test_constant_skips_are_convolved_once_where_that_pays_or_is_asked(
             up_block_types=("UpBlock2D",) * 2,
             mid_block_type=None,
         )
-    settings = ModelSettings(skips_once=asked)
-    assert convolves_skips_once(settings, unet, torch.device(device)) is expected
+    assert convolves_skips_once(asked, unet, torch.device(device)) is expected
 
 
 def test_the_setting_reaches_the_plan_of_a_method(model: Model) -> None:
