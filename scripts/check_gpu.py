@@ -436,6 +436,14 @@ def contiguous(check: Check) -> list[Row]:
     return measured(check, model, "sd15", "contiguous", [Group(1, FEW)])
 
 
+@section("skips_once", 20)
+def skips_once(check: Check) -> list[Row]:
+    """The same with constant skips convolved once, which `auto` does on the CPU only."""
+    model = model_of(check, "sd15", skips_once=True)
+    groups = [Group(batch, FEW) for batch in batches(check, 1, 16)]
+    return measured(check, model, "sd15", "skips once", groups)
+
+
 @section("compiled", 60)
 def compiled(check: Check) -> Row | str:
     """The last, because it is not known how long compilation takes; what is measured by then is kept."""
