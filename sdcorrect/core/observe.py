@@ -11,7 +11,6 @@ from torch import Tensor, nn, split
 
 from sdcorrect.core.attention import ReportsAttention, attention_probabilities
 from sdcorrect.core.plan import Block
-from sdcorrect.core.regions import uncompiled
 from sdcorrect.core.sites import DecoderBlock, block_at
 
 
@@ -81,8 +80,6 @@ def observe(
         hooks.callback(unet.register_forward_pre_hook(watch.begin).remove)
         hooks.callback(unet.register_forward_hook(watch.end).remove)
         for block in (block_at(unet, name) for name in blocks):
-            for observed in (block.resnet, *block.self_attention):
-                hooks.enter_context(uncompiled(observed))
             for handle in watch.over(block):
                 hooks.callback(handle.remove)
         yield

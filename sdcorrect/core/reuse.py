@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from sdcorrect.core.capture import Captured
 from sdcorrect.core.plan import Injection, blocks_of
-from sdcorrect.core.regions import is_compiled
 from sdcorrect.core.sites import block_at, occupy
 
 
@@ -54,10 +53,7 @@ def reusing(unet: UNet2DConditionModel, every: int) -> Iterator[None]:
 
 @contextmanager
 def reading_text_once(unet: UNet2DConditionModel) -> Iterator[None]:
-    """Within this context cross-attention computes K and V of a text once, while it is the same tensor.
-
-    Compiled regions, which notice no change of a layer, compute them at every call.
-    """
+    """Within this context cross-attention computes K and V of a text once, while it is one tensor."""
 
     def remembering(project: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         last: list[tuple[Tensor, Tensor]] = []
@@ -71,7 +67,7 @@ def reading_text_once(unet: UNet2DConditionModel) -> Iterator[None]:
 
     with ExitStack() as changes:
         for block in unet.modules():
-            if isinstance(block, BasicTransformerBlock) and block.attn2 and not is_compiled(block.attn2):
+            if isinstance(block, BasicTransformerBlock) and block.attn2:
                 for layer in (block.attn2.to_k, block.attn2.to_v):
                     changes.enter_context(_running(layer, remembering(layer.forward)))
         yield
@@ -86,13 +82,11 @@ def convolving_once(
     A decoder block convolves the concatenation [h, S_k]; a convolution is linear in its input channels,
     so it is the sum of one over h and one over S_k. Before its 3x3 convolution there is a group norm, so
     there the channels of S_k that share a group with h are not constant. The sum rounds differently.
-
-    Compiled regions, which notice no change of a layer, compute both at every call.
     """
     with ExitStack() as changes:
         for number in blocks_of([i for i in injections if i.constant], "skip"):
             resnet = block_at(unet, number).resnet
-            if not isinstance(resnet, ResnetBlock2D) or is_compiled(resnet):
+            if not isinstance(resnet, ResnetBlock2D):
                 continue
             own = resnet.in_channels - captured.skip[number].shape[1]
             group = resnet.in_channels // resnet.norm1.num_groups

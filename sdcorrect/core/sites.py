@@ -10,7 +10,6 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from sdcorrect.core.plan import MID, Block
-from sdcorrect.core.regions import uncompiled
 from sdcorrect.errors import UsageError
 
 #: Replaces the computation of an attention layer: (layer, hidden_states, ...) -> hidden_states.
@@ -106,8 +105,7 @@ def occupy(module: nn.Module, site: object, name: str) -> Iterator[None]:
         raise RuntimeError(f"{name} is captured or injected already; leave that context first")
     taken.add(site)
     try:
-        with uncompiled(module):
-            yield
+        yield
     finally:
         taken.remove(site)
 
