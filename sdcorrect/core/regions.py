@@ -30,11 +30,15 @@ _Region = Callable[..., Tensor]
 _Compile = Callable[..., _Region]
 
 
-def compile_regions(unet: UNet2DConditionModel, **options: Any) -> None:
+def compile_regions(unet: UNet2DConditionModel, *, gates_only: bool = False, **options: Any) -> None:
     """Compile the regions of `unet`, each at its first call.
 
-    Shapes may change from call to call. `options` are passed to torch.compile. Resnets of other kinds
-    than Stable Diffusion's keep the library's forward.
+    Shapes may change from call to call. Resnets of other kinds than Stable Diffusion's keep the
+    library's forward.
+
+    Args:
+        gates_only: leave group norms and sums to the library, whose own are faster on the CPU.
+        options: passed to torch.compile.
     """
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, GRAPHS)
@@ -46,6 +50,8 @@ def compile_regions(unet: UNet2DConditionModel, **options: Any) -> None:
         return torch.compile(make(*constants), dynamic=True, **options)
 
     for module in unet.modules():
+        if gates_only and not isinstance(module, GEGLU):
+            continue
         for part, forward in _forwards(module, region):
             part.forward = forward
 

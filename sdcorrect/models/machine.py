@@ -166,7 +166,7 @@ def place_on_device(
         pipe.vae.enable_tiling()
     remember_signatures(pipe.unet)
     if settings.compile:
-        compile_regions(pipe.unet)
+        compile_regions(pipe.unet, gates_only=device.type == "cpu")
     if controlnets is not None:
         controlnets.to(device)  # needed at every step, so never offloaded
     if not settings.cpu_offload:
