@@ -162,7 +162,7 @@ class ModelSettings(Settings):
     skips_once: Literal["auto"] | StrictBool = "auto"
     """convolve only once the skips that stay the same; auto does on the CPU if the U-Net is large"""
     compile: StrictBool = False
-    """compile the U-Net: slow to start, faster on long runs"""
+    """compile parts of the U-Net: seconds to start; meant for GPUs"""
     offline: StrictBool = False
     """use only files that are already downloaded"""
 
