@@ -3,10 +3,12 @@
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -17,10 +19,11 @@ from sdcorrect.config import Job
 from sdcorrect.core.footprint import kept_bytes
 from sdcorrect.core.layout import UNetLayout
 from sdcorrect.errors import UsageError
-from sdcorrect.models import choose_device, find
-from sdcorrect.models.architecture import read_config
+from sdcorrect.models import choose_device
 from sdcorrect.models.machine import name_of
-from sdcorrect.models.recognise import recognise
+from sdcorrect.models.recognise import Outlined, outlined, recognise
+from sdcorrect.models.sources import Finder
+from sdcorrect.recipes import Recipe
 
 LIBRARIES = ("diffusers", "transformers", "peft", "safetensors", "huggingface_hub")
 GIB, MIB = 2**30, 2**20
@@ -71,18 +74,36 @@ def look_at_machine(
 def look_at_job(job: Job) -> Iterator[Finding]:
     """What each file of `job` is recognised as, and how much memory each recipe needs per picture.
 
-    Loads no weights of the model.
+    All of them are looked at, whether or not one is bad. Loads no weights of the model.
     """
     yield from look_at_machine(job.device, job.dtype, offline=job.offline)
+    finder, model, told = Finder(offline=True), None, ""
     try:
-        checkpoint, adapters = find(job.model_copy(update={"offline": True}))
-        unet, vae = (read_config(f"model {job.model}", checkpoint.config, p) for p in ("unet", "vae"))
-        latent_px = 2 ** (len(vae["block_out_channels"]) - 1)
-        _, dtype = choose_device(job.device, job.dtype)
+        model = outlined(job, finder)
     except UsageError as error:
-        yield Finding("model", str(error), ok=False)
-        return
-    layout = UNetLayout.from_config(unet)
+        told = str(error)
+        yield Finding("model", told, ok=False)
+    else:
+        yield from _of_model(model)
+    for what, tell in recognise(job, finder, model):
+        finding = _finding(what, tell)
+        if finding.value != told:  # a model may be bad for want of its base_config
+            yield finding
+    if model:
+        for recipe in job.recipes:
+            yield _finding(recipe.name, partial(_kept, recipe, job, model.parts))
+
+
+def _finding(what: str, tell: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, tell())
+    except UsageError as error:
+        return Finding(what, str(error), ok=False)
+
+
+def _of_model(model: Outlined) -> Iterator[Finding]:
+    checkpoint = model.checkpoint
+    layout = UNetLayout.from_config(model.parts["unet"].config)
     levels = ", ".join(
         f"{level[0]} to {level[-1]}{' with attention' if level[0] in layout.attention else ''}"
         for level in layout.levels
@@ -90,19 +111,19 @@ def look_at_job(job: Job) -> Iterator[Finding]:
     kind = checkpoint.pipeline_class.__name__.removesuffix("Pipeline")
     yield Finding("model", f"{checkpoint.path}: {kind}, {checkpoint.identity[:12]}")
     yield Finding("decoder blocks", levels)
-    for what, tell in recognise(job, checkpoint, adapters):
-        try:
-            yield Finding(what, tell())
-        except UsageError as error:
-            yield Finding(what, str(error), ok=False)
+
+
+def _kept(recipe: Recipe, job: Job, parts: Mapping[str, Any]) -> str:
+    """How much memory a recipe needs per picture, in the precision that this machine would use."""
+    unet, vae = parts["unet"].config, parts["vae"].config
+    plan = recipe.plan(UNetLayout.from_config(unet))
+    latent_px = 2 ** (len(vae["block_out_channels"]) - 1)
     size = job.size or unet["sample_size"] * latent_px
-    for recipe in job.recipes:
-        try:
-            plan = recipe.plan(layout)
-        except UsageError as error:
-            yield Finding(recipe.name, str(error), ok=False)
-            continue
-        side, steps = size // latent_px, recipe.steps or job.steps
-        kept = kept_bytes(unet, plan, (side, side), dtype, steps)
-        amount = f"{kept / MIB:.1f} MiB" if kept else "nothing"
-        yield Finding(recipe.name, f"keeps {amount} per picture of {size} x {size} px, {name_of(dtype)}")
+    try:
+        _, dtype = choose_device(job.device, job.dtype)
+    except UsageError:  # the machine's own line tells why
+        return "fits the model; how much it keeps depends on the device"
+    side, steps = size // latent_px, recipe.steps or job.steps
+    kept = kept_bytes(unet, plan, (side, side), dtype, steps)
+    amount = f"{kept / MIB:.1f} MiB" if kept else "nothing"
+    return f"keeps {amount} per picture of {size} x {size} px, {name_of(dtype)}"

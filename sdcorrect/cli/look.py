@@ -32,6 +32,22 @@ def look(job: Job) -> "Found":
 
 def problems(job: Job) -> list[str]:
     """All that is wrong with the files that `job` names; names that may be hub ids are noted."""
+    found = problems_of_pictures(job)
+    for what, name in sources(job):
+        if Path(name).expanduser().exists():
+            continue
+        if can_be_on_hub(name):
+            note(
+                f"{what} {printable(name)}: no path here, so it is taken for a hub id; "
+                "`sdcorrect doctor` says whether it is downloaded"
+            )
+        else:
+            found.append(no_such(what, name))
+    return list(dict.fromkeys(found))
+
+
+def problems_of_pictures(job: Job) -> list[str]:
+    """All that is wrong with the pictures, their hints, masks and texts, and the output folder."""
     from sdcorrect.inputs.captions import read_classes, read_coco
     from sdcorrect.inputs.items import find
 
@@ -44,16 +60,6 @@ def problems(job: Job) -> list[str]:
             check()
         except UsageError as error:
             found.append(str(error))
-    for what, name in sources(job):
-        if Path(name).expanduser().exists():
-            continue
-        if can_be_on_hub(name):
-            note(
-                f"{what} {printable(name)}: no path here, so it is taken for a hub id; "
-                "`sdcorrect doctor` says whether it is downloaded"
-            )
-        else:
-            found.append(no_such(what, name))
     return list(dict.fromkeys(found))
 
 

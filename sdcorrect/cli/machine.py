@@ -1,6 +1,7 @@
 """Commands about the machine and the models on it."""
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,19 @@ from rich.table import Table
 from rich.text import Text
 
 from sdcorrect.cli.console import Debug, app, errors_for_people, out, working
-from sdcorrect.cli.options import Device, Dtype, Model, Offline, Set, given, path
+from sdcorrect.cli.look import problems_of_pictures
+from sdcorrect.cli.options import (
+    Controlnets,
+    Device,
+    Dtype,
+    Loras,
+    Model,
+    Offline,
+    Set,
+    Vae,
+    given,
+    path,
+)
 from sdcorrect.config import Job, load_job
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.libraries import lean_imports
@@ -19,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Settings that a job requires, and that matter here only in a job file.
 PLACEHOLDERS = {"input.path": ".", "output.path": ".", "prompt": "any", "source_prompt": "any"}
+#: Settings that say where a job would run, not what it is.
+OF_MACHINE = {"device", "dtype", "offline"}
 
 OptionalJob = Annotated[Path | None, typer.Argument(metavar="JOB.yaml", parser=path, help="Job file.")]
 
@@ -33,6 +48,9 @@ def doctor(
     context: typer.Context,
     config: OptionalJob = None,
     model: Model = None,
+    loras: Loras = None,
+    vae: Vae = None,
+    controlnets: Controlnets = None,
     set_: Set = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -41,17 +59,21 @@ def doctor(
 ) -> None:
     """Show device, memory, versions and what would run.
 
-    No weights are loaded.
+    Every file of a job is checked. No weights are loaded.
     """
     with lean_imports():
-        from sdcorrect.doctor import look_at_job, look_at_machine
+        from sdcorrect.doctor import Finding, look_at_job, look_at_machine
         from sdcorrect.models import quiet_libraries
 
     with errors_for_people(debug):
-        job = _job(config, given(locals(), context)) if config or set_ or model else None
+        settings = given(locals(), context)
         quiet_libraries()
-        machine = look_at_machine(device or "auto", dtype or "auto", offline=bool(offline))
-        if not _report(look_at_job(job) if job else machine):
+        findings = look_at_machine(device or "auto", dtype or "auto", offline=bool(offline))
+        if config or settings.keys() - OF_MACHINE:
+            job = _job(config, settings)
+            wrong = problems_of_pictures(job) if config else []
+            findings = chain(look_at_job(job), (Finding("pictures", line, ok=False) for line in wrong))
+        if not _report(findings):
             raise UsageError("lines marked with ! would keep a job from running")
 
 
@@ -71,18 +93,25 @@ def _report(findings: "Iterator[Finding]") -> bool:
 
 @app.command()
 def prefetch(
-    config: OptionalJob = None, model: Model = None, set_: Set = None, debug: Debug = False
+    config: OptionalJob = None,
+    model: Model = None,
+    loras: Loras = None,
+    vae: Vae = None,
+    controlnets: Controlnets = None,
+    set_: Set = None,
+    debug: Debug = False,
 ) -> None:
     """Download what a job or a flag names, so that it can run --offline."""
     with lean_imports():
         from sdcorrect.models import find, quiet_libraries
 
     with errors_for_people(debug):
-        if not (config or model or set_):
+        settings = given(locals())
+        if not (config or settings):
             raise UsageError("give a job, or the model to download, such as --model owner/name")
-        job = _job(config, given(locals()) | {"offline": False})
+        job = _job(config, settings | {"offline": False})
         quiet_libraries()
-        with working(f"downloading what {config or model} names"):
+        with working(f"downloading what {config or 'the command line'} names"):
             checkpoint, adapters = find(job)
         for file in dict.fromkeys((checkpoint.path, checkpoint.config, *adapters.paths)):
             out.print(printable(file))

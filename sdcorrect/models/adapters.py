@@ -61,15 +61,24 @@ def find_adapters(settings: ModelSettings, finder: Finder) -> Adapters:
     """
     return Adapters(
         vae=find_vae(settings.vae, finder) if settings.vae else None,
-        loras=tuple((lora, _one_file("lora", lora.path, finder, LORA_FILES)) for lora in settings.loras),
+        loras=tuple((lora, find_lora(lora, finder)) for lora in settings.loras),
         textual_inversions=tuple(
-            (inversion, _one_file("textual inversion", inversion.path, finder, INVERSION_FILES))
-            for inversion in settings.textual_inversions
+            (inversion, find_inversion(inversion, finder)) for inversion in settings.textual_inversions
         ),
         controlnets=tuple(
             (network, find_controlnet(network, finder)) for network in settings.controlnets
         ),
     )
+
+
+def find_lora(lora: Lora, finder: Finder) -> Found:
+    """Find a LoRA's file, and download it if it is on the hub; raises UsageError if it is missing."""
+    return _one_file("lora", lora.path, finder, LORA_FILES)
+
+
+def find_inversion(inversion: TextualInversion, finder: Finder) -> Found:
+    """Find the file of a textual inversion, as `find_lora`."""
+    return _one_file("textual inversion", inversion.path, finder, INVERSION_FILES)
 
 
 def _one_file(what: str, name: str, finder: Finder, usual: Sequence[str]) -> Found:

@@ -140,24 +140,39 @@ def _single_file(settings: ModelSettings, finder: Finder, found: Found) -> Check
     alphas = read_some("model", found.path, table).get("alphas_cumprod") if table else None
     marks = read_marks(name, shapes, header, settings.prediction_type, alphas)
     family, own_base = _family_of(name, shapes)
-    files = CONFIG_FILES + (SAFETY_CHECKER_FILES if settings.safety_checker else ())
     base = settings.base_config or marks.base or own_base
     try:
-        config = finder.find("base_config", base, files)
+        config = find_base(base, settings, finder)
     except UsageError as error:
         if settings.base_config:
             raise
         reason = str(error).removeprefix(f"base_config {base}: ")
         raise UsageError(
             f"model {name}: is an {family} and needs the tokenizer and settings of {base}, which is "
-            f"{reason}, or set base_config to a diffusers folder of an {family}"
+            f"{reason}, or give a diffusers folder of an {family} that is here: "
+            "--set base_config=FOLDER"
         ) from None
-    if not config.path.is_dir():
-        raise UsageError(f"base_config {base}: expected a diffusers folder or a hub id")
-    what = f"base_config {base}"
-    check_folder(what, config.path, read_index(what, config.path))
+    check_base(base, config)
     has_vae = any(key.startswith(VAE_PREFIX) for key in shapes)
     return Checkpoint(name, found.path, found.identity, config.path, config.identity, has_vae, marks)
+
+
+def find_base(base: str, settings: ModelSettings, finder: Finder) -> Found:
+    """Find what a single file takes its tokenizer and configuration from, and download it if needed.
+
+    Raises:
+        UsageError: it is missing.
+    """
+    files = CONFIG_FILES + (SAFETY_CHECKER_FILES if settings.safety_checker else ())
+    return finder.find("base_config", base, files)
+
+
+def check_base(base: str, found: Found) -> None:
+    """Raise UsageError if what a single file takes its configuration from is no Stable Diffusion."""
+    what = f"base_config {base}"
+    if not found.path.is_dir():
+        raise UsageError(f"{what}: expected a diffusers folder or a hub id")
+    check_folder(what, found.path, read_index(what, found.path))
 
 
 def _family_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, str]:

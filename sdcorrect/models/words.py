@@ -61,15 +61,26 @@ def read_words(
     """
     words: list[Word] = []
     for inversion, found in inversions:
-        word = read_word(inversion, found.path)
-        check_word(inversion.path, word, widths)
-        if word.text in known or word.text.lower() in {other.text.lower() for other in words}:
-            raise UsageError(
-                f"textual inversion {inversion.path}: its word {printable(word.text)} is already in "
-                "the tokenizer's vocabulary; choose another with token:"
-            )
-        words.append(word)
+        words.append(fitting_word(inversion, found.path, widths, known, words))
     return words
+
+
+def fitting_word(
+    inversion: TextualInversion,
+    file: Path,
+    widths: Sequence[int],
+    known: Collection[str],
+    before: Sequence[Word],
+) -> Word:
+    """Read one word, as `read_words`; `before` are those that the job names before it."""
+    word = read_word(inversion, file)
+    check_word(inversion.path, word, widths)
+    if word.text in known or word.text.lower() in {other.text.lower() for other in before}:
+        raise UsageError(
+            f"textual inversion {inversion.path}: its word {printable(word.text)} is already in "
+            "the tokenizer's vocabulary; choose another with token:"
+        )
+    return word
 
 
 def check_word(name: str, word: Word, widths: Sequence[int]) -> None:
