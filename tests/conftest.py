@@ -1,5 +1,6 @@
 """Real components at tiny size: the embedded model, folders of small pictures, and a real Chromium."""
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,15 +8,19 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
-from diffusers import UNet2DConditionModel
 from pages import Opened
 from PIL import Image
 from playwright.sync_api import Browser, expect, sync_playwright
 from typer.testing import CliRunner
 
 from sdcorrect.cli import app
-from sdcorrect.models import Model, load
+from sdcorrect.libraries import lean_imports
 from sdcorrect.settings import ModelSettings
+
+with lean_imports():  # as the commands import them, and faster
+    from diffusers import UNet2DConditionModel
+
+    from sdcorrect.models import Model, load
 
 TESTS = Path(__file__).parent
 EXAMPLES = TESTS.parent / "sdcorrect" / "assets" / "pictures"
@@ -30,6 +35,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no CUDA here; -m gpu runs it on the CPU"))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from scanning all that was imported, again and again for nothing."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -125,7 +125,7 @@ def saved_by_diffusers(folder: Path, config: peft.LoraConfig, text: peft.LoraCon
     parts = {"unet": config} | ({"text_encoder": text} if text else {})
     layers = {}
     for part, of_part in parts.items():
-        pipe.components[part].add_adapter(of_part)
+        peft.inject_adapter_in_model(of_part, pipe.components[part])
         layers[f"{part}_lora_layers"] = convert_state_dict_to_diffusers(
             get_peft_model_state_dict(pipe.components[part])
         )
