@@ -5,20 +5,20 @@ import json
 import os
 import random
 import struct
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import Result
+from drill import Drill
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[2] / "sdcorrect" / "assets" / "pictures"
 Run = Callable[..., Result]
 
 FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "bmp": "BMP", "tif": "TIFF", "gif": "GIF"}
+ROWS = zlib.compress(bytes(1 << 26), 9)
 PEAK_MIB = 1500  #: of the whole process, of which torch and the model are half
 
 
@@ -32,7 +32,7 @@ def encoded(name: str, suffix: str) -> bytes:
 def bomb(width: int, height: int) -> bytes:
     """A PNG of a few hundred bytes that declares this size, and rows that go on for 64 MiB."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1 << 26), 9)), (b"IEND", b"")]
+    chunks = [(b"IHDR", header), (b"IDAT", ROWS), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in chunks
@@ -76,17 +76,7 @@ def decodes(file: Path) -> bool:
     return True
 
 
-#: Translates and tells the peak memory of the process, in MiB, on its last line.
-MEASURED = """
-import resource, sys
-from sdcorrect.cli import app
-try:
-    app()
-finally:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-"""
-
-
+@pytest.mark.xdist_group("interrupted")  # with other runs in processes of their own
 @pytest.mark.filterwarnings("ignore:::PIL")  # of damaged metadata
 def test_damaged_files_fail_alone(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
@@ -99,15 +89,11 @@ def test_damaged_files_fail_alone(tmp_path: Path) -> None:
     bad = {path.name for path in folder.iterdir()} - good
     assert len(bad) >= 300 and good >= {*names, "one.png", "wrong.jpg"}
 
-    arguments = ["translate", folder, "-p", "in 3d render style", "--steps", "1", "--strength", "1"]
-    arguments += ["--set", "size=32", "--batch-size", "8", "--method", "sdedit", "-o", tmp_path / "out"]
-    result = subprocess.run(
-        [sys.executable, "-c", MEASURED, *map(str, arguments)], capture_output=True, text=True
-    )
-
-    assert result.returncode == 3, result.stderr
-    assert "Traceback" not in result.stderr and "Warning" not in result.stderr
-    assert int(result.stdout.splitlines()[-1]) < PEAK_MIB
+    run = Drill(folder, tmp_path / "out", "--steps", "1", "--batch-size", "8", "--method", "sdedit")
+    code, messages = run.finish(), run.messages()
+    assert code == 3, messages
+    assert "Traceback" not in messages and "Warning" not in messages
+    assert run.peak() < 1024 * PEAK_MIB
     lines = (tmp_path / "out" / "records" / "0-of-1.jsonl").read_text().splitlines()
     records = {record["input"]["path"]: record for record in map(json.loads, lines)}
     assert len(records) == len(lines)

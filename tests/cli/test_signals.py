@@ -1,6 +1,5 @@
 """Signals to a real run in a process of its own."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -8,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from drill import QUICK, Drill
 from PIL import Image
 
 #: runs that are interrupted are timed: never two of them at once
@@ -19,17 +20,11 @@ pytestmark = pytest.mark.xdist_group("interrupted")
 COMMAND = (sys.executable, "-c", "from sdcorrect.cli import app; app()", "translate")
 
 
-def start(pictures: Path, out: Path, *, steps: int) -> subprocess.Popen[str]:
-    arguments = ("-p", "flat design style", "--steps", str(steps), "--strength", "1")
-    command = [*COMMAND, str(pictures), "-o", str(out), *arguments, "--set", "size=32"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(process: subprocess.Popen[str], path: Path) -> None:
+def wait_for(path: Path, ended: Callable[[], bool]) -> None:
     for _ in range(1200):
         if path.exists() and path.stat().st_size:
             return
-        assert process.poll() is None, process.communicate()
+        assert not ended(), path
         time.sleep(0.05)
     raise TimeoutError(path)
 
@@ -54,8 +49,9 @@ def test_a_signal_drops_the_batch_in_hand_and_exits(
     pictures: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     out = tmp_path / "out"
-    run = start(pictures, out, steps=999)
-    wait_for(run, out / "job.json")
+    command = [*COMMAND, str(pictures), "-o", str(out), *QUICK, "--steps", "999"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(out / "job.json", lambda: run.poll() is not None)
     run.send_signal(number)
     _, messages = run.communicate(timeout=60)
     assert run.returncode == code
@@ -65,20 +61,15 @@ def test_a_signal_drops_the_batch_in_hand_and_exits(
 
 
 def test_a_run_that_is_blocked_in_a_read_heeds_term(pictures: Path, tmp_path: Path) -> None:
-    # the kernel lets nobody open a file on which another process holds a lease, until it gives it up
-    blocked = pictures / "z.png"
-    shutil.copy(pictures / "bicycle.png", blocked)
-    with blocked.open("ab") as stream:
-        signal.signal(signal.SIGIO, signal.SIG_IGN)  # what it would be told by
-        fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        out = tmp_path / "out"
-        run = start(pictures, out, steps=2)
-        wait_for(run, out / "records" / "0-of-1.jsonl")
-        run.send_signal(signal.SIGTERM)
-        _, messages = run.communicate(timeout=15)
-    assert run.returncode == 143, messages
-    assert "stopped by SIGTERM" in messages and "Traceback" not in messages
-    assert_whole(out)
+    shutil.copy(pictures / "bicycle.png", pictures / "z.png")
+    run = Drill(pictures, tmp_path / "out", "--batch-size", "1", blocked="z.png")
+    with run.running() as process:
+        run.wait_for_lines(process, 3)
+        os.kill(process.pid, signal.SIGTERM)
+        process.join(timeout=15)
+    assert process.exitcode == 143, run.messages()
+    assert "stopped by SIGTERM" in run.messages() and "Traceback" not in run.messages()
+    assert_whole(run.out)
 
 
 def test_interrupted_while_it_loads_it_gives_the_cursor_back(pictures: Path, tmp_path: Path) -> None:
@@ -101,11 +92,11 @@ def test_interrupted_while_it_loads_it_gives_the_cursor_back(pictures: Path, tmp
 
 
 def test_a_second_signal_does_not_wait(pictures: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    run = start(pictures, out, steps=999)
-    wait_for(run, out / "job.json")
-    run.send_signal(signal.SIGUSR1)
-    run.send_signal(signal.SIGTERM)
-    run.communicate(timeout=60)
-    assert run.returncode in (142, 143)
-    assert_whole(out)
+    run = Drill(pictures, tmp_path / "out", "--steps", "999")
+    with run.running() as process:
+        wait_for(run.out / "job.json", lambda: not process.is_alive())
+        os.kill(process.pid, signal.SIGUSR1)
+        os.kill(process.pid, signal.SIGTERM)
+        process.join(timeout=60)
+    assert process.exitcode in (142, 143)
+    assert_whole(run.out)

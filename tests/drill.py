@@ -8,10 +8,12 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 from diffusers.models.autoencoders.vae import Decoder
 from PIL import Image
@@ -20,7 +22,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from sdcorrect.cli import app
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "sdcorrect" / "assets" / "pictures").glob("*.png"))
+EXAMPLES = sorted((Path(__file__).parents[1] / "sdcorrect" / "assets" / "pictures").glob("*.png"))
 QUICK = ("-p", "in 3d render style", "--steps", "2", "--strength", "1", "--set", "size=32")
 
 servers = multiprocessing.get_context("forkserver")
@@ -37,17 +39,19 @@ def make_pictures(folder: Path, count: int, side: int = 48) -> Path:
 
 
 class Drill:
-    """Runs of one job on `folder` into `out`."""
+    """Runs of one job on `folder` into `out`; reading a file of the name `blocked` never ends."""
 
-    def __init__(self, folder: Path, out: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, out: Path, *arguments: str, blocked: str | None = None) -> None:
         self.out = out
+        self.blocked = blocked
         self.name = out.name
         self.command = ["translate", str(folder), "-o", str(out), *QUICK, *arguments]
 
     @contextmanager
     def running(self) -> Iterator[ForkServerProcess]:
         process = servers.Process(
-            target=_run, args=(self.command, str(self._log("out")), str(self._log("err")))
+            target=_run,
+            args=(self.command, self.blocked, str(self._log("out")), str(self._log("err"))),
         )
         process.start()
         try:
@@ -102,15 +106,23 @@ class Drill:
         return {p.relative_to(self.out).as_posix(): p.read_bytes() for p in self.out.rglob("*.png")}
 
 
-def _run(command: list[str], *logs: Path) -> None:
+def _run(command: list[str], blocked: str | None, *logs: Path) -> None:
     for standard, log in enumerate(logs, 1):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), standard)
     sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1) for n in (1, 2))
     register_module_forward_hook(_note_decoded)
+    if blocked is not None:
+        os.open = partial(_open_or_wait, os.open, blocked)
     try:
         app(command)
     finally:
         sys.stdout.write(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}\n")
+
+
+def _open_or_wait(opened: Callable[..., int], blocked: str, file: Any, *words: Any, **more: Any) -> int:
+    if os.path.basename(os.fsdecode(file)) == blocked:
+        time.sleep(3600)  # as on a network's disk that does not answer
+    return opened(file, *words, **more)
 
 
 def _note_decoded(module: nn.Module, _arguments: object, pixels: Tensor) -> None:
