@@ -13,10 +13,10 @@ CORRECT = Plan("one-step", injections=(Injection("self-attention", (3, 4)), Inje
 INVERT = Plan("full", start="inverted")
 
 
-def pictures(batch: int) -> tuple[Tensor, Tensor]:
+def pictures(batch: int, side: int = 8) -> tuple[Tensor, Tensor]:
     """Latents and noise of `batch` different pictures, the first ones alike for every `batch`."""
     generator = torch.Generator().manual_seed(0)
-    both = torch.randn(3, 2, 4, 16, 16, generator=generator)[:batch]
+    both = torch.randn(3, 2, 4, side, side, generator=generator)[:batch]
     return both[:, 0], both[:, 1]
 
 
@@ -32,7 +32,7 @@ def sample(
     guidance_scale: float = 5.0,
 ) -> Tensor:
     unet, scheduler = model.pipe.unet, model.scheduler
-    null = model.text([""] * len(x0), (64, 64))
+    null = model.text([""] * len(x0), (32, 32))
     timesteps = timesteps_from(scheduler, steps, strength)
     source = invert(unet, scheduler, x0, null, plan, timesteps)
     return denoise(
@@ -40,7 +40,7 @@ def sample(
         scheduler,
         start(scheduler, x0, noise, source, plan, timesteps),
         timesteps,
-        cond=model.text([prompt] * len(x0), (64, 64)),
+        cond=model.text([prompt] * len(x0), (32, 32)),
         uncond=null,
         guidance_scale=guidance_scale,
         source=source,
@@ -90,7 +90,7 @@ def test_evaluations_are_those_of_the_method(model: Model) -> None:
 def test_inverting_fully_and_sampling_back_reconstructs_better_with_more_steps(
     model: Model, few: int, more: int
 ) -> None:
-    x0 = pictures(1)[0]
+    x0 = pictures(1, side=16)[0]
 
     def error(steps: int) -> float:
         return relative(sample(model, INVERT, x0, x0, steps=steps, prompt="", guidance_scale=1.0), x0)

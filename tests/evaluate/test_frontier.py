@@ -15,6 +15,8 @@ from PIL import Image
 
 from sdcorrect.evaluate.frontier import area_under
 
+#: one translated folder, made once, is evaluated
+pytestmark = pytest.mark.xdist_group("evaluated")
 Run = Callable[..., Result]
 
 
