@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from jsonschema import Draft202012Validator
 from PIL import Image
 
 from sdcorrect.evaluate.frontier import area_under
+from sdcorrect.evaluate.frontier_plot import draw
+from sdcorrect.evaluate.results import Frontier, Plane, Point
 
 #: one translated folder, made once, is evaluated
 pytestmark = pytest.mark.xdist_group("evaluated")
@@ -39,6 +42,27 @@ def test_what_is_dominated_adds_nothing_and_order_does_not_matter() -> None:
     assert area(*curve) == pytest.approx(area(*curve[::-1]))
     assert area((0.6, 0.7), (0.3, 0.1)) == pytest.approx(area((0.6, 0.7)))
     assert area(*curve) > area(*curve[1:]) > area(*curve[2:])
+
+
+def test_strengths_are_written_beside_their_points_and_over_nothing() -> None:
+    close = {
+        f"v{number}": [
+            Point(folder="out", strength=s, means={"clip": s + number / 300, "ssim": 1 - s / 2})
+            for s in (0.5, 0.7, 1.0)
+        ]
+        for number in range(4)
+    }
+    between = {"least_style": 0, "most_style": 1, "least_kept": 0, "most_kept": 1}
+    planes = [Plane(style="clip", kept="ssim", areas={}, **between)]
+    written = {"sdcorrect": "0", "written": datetime.now(), "pictures": 1, "left_out": 0, "base": "v0"}
+    (panel,) = draw(Frontier(**written, curves=close, planes=planes)).axes
+    boxes = [label.get_window_extent() for label in panel.texts]
+    points = [point for line in panel.lines for point in panel.transData.transform(line.get_xydata())]
+    assert len(boxes) == 2 * len(close)
+    for number, box in enumerate(boxes):
+        assert panel.bbox.contains(*box.min) and panel.bbox.contains(*box.max)
+        assert not box.count_overlaps(boxes[:number])
+        assert not any(box.contains(*point) for point in points)
 
 
 @pytest.fixture(scope="session")
