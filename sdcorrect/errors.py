@@ -52,8 +52,12 @@ def did_you_mean(name: object, known: Collection[str], otherwise: str | None = N
 
     If none is near, it is `otherwise`, or else the list of known names.
     """
-    near = get_close_matches(str(name), known, n=1)
-    return f"did you mean {near[0]}?" if near else otherwise or f"known: {', '.join(known)}"
+    # the dashes of options, which all have, make none of them alike
+    bare = {one.lstrip("-"): one for one in known}
+    near = get_close_matches(str(name).lstrip("-"), bare, n=1)
+    if near:
+        return f"did you mean {printable(bare[near[0]])}?"
+    return otherwise or f"known: {', '.join(known)}"
 
 
 def one_line(text: object, longest: int | None = LONGEST) -> str:

@@ -21,8 +21,13 @@ from pydantic import (
     ValidationInfo,
 )
 
+from sdcorrect.errors import did_you_mean, printable
 from sdcorrect.paths import expand
 
+#: The name of the model that comes with the program.
+EMBEDDED = "mini"
+#: The roles in which it serves.
+OF_EMBEDDED = ("model", "clip", "structure")
 #: The hints that are computed from the pictures themselves.
 CANNY = "canny"
 #: The masks that are computed from the pictures themselves.
@@ -117,7 +122,7 @@ class ControlNet(Settings):
 class ModelSettings(Settings):
     """The settings of a job that concern the model."""
 
-    model: Source = "mini"
+    model: Source = EMBEDDED
     """mini (the embedded model), a diffusers folder, a .safetensors or .ckpt file, or a hub id"""
     revision: str | None = None
     """branch, tag or commit of a hub id"""
@@ -169,7 +174,7 @@ class ModelSettings(Settings):
 
 def sources(settings: ModelSettings) -> Iterator[tuple[str, str]]:
     """What a job names for its model, each with its role as messages call it."""
-    if settings.model != ModelSettings.model_fields["model"].default:
+    if settings.model != EMBEDDED:
         yield "model", settings.model
     for what, name in (("base_config", settings.base_config), ("vae", settings.vae)):
         if name is not None:
@@ -188,8 +193,19 @@ def can_be_on_hub(name: str) -> bool:
 
 
 def no_such(what: str, name: str) -> str:
-    """The message that the source `name` does not exist; `what` is its role."""
-    return f"{what} {name}: there is no such file or folder; give one, or a hub id (owner/name)"
+    """The message that the source `name` does not exist; `what` is its role.
+
+    It suggests the nearest name in the same folder, or that of the embedded model.
+    """
+    path = Path(name).expanduser()
+    try:
+        known = os.listdir(path.parent)
+    except (OSError, ValueError):
+        known = []
+    if what in OF_EMBEDDED and os.sep not in name:
+        known.append(EMBEDDED)
+    hint = did_you_mean(path.name, known, "give one, or a hub id (owner/name)")
+    return f"{what} {printable(name)}: there is no such file or folder; {hint}"
 
 
 def anchor_sources(raw: dict[str, Any], folder: Path) -> None:

@@ -151,7 +151,9 @@ def test_a_diffusers_folder_is_a_model_and_its_content_names_it(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nowhere", "model nowhere: there is no such file or folder"),
+        ("nowhere", "model nowhere: there is no such file or folder; give one, or a hub id"),
+        ("minni", "model minni: there is no such file or folder; did you mean mini?"),
+        (str(MINI.with_name("minni2")), "there is no such file or folder; did you mean mini?"),
         ("./no/such/folder", "there is no such file or folder"),
         ("{tmp}", "no model_index.json"),
         (

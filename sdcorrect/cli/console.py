@@ -58,6 +58,15 @@ class _Commands(TyperGroup):
             command.rich_help_panel = panel  # type: ignore[attr-defined]
         return command
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except WrongUsage as error:
+            if error.ctx is None and (name := ctx.invoked_subcommand):
+                # the parser does not say in which command an option lacks its value
+                error.ctx = typer.Context(self.get_command(ctx, name), parent=ctx, info_name=name)
+            raise
+
     def main(self, *arguments: Any, **options: Any) -> Any:
         try:
             code = super().main(*arguments, **options | {"standalone_mode": False})

@@ -11,7 +11,7 @@ from transformers import AutoConfig, PretrainedConfig
 from sdcorrect.errors import UsageError, one_line
 from sdcorrect.models.checkpoints import MINI
 from sdcorrect.models.sources import Finder, Found
-from sdcorrect.settings import HUB_ID
+from sdcorrect.settings import EMBEDDED, HUB_ID
 
 MINI_CLIP = MINI / "clip"
 FILES = ("*.json", "*.txt", "model.safetensors")
@@ -25,7 +25,7 @@ def find_weights(what: str, name: str, finder: Finder) -> Found:
     Raises:
         UsageError: it is missing; the message has the command that downloads it.
     """
-    path = str(MINI_CLIP) if name == "mini" else name
+    path = str(MINI_CLIP) if name == EMBEDDED else name
     try:
         return finder.find(what, path, FILES)
     except UsageError as error:

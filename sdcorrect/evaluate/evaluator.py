@@ -36,10 +36,10 @@ from sdcorrect.evaluate.translated import find_translated, in_brackets
 from sdcorrect.models.machine import choose_device, tf32
 from sdcorrect.models.sources import Finder
 from sdcorrect.output.records import Fingerprint
+from sdcorrect.settings import EMBEDDED
 
 #: Networks if neither the profile nor the user names any; a job on mini uses the embedded CLIP for both.
 CLIP, STRUCTURE = "openai/clip-vit-large-patch14", "facebook/dino-vitb8"
-MINI_NAME = "mini"
 WRITTEN_BY_BLIP = "blip"
 
 
@@ -227,9 +227,9 @@ class Evaluator:
 
     def _load(self, device: torch.device, finder: Finder, lpips: Lpips | None) -> Measures:
         request, profile = self.request, self.profile
-        on_mini = self.translated.job.model == MINI_NAME
+        on_mini = self.translated.job.model == EMBEDDED
         clip = structure = None
-        clip_name = request.clip or profile.clip or (MINI_NAME if on_mini else CLIP)
+        clip_name = request.clip or profile.clip or (EMBEDDED if on_mini else CLIP)
         if self._needs("clip_image", "clip_text", "style_accuracy"):
             clip = Clip(clip_name, device=device, finder=finder)
         if self._needs("structure_distance"):

@@ -7,9 +7,9 @@ from PIL import Image
 
 from sdcorrect.inputs.pictures import Picture
 from sdcorrect.models import Model
+from sdcorrect.settings import EMBEDDED
 
-#: The model's name in a job, and what may be given in its place.
-EMBEDDED = "mini"
+#: What may be given in the model's place.
 ADVICE = "it is a small model for trying things out; for other pictures choose a checkpoint (--model)"
 #: Of the model's own size, how many times larger or smaller a picture may be.
 FAR = 2

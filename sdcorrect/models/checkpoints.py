@@ -15,7 +15,7 @@ from sdcorrect.models.sources import Finder, Found, local
 from sdcorrect.models.tensors import read_header, read_shapes, read_some
 from sdcorrect.models.training import Marks, read_marks
 from sdcorrect.models.variants import check_variant, listing, weights_in
-from sdcorrect.settings import ModelSettings
+from sdcorrect.settings import EMBEDDED, ModelSettings
 
 MINI = Path(__file__).parents[1] / "assets" / "mini"
 Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
@@ -108,7 +108,7 @@ def read_index(what: str, folder: Path) -> dict[str, Any]:
 
 def _find(settings: ModelSettings, finder: Finder) -> Found:
     name = settings.model
-    found = local("model", str(MINI) if name == "mini" else name, ("model_index.json", *PART_FILES))
+    found = local("model", str(MINI) if name == EMBEDDED else name, ("model_index.json", *PART_FILES))
     return found or finder.from_hub(
         "model", name, lambda: _download(settings, finder), settings.revision
     )

@@ -58,12 +58,13 @@ def test_help_lists_translate_first_and_each_command_on_a_line(sdcorrect: Run) -
         (["bench", "--negative-prompt", "<lora:ink:1>"], "LoRAs belong in the job"),
         (["translate", "--steps", "2.5"], "--steps: should be a whole number; found '2.5'"),
         (["translate", "--guidance-scale", "7,5"], "--guidance-scale: should be a number; found '7,5'"),
-        (["translate", "-c"], "requires an argument"),
+        (["translate", "-c"], "requires an argument; see `sdcorrect translate --help`"),
+        (["--cache"], "requires an argument; see `sdcorrect --help`"),
         (
             ["translate", "--stepz", "2"],
             "sdcorrect translate has no option --stepz; did you mean --steps?",
         ),
-        (["merge", "--xyz"], "has no option --xyz; `sdcorrect merge --help` lists the options"),
+        (["merge", "--wrong"], "has no option --wrong; `sdcorrect merge --help` lists the options"),
         (
             ["translate", "a.png", "b.png"],
             "argument(s) (b.png); put a pattern such as '*.jpg' in quotes",
