@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from sdcorrect.cli import options
-from sdcorrect.cli.console import Debug, app, errors_for_people, figures, out, tell, working
+from sdcorrect.cli.console import Debug, Name, app, errors_for_people, figures, out, tell, working
 from sdcorrect.cli.frontier import check_installed
 from sdcorrect.cli.judge import judge
 from sdcorrect.cli.look import load_model, look, tell_left_out
@@ -219,7 +219,7 @@ def _table(costs: "list[Cost]", base: str) -> Table:
     table = figures("recipe", heads, None)
     for cost in costs:
         table.add_row(
-            cost.recipe,
+            Name(cost.recipe),
             str(cost.runs),
             str(cost.evaluations),
             f"{cost.seconds:.3f}",

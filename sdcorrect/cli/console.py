@@ -10,11 +10,14 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions
+from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 from tqdm import tqdm
@@ -172,10 +175,23 @@ def errors_for_people(debug: bool) -> Iterator[None]:
 
 
 def figures(first: str, heads: Iterable[str], edge: box.Box | None = box.SIMPLE_HEAD) -> Table:
-    """A table of numbers beside names, of at most 80 columns, as a pipe has; only long names fold."""
+    """A table of numbers beside names, of at most 80 columns, as a pipe has; only a `Name` may break."""
     numbers = (Column(head, justify="right", no_wrap=True) for head in heads)
     names = Column(first, overflow="fold")
     return Table(names, *numbers, box=edge, pad_edge=False, collapse_padding=True)
+
+
+@dataclass(frozen=True)
+class Name:
+    """A name such as a recipe's, in a table: where it does not fit, it breaks after a hyphen."""
+
+    text: str
+
+    def __rich_measure__(self, _console: Console, _options: ConsoleOptions) -> Measurement:
+        return Measurement(1, max(1, cell_len(self.text)))
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        yield Text("\n".join(wrap(self.text, options.max_width)))
 
 
 def print_failures(records: Sequence["Record"], most: int | None = None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from sdcorrect.cli.console import Debug, app, errors_for_people, figures, note, tell, working
+from sdcorrect.cli.console import Debug, Name, app, errors_for_people, figures, note, tell, working
 from sdcorrect.cli.frontier import check_installed, show_frontier
 from sdcorrect.cli.options import Device, Offline, names, path, source
 from sdcorrect.cli.progress import following
@@ -269,16 +269,16 @@ def _show(evaluation: "Evaluation", events: Events) -> None:
         for variant, result in evaluation.variants.items():
             against = result.against_base.get(name)
             mean = result.metrics[name]
-            table.add_row(names[variant], *_cells(mean), *_compared(against, mean))
+            table.add_row(Name(names[variant]), *_cells(mean), *_compared(against, mean))
         table.add_section()
     table.add_row(Text("seconds a picture ↓", "bold"))
     for variant, result in evaluation.variants.items():
-        table.add_row(names[variant], *_cells(result.seconds))
+        table.add_row(Name(names[variant]), *_cells(result.seconds))
     table.add_section()
     table.add_row(Text("U-Net evaluations a picture ↓", "bold"))
     for variant, result in evaluation.variants.items():
         evaluations = result.unet_evaluations
-        table.add_row(names[variant], str(evaluations.n), plain(evaluations))
+        table.add_row(Name(names[variant]), str(evaluations.n), plain(evaluations))
     events.show(table, soft_wrap=False)
     events.show(
         f"{told_profile(evaluation)}. ↑ higher is better, ↓ lower. diff.: to {told_base(evaluation)} "

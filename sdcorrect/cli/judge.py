@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from rich.table import Column, Table
-
-from sdcorrect.cli.console import out, working
+from sdcorrect.cli.console import Name, figures, out, working
 from sdcorrect.cli.progress import following
 from sdcorrect.cli.signals import stop_on_signals
 from sdcorrect.config import Job
@@ -59,9 +58,13 @@ def _translate(job: Job, model: "Model", found: "Found") -> None:
 
 
 def _show(board: "Board") -> None:
-    name, *figures = board.heads
-    numbers = (Column(head, justify="right") for head in figures)
-    table = Table(Column(name, overflow="fold"), *numbers, box=None, pad_edge=False)
-    for row in board.rows:
-        table.add_row(*row)
+    first, *heads = board.heads
+    table = figures(first, map(_broken, heads), None)
+    for name, *cells in board.rows:
+        table.add_row(Name(name), *cells)
     out.print(table, soft_wrap=False)
+
+
+def _broken(head: str) -> str:
+    """`head` on lines as short as its longest word."""
+    return "\n".join(wrap(head, max(map(len, head.split())), break_on_hyphens=False))

@@ -13,6 +13,7 @@ from sdcorrect.cli.console import (
     MOST_ALIKE,
     SOME_FAILED,
     Debug,
+    Name,
     app,
     errors_for_people,
     figures,
@@ -241,11 +242,11 @@ def _summarize(run: "ShardRun | DevicesRun", failures: list["Record"]) -> None:
     print_failures(failures, MOST_ALIKE)
     if verbosity.quiet:
         return
-    heads = ("translated", "done\nbefore", "failed", "left\nout", "U-Net eval-\nuations a\npicture")
+    heads = ("translated", "done\nbefore", "failed", "left\nout", "U-Net\nevaluations\na picture")
     table = figures("variant", heads)
     for variant, tally in run.tally.items():
         counts = (tally.done, tally.before, tally.failed, tally.filtered, tally.evaluations or "-")
-        table.add_row(variant, *map(str, counts))
+        table.add_row(Name(variant), *map(str, counts))
     out.print(table, soft_wrap=False)
     if not run.wrote:
         out.print("nothing to do: everything was done before")

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from sdcorrect.cli import progress
+from sdcorrect.cli import judge, progress
 from sdcorrect.cli.console import MOST_ALIKE, _Lines, verbosity
+from sdcorrect.evaluate.leaderboard import METRICS, Board
 
 Run = Callable[..., Result]
 COMMAND = (sys.executable, "-c", "from sdcorrect.cli import app; app()")
@@ -171,6 +172,20 @@ def test_of_warnings_that_are_alike_no_more_are_shown_than_a_person_reads(
         "warning: more warnings like the last follow; only the first 100 are shown",
         "warning: another",
     ]
+
+
+def test_a_wide_table_breaks_between_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    heads = ("recipe", *(head for head, _ in METRICS.values()), "U-Net evaluations", "seconds")
+    names = ("correct", "correct-attention", "p2p-refine")
+    judge._show(Board(heads, [(name, *["0.1234"] * (len(heads) - 1)) for name in names], 3))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80 and "…" not in "".join(lines)
+    printed = set(" ".join(lines).split())
+    assert printed >= {word for head in heads for word in head.split()}
+    assert printed >= {"correct-", "attention", "p2p-", "refine"}
 
 
 @pytest.mark.parametrize("quiet", [False, True])
