@@ -1,11 +1,19 @@
 """Errors that a user can act on: one line that says what is wrong, where, and what to do."""
 
+import re
 from collections.abc import Collection
 from difflib import get_close_matches
 from itertools import islice
 
 NAMED = 5  #: how many of many names a message lists
 LONGEST = 200  #: characters of a library's message
+
+#: What pydantic says in the words of Python, and what those say who write YAML, JSON or flags.
+_OF_PYDANTIC = (
+    (r"^(Input|Value error,) ", ""),
+    (r"a valid (tuple|list)", "a list"),
+    (r"a valid dictionary( or instance of \w+)?", "a mapping (key: value)"),
+)
 
 
 class SdcorrectError(Exception):
@@ -58,6 +66,13 @@ def did_you_mean(name: object, known: Collection[str], otherwise: str | None = N
     if near:
         return f"did you mean {printable(bare[near[0]])}?"
     return otherwise or f"known: {', '.join(known)}"
+
+
+def of_pydantic(message: str) -> str:
+    """pydantic's `message` about a value, in the words of those who write YAML, JSON or flags."""
+    for theirs, ours in _OF_PYDANTIC:
+        message = re.sub(theirs, ours, message)
+    return message
 
 
 def one_line(text: object, longest: int | None = LONGEST) -> str:

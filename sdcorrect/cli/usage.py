@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from sdcorrect.cli.options import from_variable
-from sdcorrect.errors import LONGEST, did_you_mean, one_line, printable
+from sdcorrect.errors import LONGEST, did_you_mean, of_pydantic, one_line, printable
 
 #: The errors of typer's parser; depending on its version, they are click's or its own.
 WrongUsage: Any = typer.BadParameter.__mro__[1]
@@ -60,5 +60,5 @@ def _reason(error: Any) -> str:
     (fault, *_) = faults()
     if fault["type"] == "value_error":
         return str(fault["ctx"]["error"]).rstrip(".")
-    expected = EXPECTED.get(fault["type"], fault["msg"].removeprefix("Input "))
+    expected = EXPECTED.get(fault["type"], of_pydantic(fault["msg"]))
     return f"{expected}; found {printable(repr(fault['input']))[:LONGEST]}"

@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sdcorrect.config.job import Input, Job, Output
-from sdcorrect.errors import did_you_mean, printable, shortened
+from sdcorrect.errors import did_you_mean, of_pydantic, printable, shortened
 from sdcorrect.plainyaml import LONGEST
 from sdcorrect.recipes import Inject, Recipe
 from sdcorrect.settings import ControlNet, Lora, TextualInversion
@@ -39,8 +39,9 @@ def _joined(errors: Sequence[ErrorDetails], settings: Any) -> Iterator[ErrorDeta
     for error in errors:
         by_place.setdefault(_place(error["loc"], settings), []).append(error)
     for place, alike in by_place.items():
-        expected = [error["msg"].removeprefix("Input should be ") for error in alike]
-        message = alike[0]["msg"] if len(alike) == 1 else f"should be {' or '.join(expected)}"
+        messages = [of_pydantic(error["msg"]) for error in alike]
+        expected = [message.removeprefix("should be ") for message in messages]
+        message = messages[0] if len(alike) == 1 else f"should be {' or '.join(expected)}"
         yield {**alike[0], "loc": place, "msg": message}
 
 
@@ -54,6 +55,8 @@ def _place(location: tuple[int | str, ...], settings: Any) -> tuple[int | str, .
             value = value[part]  # type: ignore[index]
         except LookupError:
             return location
+        except TypeError:  # a kind that it may be of, where a list was given
+            return location[:depth]
     return location
 
 
@@ -73,13 +76,11 @@ def _explain(
         case "missing":
             return f"{where}{key}: is missing; {_HOW_TO_GIVE.get(key, 'add it')}"
         case "value_error":
-            message = error["msg"].removeprefix("Value error, ")
-            return f"{where}{key}: {message}" if key else f"{where}{message}"
+            return f"{where}{key}: {error['msg']}" if key else f"{where}{error['msg']}"
         case "path_type":
             return f"{where}{key}: should be a path; found {_found(error['input'], node)}"
         case _:
-            expected = error["msg"].removeprefix("Input ").replace("valid tuple", "list")
-            return f"{where}{key}: {expected}; found {_found(error['input'], node)}"
+            return f"{where}{key}: {error['msg']}; found {_found(error['input'], node)}"
 
 
 _HOW_TO_GIVE = {

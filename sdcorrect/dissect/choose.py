@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from sdcorrect.core.layout import UNetLayout
 from sdcorrect.core.plan import Block
-from sdcorrect.errors import UsageError
+from sdcorrect.errors import UsageError, of_pydantic
 from sdcorrect.recipes import Inject
 from sdcorrect.recipes.blocks import FIRST
 
@@ -24,7 +24,7 @@ def choose_blocks(spec: str, layout: UNetLayout) -> tuple[Block, ...]:
         named = Inject.model_validate({"tensor": "self-attention", "blocks": spec.split(",")})
         blocks = named.resolve(layout).blocks
     except ValidationError as error:
-        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        message = of_pydantic(error.errors()[0]["msg"])
         raise UsageError(f"--blocks {spec}: {message}") from None
     except UsageError as error:
         raise UsageError(f"--blocks {spec}: {error}") from None

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from sdcorrect.config.load import read_yaml_file
-from sdcorrect.errors import UsageError, printable
+from sdcorrect.errors import UsageError, of_pydantic, printable
 from sdcorrect.inputs.lists import ListRow, row_of
 from sdcorrect.inputs.pie_bench import PICTURES, read_annotations
 
@@ -79,7 +79,7 @@ def _reason(errors: ValidationError) -> str:
             "expected a list of `- {init_img: data/bear.jpg, target_prompts: [a robot bear]}`; "
             "to run a job, give it with -c"
         )
-    what = "is missing" if error["type"] == "missing" else error["msg"].removeprefix("Input ")
+    what = "is missing" if error["type"] == "missing" else of_pydantic(error["msg"])
     return f"entry {number + 1}: {''.join(map(str, key))} {what}"
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from sdcorrect.config import Input, placeholders
 from sdcorrect.core.syntax import check_networks, without_networks
-from sdcorrect.errors import PictureError, UsageError, listed, one_line, printable
+from sdcorrect.errors import PictureError, UsageError, listed, of_pydantic, one_line, printable
 from sdcorrect.inputs.parameters import prompts_in
 from sdcorrect.inputs.tables import csv_rows, read_json, read_text
 from sdcorrect.plainyaml import MOST_BYTES, NotPlain, read_yaml
@@ -195,7 +195,9 @@ def read_coco(file: Path) -> Captions:
     except ValidationError as errors:
         error = errors.errors()[0]
         where = ".".join(map(str, error["loc"])) or "as a whole"
-        raise UsageError(f"{printable(file)}: not COCO captions: {where}: {error['msg']}") from None
+        raise UsageError(
+            f"{printable(file)}: not COCO captions: {where}: {of_pydantic(error['msg'])}"
+        ) from None
     except ValueError as error:
         raise UsageError(f"{printable(file)}: not COCO captions: {error}") from None
     # some programs write ids as numbers, others as text

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from sdcorrect.config.templates import PictureTemplate
-from sdcorrect.errors import UsageError, did_you_mean, printable
+from sdcorrect.errors import UsageError, did_you_mean, of_pydantic, printable
 from sdcorrect.inputs.tables import csv_rows, read_json, read_text, second
 from sdcorrect.paths import VARIABLE, expand
 
@@ -128,7 +128,5 @@ def _explain(errors: ValidationError) -> str:
             return f"unknown column {column!r}; {did_you_mean(column, ListRow.model_fields)}"
         case "missing":
             return f"the column {column!r} is missing"
-        case "value_error":
-            return f"{column}: {error['msg'].removeprefix('Value error, ')}"
         case _:
-            return f"{column}: {error['msg'].removeprefix('Input ')}"
+            return f"{column}: {of_pydantic(error['msg'])}"

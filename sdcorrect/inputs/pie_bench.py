@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
-from sdcorrect.errors import UsageError, printable
+from sdcorrect.errors import UsageError, of_pydantic, printable
 from sdcorrect.inputs.tables import read_json
 from sdcorrect.reading import decode, read_bytes
 
@@ -61,7 +61,7 @@ def read_annotations(file: Path) -> list[Annotation]:
     except ValidationError as errors:
         first = errors.errors()[0]
         where = printable(".".join(map(str, first["loc"])) or "as a whole")
-        reason = first["msg"].removeprefix("Value error, ")
+        reason = of_pydantic(first["msg"])
         raise UsageError(f"{printable(file)}: not PIE-Bench's mapping file: {where}: {reason}") from None
     except ValueError as error:
         raise UsageError(f"{printable(file)}: not PIE-Bench's mapping file: {error}") from None

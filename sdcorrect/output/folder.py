@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import ValidationError
 
-from sdcorrect.errors import PictureError, SdcorrectError, UsageError, one_line, printable
+from sdcorrect.errors import PictureError, SdcorrectError, UsageError, of_pydantic, one_line, printable
 from sdcorrect.inputs.items import Item
 from sdcorrect.output.files import is_plain, plain, read_plain, refuse_link
 from sdcorrect.output.records import RECORD, Done, Fingerprint, JobFile, Record, Status, Summary
@@ -228,7 +228,7 @@ def _unreadable(file: Path, error: Exception) -> SdcorrectError:
         return SdcorrectError(f"{printable(file)}: cannot be read: {error.strerror}")
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        reason = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+        reason = ": ".join(filter(None, (".".join(map(str, first["loc"])), of_pydantic(first["msg"]))))
     else:
         reason = getattr(error, "strerror", None) or one_line(error)
     return UsageError(f"{printable(file)}: cannot be read: {printable(reason)}; choose another folder")
