@@ -149,7 +149,7 @@ def test_blocks_that_the_unet_lacks_are_named(tensor: str, block: str, message: 
         ({"source": "sampled"}, "needs start: inverted"),
         ({"inversion": "full", "inversion_guidance": 3}, "set inversion_prompt: source"),
         ({"inversion": "full", "start": "inverted", "words": "refine"}, "need each other"),
-        ({"inversion": "full", "scheduler": "unipc"}, "remove scheduler"),
+        ({"inversion": "full", "scheduler": "unipc"}, "unipc cannot follow it"),
         ({"solver_steps": 5}, "set scheduler"),
         (
             {
@@ -184,7 +184,7 @@ def test_blocks_that_the_unet_lacks_are_named(tensor: str, block: str, message: 
         ({"source_guidance": 2}, "source_guidance needs source: noised"),
         ({"source": "noised", "noise": "posterior"}, "needs eta above 0: set eta"),
         ({"source": "noised", "step_to": "clean", "eta": 0.5}, "remove eta"),
-        ({"source": "noised", "eta": 0.5, "scheduler": "unipc"}, "eta works only with DDIM"),
+        ({"source": "noised", "eta": 0.5, "scheduler": "unipc"}, "eta works only with scheduler: ddim"),
         ({"source_branch_prompt": "source"}, "source_branch_prompt needs a branch"),
         ({"scheduler": "sde-dpm++"}, "sde-dpm.. needs noise maps"),
         ({"guidance_threshold": 1}, "less than 1"),

@@ -9,6 +9,7 @@ from sdcorrect.core.plan import check_word_for_word, effective_steps
 from sdcorrect.errors import UsageError
 from sdcorrect.recipes import Recipe
 from sdcorrect.recipes.fields import LONGEST_NAME
+from sdcorrect.recipes.rules import about_prompts
 from sdcorrect.settings import WORDS
 
 if TYPE_CHECKING:
@@ -59,13 +60,9 @@ def _about_names(job: "Job") -> Iterator[str]:
 
 
 def _about_prompts(job: "Job", recipe: Recipe) -> Iterator[str]:
-    if recipe.needs_source_prompt and not job.source_prompt and not job.input.is_list:
-        yield (
-            f"recipe {recipe.name} needs source_prompt, which says what the pictures show, "
-            f'such as source_prompt: "a photo of a cat"'
-        )
-    if recipe.words and job.prompt_syntax != "plain":
-        yield f"recipe {recipe.name} aligns the words of two plain prompts; set prompt_syntax: plain"
+    # a list may give each picture its own
+    has_source = bool(job.source_prompt) or job.input.is_list
+    yield from about_prompts(recipe, has_source=has_source, syntax=job.prompt_syntax)
     if recipe.words == "replace" and not job.input.is_list and not job.has_placeholders:
         try:
             check_word_for_word(job.source_prompt or "", job.prompt)

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sdcorrect.core.plan import SchedulerName
+
 if TYPE_CHECKING:
     from sdcorrect.recipes.recipe import Recipe
 
@@ -20,7 +22,10 @@ def complaints(recipe: "Recipe") -> Iterator[str]:
     """What is wrong with `recipe`, if anything, and how to mend it."""
     yield from _about_inversion(recipe)
     yield from _about_source(recipe)
-    yield from _about_solver(recipe)
+    if recipe.solver_steps and recipe.scheduler in (None, "ddim"):
+        yield "solver_steps needs another solver than DDIM: set scheduler: dpm++, unipc or lcm"
+    if recipe.scheduler:
+        yield from about_solver(recipe, recipe.scheduler)
 
 
 def _is_default(recipe: "Recipe", key: str) -> bool:
@@ -80,14 +85,27 @@ def _about_source(recipe: "Recipe") -> Iterator[str]:
         yield "source_branch_prompt needs a branch: set inversion: full or ddpm, or source: noised"
 
 
-def _about_solver(recipe: "Recipe") -> Iterator[str]:
-    if recipe.solver_steps and recipe.scheduler in (None, "ddim"):
-        yield "solver_steps needs another solver than DDIM: set scheduler: dpm++, unipc or lcm"
-    if recipe.inversion == "full" and recipe.scheduler not in (None, "ddim"):
-        yield "inversion: full works only with DDIM: remove scheduler"
-    if recipe.inversion == "ddpm" and recipe.scheduler not in (None, "ddim", "sde-dpm++"):
-        yield "inversion: ddpm works only with scheduler: ddim or sde-dpm++"
-    if recipe.scheduler == "sde-dpm++" and recipe.inversion != "ddpm":
-        yield "sde-dpm++ needs noise maps: set inversion: ddpm, or scheduler: dpm++"
-    if (recipe.eta or recipe.noise == "posterior") and recipe.scheduler not in (None, "ddim"):
-        yield "eta works only with DDIM: remove scheduler"
+def about_solver(recipe: "Recipe", scheduler: SchedulerName) -> Iterator[str]:
+    """What is wrong with `recipe` under a solver, its own or that of the job."""
+    if recipe.inversion == "full" and scheduler != "ddim":
+        yield f"a full inversion works only with scheduler: ddim; {scheduler} cannot follow it"
+    if recipe.inversion == "ddpm" and scheduler not in ("ddim", "sde-dpm++"):
+        yield (f"noise maps work only with scheduler: ddim or sde-dpm++; {scheduler} cannot follow them")
+    if recipe.inversion != "ddpm" and scheduler == "sde-dpm++":
+        yield (
+            "sde-dpm++ needs noise maps, which this recipe does not have; "
+            "choose dpm++, or a recipe with inversion: ddpm, such as leditspp"
+        )
+    if recipe.eta and scheduler != "ddim":
+        yield f"eta works only with scheduler: ddim; {scheduler} has none"
+
+
+def about_prompts(recipe: "Recipe", *, has_source: bool, syntax: str) -> Iterator[str]:
+    """What is wrong with `recipe` for prompts of this syntax, with a source prompt or without one."""
+    if recipe.needs_source_prompt and not has_source:
+        yield (
+            f"recipe {recipe.name} needs source_prompt, which says what the pictures show, "
+            f'such as source_prompt: "a photo of a cat"'
+        )
+    if recipe.words and syntax != "plain":
+        yield f"recipe {recipe.name} aligns the words of two plain prompts; set prompt_syntax: plain"

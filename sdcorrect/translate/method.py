@@ -13,6 +13,7 @@ from sdcorrect.core.schedule import inverse_of, solver_from, spaced
 from sdcorrect.errors import UsageError, printable
 from sdcorrect.models import Model
 from sdcorrect.recipes import Recipe
+from sdcorrect.recipes.rules import about_solver
 from sdcorrect.sweep import Variant
 
 
@@ -92,7 +93,8 @@ def resolve(variant: Variant, model: Model, job: Mapping[str, Any], seed: int) -
         settings["strength"] = 1.0
     elif variant.strength is not None:
         settings["strength"] = variant.strength
-    _check_solver(recipe, settings["scheduler"])
+    for complaint in about_solver(recipe, settings["scheduler"]):
+        raise UsageError(f"recipe {recipe.name}: {complaint}")
     if recipe.model == "turbo" and model.scheduler.config.timestep_spacing != "trailing":
         raise UsageError(
             f"recipe {recipe.name} is for Turbo models, which space their timesteps trailing; "
@@ -136,29 +138,3 @@ def _check(method: Method, model: Model) -> None:
             check_passes(inverse_of(ddim, plan.inversion_steps).timesteps, timesteps)
     except UsageError as error:
         raise UsageError(f"recipe {recipe.name}: {error}") from None
-
-
-def _check_solver(recipe: Recipe, scheduler: SchedulerName) -> None:
-    """Check that the recipe works with its scheduler, which may be the job's.
-
-    Raises:
-        UsageError: it does not.
-    """
-    name = recipe.name
-    if recipe.inversion == "full" and scheduler != "ddim":
-        raise UsageError(
-            f"recipe {name}: a full inversion works only with scheduler: ddim; "
-            f"{scheduler} cannot follow it"
-        )
-    if recipe.inversion == "ddpm" and scheduler not in ("ddim", "sde-dpm++"):
-        raise UsageError(
-            f"recipe {name}: noise maps work only with scheduler: ddim or sde-dpm++; "
-            f"{scheduler} cannot follow them"
-        )
-    if recipe.inversion != "ddpm" and scheduler == "sde-dpm++":
-        raise UsageError(
-            f"recipe {name}: sde-dpm++ needs noise maps, which this recipe does not have; "
-            "choose dpm++, or a recipe with inversion: ddpm, such as leditspp"
-        )
-    if recipe.eta and scheduler != "ddim":
-        raise UsageError(f"recipe {name}: eta works only with scheduler: ddim; {scheduler} has none")

@@ -16,6 +16,7 @@ from sdcorrect.matching import check_matching
 from sdcorrect.models import Model
 from sdcorrect.models.clock import Clock
 from sdcorrect.recipes import Recipe
+from sdcorrect.recipes.rules import about_prompts
 from sdcorrect.settings import WORDS
 from sdcorrect.sweep import several, variants_of
 from sdcorrect.translate.batch import Batch
@@ -128,13 +129,9 @@ class Translator:
         if mask_words is not None:
             tokens_of_words(self.model, mask_words, source_prompt or prompt)
         for method in self.methods.values():
-            if method.recipe.words and self.model.prompt_syntax != "plain":
-                raise UsageError(
-                    f"recipe {method.recipe.name} aligns the words of two plain prompts; "
-                    "set prompt_syntax: plain"
-                )
-            if method.recipe.needs_source_prompt and source_prompt is None:
-                raise UsageError(f"recipe {method.recipe.name} needs a source prompt")
+            has_source, syntax = source_prompt is not None, self.model.prompt_syntax
+            for complaint in about_prompts(method.recipe, has_source=has_source, syntax=syntax):
+                raise UsageError(complaint)
             self.alignment(method, [source_prompt], [prompt])
 
     def __call__(
