@@ -139,8 +139,8 @@ def spoiled_copy(made: Made, tmp_path: Path, file: str, change: tuple[str, str])
 @pytest.mark.parametrize(
     ("file", "change", "told"),
     [
-        ("job.json", ('"num_shards": 1', '"num_shards": 10000000'), "num_shards: Input should be less"),
-        ("job.json", ('"num_shards": 1', '"num_shards": 0'), "num_shards: Input should be greater"),
+        ("job.json", ('"num_shards": 1', '"num_shards": 10000000'), "num_shards: should be less"),
+        ("job.json", ('"num_shards": 1', '"num_shards": 0'), "num_shards: should be greater"),
         ("job.json", ('"pictures": 2', f'"pictures": {"9" * 5000}'), "limit (4300 digits)"),
         ("job.json", ('"pictures": 2', f'"pictures": {"[" * 200_000}'), "recursion"),
         ("job.json", ('"steps": 2', '"steps": NaN'), "steps"),
