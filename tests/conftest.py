@@ -24,6 +24,23 @@ with lean_imports():  # as the commands import them, and faster
 
 TESTS = Path(__file__).parent
 EXAMPLES = TESTS.parent / "sdcorrect" / "assets" / "pictures"
+#: Modules of which no two run at once: those that time what they start in processes of their own, and
+#: those that share what is made once.
+TOGETHER = {
+    "interrupted": (
+        "batch/test_bad_pictures.py",
+        "batch/test_fault_matrix.py",
+        "batch/test_kills.py",
+        "cli/test_signals.py",
+    ),
+    "browser": ("dissect/test_dissect_page.py", "report/test_page.py"),
+    "evaluated": (
+        "evaluate/test_bad_input.py",
+        "evaluate/test_evaluate.py",
+        "evaluate/test_frontier.py",
+        "evaluate/test_swept_folders.py",
+    ),
+}
 #: How long a page may take to answer on a busy machine, ms.
 PATIENCE = 60_000
 
@@ -35,6 +52,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no CUDA here; -m gpu runs it on the CPU"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of several workers, one alone runs the modules that stand `TOGETHER`.
+
+    pytest-xdist's own mark for this does nothing with pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0].removeprefix("tests/")
+            return next((name for name, files in TOGETHER.items() if file in files), nodeid)
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 def pytest_collection_finish() -> None:

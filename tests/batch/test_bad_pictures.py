@@ -76,7 +76,6 @@ def decodes(file: Path) -> bool:
     return True
 
 
-@pytest.mark.xdist_group("interrupted")  # with other runs in processes of their own
 @pytest.mark.filterwarnings("ignore:::PIL")  # of damaged metadata
 def test_damaged_files_fail_alone(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"

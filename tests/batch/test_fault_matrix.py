@@ -10,8 +10,6 @@ import pytest
 from drill import QUICK, make_pictures, servers
 from faults import Fault, Faults, serve
 
-#: beside other runs in processes of their own: they share the server that forks them
-pytestmark = pytest.mark.xdist_group("interrupted")
 FAULTS: tuple[Fault, ...] = ("SIGKILL", "ENOSPC", "EIO", "short write")
 PROCESSES = 2
 #: Of the calls of a default run, each so many-th; all of them in the slow suite.

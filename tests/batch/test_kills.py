@@ -11,8 +11,6 @@ import pytest
 from drill import Drill, make_pictures
 from PIL import Image
 
-#: runs that are interrupted are timed: never two of them at once
-pytestmark = pytest.mark.xdist_group("interrupted")
 BATCH = 2
 
 

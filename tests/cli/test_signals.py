@@ -15,8 +15,6 @@ import pytest
 from drill import QUICK, Drill
 from PIL import Image
 
-#: runs that are interrupted are timed: never two of them at once
-pytestmark = pytest.mark.xdist_group("interrupted")
 COMMAND = (sys.executable, "-c", "from sdcorrect.cli import app; app()", "translate")
 
 

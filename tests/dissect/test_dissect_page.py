@@ -10,8 +10,6 @@ from typer.testing import CliRunner
 
 from sdcorrect.cli import app
 
-#: one browser opens all pages, and one dissection is looked at
-pytestmark = pytest.mark.xdist_group("browser")
 EXAMPLES = Path(__file__).parents[2] / "sdcorrect" / "assets" / "pictures"
 HOSTILE = """<img src=x onerror="document.title='run'">'&amp; #1?%41 $x^2$.png"""
 ALL_DECODED = "[...document.images].every(image => image.complete && image.naturalWidth > 0)"

@@ -11,8 +11,6 @@ import torch
 from click.testing import Result
 from PIL import Image
 
-#: one translated folder, made once, is evaluated
-pytestmark = pytest.mark.xdist_group("evaluated")
 Evaluate = Callable[..., Result]
 
 

@@ -19,8 +19,6 @@ from sdcorrect.cli.bench import EXAMPLES
 from sdcorrect.evaluate import backbones, blip
 from sdcorrect.evaluate.clip import Clip
 
-#: one translated folder, made once, is evaluated
-pytestmark = pytest.mark.xdist_group("evaluated")
 Evaluate = Callable[..., Result]
 DEFAULT = ["ssim", "psnr", "structure_distance", "clip_image", "clip_text"]
 

@@ -18,8 +18,6 @@ from sdcorrect.evaluate.frontier import area_under
 from sdcorrect.evaluate.frontier_plot import draw
 from sdcorrect.evaluate.results import Frontier, Plane, Point
 
-#: one translated folder, made once, is evaluated
-pytestmark = pytest.mark.xdist_group("evaluated")
 Run = Callable[..., Result]
 
 

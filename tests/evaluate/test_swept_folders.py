@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-#: one translated folder, made once, is evaluated
-pytestmark = pytest.mark.xdist_group("evaluated")
 Run = Callable[..., Result]
 
 

@@ -9,8 +9,6 @@ from click.testing import Result
 from pages import HOSTILE, NAMES, Folder, Opened, multiply, serious, write_evaluation
 from playwright.sync_api import Locator, Page, expect
 
-#: one browser opens all pages
-pytestmark = pytest.mark.xdist_group("browser")
 Open = Callable[..., Opened]
 Report = Callable[..., Result]
 
