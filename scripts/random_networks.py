@@ -54,9 +54,9 @@ def random_model(
     else:
         parts |= {"safety_checker": None, "feature_extractor": None}
         pipe = StableDiffusionPipeline(**parts, requires_safety_checker=False)
-    place_on_device(pipe, None, ModelSettings(**settings), device)
-    once = settings.get("skips_once", "auto")
-    return Model(family, "random", {}, pipe, mini.scheduler, device, skips_once=once)
+    asked = ModelSettings(**settings)
+    place_on_device(pipe, None, asked, device)
+    return Model(family, "random", {}, pipe, mini.scheduler, device, skips_once=asked.skips_once)
 
 
 def sd15_sized() -> Model:
