@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator, Sequence
-from itertools import cycle
+from itertools import cycle, product
 from math import cos, radians, sin
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from sdcorrect.evaluate.results import Frontier, Plane, Point
 from sdcorrect.evaluate.table import in_print
 from sdcorrect.output.files import write_atomically
 
+#: A curve's line and marker, and a single point's marker, for each round of the colours.
+MARKS = (("-", "o", "D"), ("--", "s", "P"), (":", "^", "X"), ("-.", "v", "*"))
 #: Okabe and Ito's colours, distinct with any colour vision.
 COLOURS = ("#999999", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#000000")
 SIDE = 4.2  #: side of a panel, inches
@@ -60,11 +62,14 @@ def draw(frontier: Frontier) -> Figure:
 def _draw(panel: Axes, plane: Plane, frontier: Frontier) -> list[Annotation]:
     """Draw the curves of a plane, and return the labels of their ends."""
     labels = []
-    for (variant, points), colour in zip(frontier.curves.items(), cycle(COLOURS), strict=False):
+    looks = cycle(product(MARKS, COLOURS))
+    for (variant, points), (marks, colour) in zip(frontier.curves.items(), looks, strict=False):
+        line, marker, alone = marks
         panel.plot(
             [point.means[plane.style] for point in points],
             [point.means[plane.kept] for point in points],
-            "o-" if len(points) > 1 else "D",
+            linestyle=line,
+            marker=marker if len(points) > 1 else alone,
             color=colour,
             label=variant,
             markersize=4 if len(points) > 1 else 7,

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from jsonschema import Draft202012Validator
+from matplotlib.axes import Axes
 from PIL import Image
 
 from sdcorrect.evaluate.frontier import area_under
@@ -42,21 +43,34 @@ def test_what_is_dominated_adds_nothing_and_order_does_not_matter() -> None:
     assert area(*curve) > area(*curve[1:]) > area(*curve[2:])
 
 
-def test_strengths_are_written_beside_their_points_and_over_nothing() -> None:
-    close = {
+def drawn(variants: int, strengths: Sequence[float]) -> Axes:
+    curves = {
         f"v{number}": [
             Point(folder="out", strength=s, means={"clip": s + number / 300, "ssim": 1 - s / 2})
-            for s in (0.5, 0.7, 1.0)
+            for s in strengths
         ]
-        for number in range(4)
+        for number in range(variants)
     }
     between = {"least_style": 0, "most_style": 1, "least_kept": 0, "most_kept": 1}
     planes = [Plane(style="clip", kept="ssim", areas={}, **between)]
     written = {"sdcorrect": "0", "written": datetime.now(), "pictures": 1, "left_out": 0, "base": "v0"}
-    (panel,) = draw(Frontier(**written, curves=close, planes=planes)).axes
+    (panel,) = draw(Frontier(**written, curves=curves, planes=planes)).axes
+    return panel
+
+
+@pytest.mark.parametrize("strengths", [(0.5,), (0.5, 1.0)])
+def test_no_two_of_many_variants_look_alike(strengths: Sequence[float]) -> None:
+    lines = drawn(30, strengths).lines
+    looks = {(line.get_color(), line.get_marker()) for line in lines}
+    assert len(looks) == len(lines) == 30
+    assert len({line.get_color() for line in lines[:8]}) == 8
+
+
+def test_strengths_are_written_beside_their_points_and_over_nothing() -> None:
+    panel = drawn(4, (0.5, 0.7, 1.0))
     boxes = [label.get_window_extent() for label in panel.texts]
     points = [point for line in panel.lines for point in panel.transData.transform(line.get_xydata())]
-    assert len(boxes) == 2 * len(close)
+    assert len(boxes) == 2 * 4
     for number, box in enumerate(boxes):
         assert panel.bbox.contains(*box.min) and panel.bbox.contains(*box.max)
         assert not box.count_overlaps(boxes[:number])
