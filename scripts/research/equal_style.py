@@ -27,6 +27,7 @@ KEPT: dict[str, tuple[str, int, Callable[..., float]]] = {
     "structure_distance_truth": ("structure distance", 4, np.argmin),
 }
 BETWEEN = 100
+DIRECTIONS = ("flat to 3D", "3D to flat", "flat to ink", "ink to 3D")
 
 Row = dict[str, str]
 Values = dict[str, NDArray[np.float64]]
@@ -71,8 +72,9 @@ def main() -> None:
     arguments = parser.parse_args()
     columns = [name for head, *_ in KEPT.values() for name in (head, "SDEdit's", "p")]
     lines = [f"| direction, icons | recipe | {' | '.join(columns)} |", "|---" * (2 + len(columns)) + "|"]
-    for direction in sorted(arguments.out.glob("*-to-*")):
-        folders = {file.parent.name: read(file.parent) for file in direction.glob("*/evaluation.csv")}
+    for direction in DIRECTIONS:
+        files = (arguments.out / direction.lower().replace(" ", "-")).glob("*/evaluation.csv")
+        folders = {file.parent.name: read(file.parent) for file in files}
         inverted = folders.pop("inverted", {})
         line = [folders[strength]["sdedit"] for strength in sorted(folders, key=float)]
         for recipe, rows in (folders[arguments.strength] | inverted).items():
@@ -86,8 +88,7 @@ def main() -> None:
                 p = float(wilcoxon(own[metric], theirs).pvalue)
                 cells += [f"{of.mean():.{decimals}f}" for of in (own[metric], theirs)]
                 cells.append(p_value(p))
-            told = f"{direction.name.replace('-', ' ')}, {len(pictures)}"
-            lines.append(f"| {told} | `{recipe}` | {' | '.join(cells)} |")
+            lines.append(f"| {direction}, {len(pictures)} | `{recipe}` | {' | '.join(cells)} |")
     sys.stdout.write("\n".join(lines) + "\n")
 
 
