@@ -1,9 +1,11 @@
 """Errors that a user can act on: one line that says what is wrong, where, and what to do."""
 
+import os
 import re
 from collections.abc import Collection
 from difflib import get_close_matches
 from itertools import islice
+from pathlib import Path
 
 NAMED = 5  #: how many of many names a message lists
 LONGEST = 200  #: characters of a library's message
@@ -66,6 +68,15 @@ def did_you_mean(name: object, known: Collection[str], otherwise: str | None = N
     if near:
         return f"did you mean {printable(bare[near[0]])}?"
     return otherwise or f"known: {', '.join(known)}"
+
+
+def near_path(path: Path, otherwise: str, also: Collection[str] = ()) -> str:
+    """`did_you_mean` among the names beside a `path` that does not exist, and `also` others."""
+    try:
+        known = os.listdir(path.parent)
+    except (OSError, ValueError):
+        known = []
+    return did_you_mean(path.name, [*known, *also], otherwise)
 
 
 def of_pydantic(message: str) -> str:

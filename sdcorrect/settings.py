@@ -21,7 +21,7 @@ from pydantic import (
     ValidationInfo,
 )
 
-from sdcorrect.errors import did_you_mean, printable
+from sdcorrect.errors import near_path, printable
 from sdcorrect.paths import expand
 
 #: The name of the model that comes with the program.
@@ -197,14 +197,8 @@ def no_such(what: str, name: str) -> str:
 
     It suggests the nearest name in the same folder, or that of the embedded model.
     """
-    path = Path(name).expanduser()
-    try:
-        known = os.listdir(path.parent)
-    except (OSError, ValueError):
-        known = []
-    if what in OF_EMBEDDED and os.sep not in name:
-        known.append(EMBEDDED)
-    hint = did_you_mean(path.name, known, "give one, or a hub id (owner/name)")
+    also = [EMBEDDED] if what in OF_EMBEDDED and os.sep not in name else []
+    hint = near_path(Path(name).expanduser(), "give one, or a hub id (owner/name)", also)
     return f"{what} {printable(name)}: there is no such file or folder; {hint}"
 
 

@@ -11,7 +11,7 @@ from posixpath import normpath, splitext
 
 from sdcorrect.config import Job, placeholders
 from sdcorrect.config.job import BENCHMARK_SUFFIXES
-from sdcorrect.errors import PictureError, UsageError, printable
+from sdcorrect.errors import PictureError, UsageError, near_path, printable
 from sdcorrect.inputs.benchmarks import read_benchmark
 from sdcorrect.inputs.captions import PromptFiller
 from sdcorrect.inputs.left_out import LeftOut
@@ -163,11 +163,12 @@ def _rows(job: Job, left_out: LeftOut) -> tuple[Path, dict[str, ListRow]]:
     if found := split_pattern(path):
         folder, pattern = found
         return folder, _walked(job, folder, pattern, left_out)
-    raise UsageError(
-        f"input {printable(path)}: there is no such folder or file; give a folder of pictures, a "
-        "picture, a pattern such as 'pictures/**/*.jpg', a list (.txt, .csv, .jsonl), or a "
-        "benchmark's list (.json, .yaml)"
+    hint = near_path(
+        path,
+        "give a folder of pictures, a picture, a pattern such as 'pictures/**/*.jpg', a list (.txt, "
+        ".csv, .jsonl), or a benchmark's list (.json, .yaml)",
     )
+    raise UsageError(f"input {printable(path)}: there is no such folder or file; {hint}")
 
 
 def _walked(job: Job, folder: Path, pattern: tuple[str, ...], left_out: LeftOut) -> dict[str, ListRow]:

@@ -96,7 +96,8 @@ def test_a_link_may_not_lead_out_of_the_output_folder(find: Find, tree: Path, tm
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nothing", "there is no such folder or file"),
+        ("nothing", "there is no such folder or file; give a folder of pictures"),
+        ("rot.png", "there is no such folder or file; did you mean root.png?"),
         ("*.tif", "it has no files"),
         ("*.md", "none of its 1 files is a picture"),
     ],
