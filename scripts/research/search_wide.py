@@ -14,7 +14,7 @@ it gives up to SDEdit at the same strength: without this, which the first rung w
 settings won that had lost the style for two pictures of three.
 
 Each measurement, the mean of some icons, goes to search.jsonl, from which a run that was stopped goes
-on, and what the rungs kept to search.md, both beside this file.
+on if the model is the same, and what the rungs kept to search.md, both beside this file.
 """
 
 import argparse
@@ -94,11 +94,12 @@ class Bench:
     def __post_init__(self) -> None:
         self.clip, self.structure = Clip("mini"), Structure("mini", device=torch.device("cpu"))
         self.texts = self.clip.texts([*PROMPTS.values()])
-        self.known: dict[str, Means] = {}
-        if self.log.exists():
-            for line in self.log.read_text().splitlines():
-                entry = json.loads(line)
-                self.known[entry.pop("of")] = entry
+        head, *lines = self.log.read_text().splitlines() if self.log.exists() else [""]
+        of_model = json.dumps({"model": self.model.identity})
+        if head != of_model:  # what was measured with another model
+            lines = []
+            self.log.write_text(f"{of_model}\n")
+        self.known: dict[str, Means] = {e.pop("of"): e for e in map(json.loads, lines)}
 
     def means(self, recipe: Recipe, direction: Direction, strength: float, rung: Rung) -> Means:
         """What `recipe` reaches on the icons of `rung`, of which earlier rungs measured some."""
