@@ -91,6 +91,8 @@ class ShardRun:
         self.sizing = Sizing(job.resize, job.size or model.native_size, model.multiple)
         self.beside = Beside(job, self.sizing)
         self.translator = Translator.of_job(job, model, job.recipes)
+        #: by picture and variant, why that recipe alone cannot work with the picture's prompts
+        self.refused: dict[str, dict[str, str]] = {}
         self.items = [self._with_problem(item) for item in everything.part(shard.has)]
         if shard.count == 1:
             _check_any(self.items)
@@ -106,19 +108,20 @@ class ShardRun:
         self.work = Workload(len(self.items) * len(self.tally), cache(self.translator.evaluations))
 
     def _with_problem(self, item: Item) -> Item:
-        """`item`; prompts of its own that the recipes cannot work with are its problem.
+        """`item`; prompts of its own that no recipe can work with are its problem.
 
         Raises:
-            UsageError: they are the job's.
+            UsageError: a recipe cannot work with the job's.
         """
         words, job = (item.prompt, item.source_prompt, item.mask_words), self.job
-        try:
-            if item.problem is None:
-                self.translator.check_prompts(*words)
-        except UsageError as error:
+        refused = {} if item.problem else self.translator.refusals(*words)
+        for complaint in refused.values():
             if words == (job.prompt, job.source_prompt, job.mask_words):
-                raise
-            return replace(item, problem=str(error))
+                raise UsageError(complaint)
+            if len(refused) == len(self.translator.methods):
+                return replace(item, problem=complaint)
+        if refused:
+            self.refused[item.key] = refused
         return item
 
     def records(self) -> Iterator[Record | None]:
@@ -173,7 +176,8 @@ class ShardRun:
         for item in self.items:
             missing = tuple(v for v in self.tally if not self._is_settled(item, v))
             before = len(self.tally) - len(missing)
-            self.work.expect(item.key, () if item.problem else missing, before)
+            refused = self.tally if item.problem else self.refused.get(item.key, {})
+            self.work.expect(item.key, tuple(v for v in missing if v not in refused), before)
 
     def _is_settled(self, item: Item, variant: str) -> bool:
         known = self.ledger.known(item.key, variant)
@@ -186,17 +190,15 @@ class ShardRun:
             for prepared in items:
                 self.check()
                 yield from self._settled(prepared)
-                missing = tuple(v for v in self.tally if v not in prepared.settled)
-                lacking = missing if prepared.picture else ()
-                self.work.look_again(prepared.item.key, lacking, len(prepared.settled))
-                if prepared.error:
-                    for variant in missing:
-                        behind.submit(
-                            partial(self.recorder.record_failure, prepared.item, variant, prepared.error)
-                        )
+                errors = self._errors(prepared)
+                missing = tuple(v for v in self.tally if v not in {**prepared.settled, **errors})
+                self.work.look_again(prepared.item.key, missing, len(prepared.settled))
+                for variant, error in errors.items():
+                    behind.submit(partial(self.recorder.record_failure, prepared.item, variant, error))
+                if errors:
                     waits = self.batch_size * len(self.tally)
                     yield from map(self._counted, behind.results(leave=waits))
-                elif prepared.picture:
+                if prepared.picture and missing:
                     self._warn_of(prepared.picture)
                     self._settle_batch_size(prepared.picture)
                     key = (prepared.picture.image.size, self._chunks(prepared.item), missing)
@@ -209,6 +211,14 @@ class ShardRun:
         for (*_, missing), rest in waiting.items():
             yield from self._translate(rest, missing, behind)
         yield from map(self._counted, behind.results())
+
+    def _errors(self, prepared: _Prepared) -> dict[str, PictureError]:
+        """What keeps variants from being translated."""
+        if prepared.error:
+            return {v: prepared.error for v in self.tally if v not in prepared.settled}
+        sha256 = prepared.picture.sha256 if prepared.picture else None
+        refused = self.refused.get(prepared.item.key, {}).items()
+        return {v: PictureError(why, sha256) for v, why in refused if v not in prepared.settled}
 
     def _depth(self) -> int:
         """How many pictures are read ahead."""

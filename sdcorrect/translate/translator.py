@@ -123,16 +123,31 @@ class Translator:
         """Check that the recipes can work with these prompts, and that the mask's words are in them.
 
         Raises:
-            UsageError: a source prompt is missing, the two prompts cannot be aligned, or a word of the
-                mask is not in the prompt.
+            UsageError: one of `refusals`.
         """
-        if mask_words is not None:
-            tokens_of_words(self.model, mask_words, source_prompt or prompt)
-        for method in self.methods.values():
-            has_source, syntax = source_prompt is not None, self.model.prompt_syntax
-            for complaint in about_prompts(method.recipe, has_source=has_source, syntax=syntax):
-                raise UsageError(complaint)
-            self.alignment(method, [source_prompt], [prompt])
+        for complaint in self.refusals(prompt, source_prompt, mask_words).values():
+            raise UsageError(complaint)
+
+    def refusals(
+        self, prompt: str, source_prompt: str | None, mask_words: str | None = None
+    ) -> dict[str, str]:
+        """Why recipes cannot work with these prompts, by recipe name.
+
+        A source prompt is missing, the two prompts cannot be aligned, or a word of the mask is not in
+        the prompt.
+        """
+        refused = {}
+        for name, method in self.methods.items():
+            try:
+                if mask_words is not None:
+                    tokens_of_words(self.model, mask_words, source_prompt or prompt)
+                has_source, syntax = source_prompt is not None, self.model.prompt_syntax
+                for complaint in about_prompts(method.recipe, has_source=has_source, syntax=syntax):
+                    raise UsageError(complaint)
+                self.alignment(method, [source_prompt], [prompt])
+            except UsageError as error:
+                refused[name] = str(error)
+        return refused
 
     def __call__(
         self, requests: Sequence[Request], *, variants: Sequence[str]

@@ -327,6 +327,36 @@ def test_a_prompt_that_changes_in_a_list_redoes_its_picture_alone(
     assert [name for name in before if before[name] != after[name]] == ["correct/pictures/church.png"]
 
 
+def test_prompts_that_one_recipe_cannot_work_with_fail_that_recipe_alone(
+    translate: Command, pictures: Path, tmp_path: Path
+) -> None:
+    table, out = tmp_path / "list.csv", tmp_path / "out"
+    rows = "pictures/bicycle.png,a red cat,a cat", "pictures/church.jpg,a dog,a cat"
+    table.write_text("\n".join(["path,prompt,source_prompt", *rows]))
+    words = {"name": "words", "inversion": "full", "inversion_steps": 2, "start": "inverted"}
+    words |= {"source": "sampled", "words": "replace", "steps": 2}
+    words |= {"inject": [{"tensor": "cross-attention", "blocks": ["mid"]}]}
+    settings = "--set", f"variants=[sdedit, {json.dumps(words)}]", "--set", "batch_size=2"
+    first = translate(table, "-o", out, *settings)
+    assert first.exit_code == 3, first.stderr
+    failed = "pictures/bicycle.png (words): prompts cannot be aligned word for word: 'a cat' has 2 words"
+    assert failed in first.stderr
+    made = {"sdedit/pictures/bicycle.png", "sdedit/pictures/church.png", "words/pictures/church.png"}
+    assert files_of(out).keys() == made
+    lines = lines_of(out)
+    assert {(line["variant"], line["status"]) for line in lines} == {
+        ("sdedit", "done"),
+        ("words", "done"),
+        ("words", "failed"),
+    }
+    assert all(line["input"]["sha256"] for line in lines)
+    counts = json.loads((out / "job.json").read_text())["counts"]
+    assert (counts["sdedit"]["done"], counts["words"]["done"], counts["words"]["failed"]) == (2, 1, 1)
+    again = translate(table, "-o", out, *settings)
+    assert again.exit_code == 3
+    assert lines_of(out) == lines  # nothing is done or recorded twice
+
+
 def test_each_variant_is_saved_when_it_is_finished_and_tells_its_own_seconds(
     model: Model, pictures: Path, tmp_path: Path
 ) -> None:
