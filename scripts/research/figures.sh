@@ -44,13 +44,14 @@ leaderboard() {
   .venv/bin/sdcorrect bench --methods all --evaluate --limit 12 -o "$out/leaderboard" --page docs/leaderboard.md
 }
 
-pie() { # pnp-sampled is pnp-50 with its source sampled again
+pie() { # with pnp-50's source sampled again, and with p2p-direct-refine's target corrected too
   $python scripts/make_pie_set.py "$out/pie/set" 5
-  local sampled
-  sampled=$($python -c 'import json; from sdcorrect.recipes import BUILT_IN
-print(json.dumps(BUILT_IN["pnp-50"].model_dump(mode="json") | {"name": "pnp-sampled", "source": "sampled"}))')
+  local changed
+  changed=$($python -c 'import json; from sdcorrect.recipes import BUILT_IN
+for of, name, source in ("pnp-50", "pnp-sampled", "sampled"), ("p2p-direct-refine", "p2p-corrected", "corrected"):
+    print(",", json.dumps(BUILT_IN[of].model_dump(mode="json") | {"name": name, "source": source}))')
   MODEL=mini OUT=$out/pie/made bash scripts/benchmark_pie.sh "$out/pie/set" \
-    "p2p-refine, p2p-direct-refine, p2p-direct-both, masactrl, masactrl-direct, pnp-50, pnp-direct, $sampled"
+    "p2p-refine, p2p-direct-refine, masactrl, masactrl-direct, pnp-50, pnp-direct $changed"
 }
 
 quickstart() {
@@ -93,7 +94,7 @@ pictures() {
   sheet shapes "$out/shapes"/{source,{3d,ink}/{sdedit,correct-adain,correct-wide}}
   .venv/bin/sdcorrect translate sdcorrect/assets/icons/flat -c configs/benchmark-icons.yaml -o "$out/all" --variants correct-wide
   .venv/bin/sdcorrect report "$out/all" --grid "$out/all.png" --columns 10
-  shrink "$out/all.png" all-icons
+  shrink "$out/all.png" all-icons 1740
   shrink out/benchmark/curves.png benchmark
   shrink out/benchmark/flat-to-3d/frontier.png frontier
   shrink "$out/block-4/dissect.png" dissect 1000

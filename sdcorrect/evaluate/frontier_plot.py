@@ -68,7 +68,7 @@ def _draw(panel: Axes, plane: Plane, frontier: Frontier) -> list[Annotation]:
         panel.plot(
             [point.means[plane.style] for point in points],
             [point.means[plane.kept] for point in points],
-            linestyle=line,
+            linestyle=line if len(points) > 1 else "none",
             marker=marker if len(points) > 1 else alone,
             color=colour,
             label=variant,
