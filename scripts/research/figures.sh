@@ -5,7 +5,7 @@
 # the pages; the numbers in sentences are written by hand, from what is in out/figures. Run a step again to
 # resume it.
 source "$(dirname "$0")/../setup.sh"
-python=.venv/bin/python icons=out/benchmark/icons out=out/figures images=docs/images
+python=.venv/bin/python sets=out/benchmark/icons out=out/figures images=docs/images
 declare -A prompts=([3d]="in 3d render style" [ink]="in black and white ink style")
 mkdir -p "$out"
 
@@ -19,8 +19,8 @@ icons() {
 }
 
 parts() { # of the correction
-  translate "$icons/flat" "$out/parts" "${prompts[ink]}" "sdedit, correct, correct-attention, correct-features"
-  evaluate "$out/parts" --reference "$icons/ink" --other-style "${prompts[3d]}"
+  translate "$sets/flat" "$out/parts" "${prompts[ink]}" "sdedit, correct, correct-attention, correct-features"
+  evaluate "$out/parts" --reference "$sets/ink" --other-style "${prompts[3d]}"
 }
 
 shapes() {
@@ -87,10 +87,10 @@ pictures() {
   local direction made
   for direction in flat-to-3d 3d-to-flat flat-to-ink ink-to-3d; do
     made=out/benchmark/$direction/0.8
-    sheet "$direction" "$icons/${direction%-to-*}" "$made"/{sdedit,correct,correct-adain,correct-wide} "$icons/${direction#*-to-}"
+    sheet "$direction" "$sets/${direction%-to-*}" "$made"/{sdedit,correct,correct-adain,correct-wide} "$sets/${direction#*-to-}"
   done
-  sheet before-after "$icons/flat" out/benchmark/flat-to-3d/0.8/{sdedit,correct,correct-wide} "$icons/3d"
-  sheet style "$icons/flat" "$out/parts"/{sdedit,correct,correct-attention,correct-features} "$icons/ink"
+  sheet before-after "$sets/flat" out/benchmark/flat-to-3d/0.8/{sdedit,correct,correct-wide} "$sets/3d"
+  sheet style "$sets/flat" "$out/parts"/{sdedit,correct,correct-attention,correct-features} "$sets/ink"
   sheet shapes "$out/shapes"/{source,{3d,ink}/{sdedit,correct-adain,correct-wide}}
   .venv/bin/sdcorrect translate sdcorrect/assets/icons/flat -c configs/benchmark-icons.yaml -o "$out/all" --variants correct-wide
   .venv/bin/sdcorrect report "$out/all" --grid "$out/all.png" --columns 10
