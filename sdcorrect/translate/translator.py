@@ -136,11 +136,14 @@ class Translator:
         A source prompt is missing, the two prompts cannot be aligned, or a word of the mask is not in
         the prompt.
         """
+        if mask_words is not None:
+            try:
+                tokens_of_words(self.model, mask_words, source_prompt or prompt)
+            except UsageError as error:
+                return dict.fromkeys(self.methods, str(error))
         refused = {}
         for name, method in self.methods.items():
             try:
-                if mask_words is not None:
-                    tokens_of_words(self.model, mask_words, source_prompt or prompt)
                 has_source, syntax = source_prompt is not None, self.model.prompt_syntax
                 for complaint in about_prompts(method.recipe, has_source=has_source, syntax=syntax):
                     raise UsageError(complaint)
