@@ -6,15 +6,27 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
 from importlib import import_module, metadata
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from importlib.metadata import packages_distributions
-from importlib.util import find_spec
+from importlib.util import find_spec, spec_from_loader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-#: Packages that diffusers and transformers import if installed: for training, for other models, and
-#: for sigmas that no job uses.
-UNNEEDED = ("peft", "scipy")
+#: Packages that diffusers and transformers import if installed: for training, for other models and other
+#: precisions, for sigmas, sound and watermarks that no job uses. They cost seconds, and some warn.
+UNNEEDED = (
+    "bitsandbytes",
+    "gguf",
+    "imwatermark",
+    "peft",
+    "scipy",
+    "torchao",
+    "torchaudio",
+    "torchvision",
+    "xformers",
+)
 #: The structure of a package in transformers: requirements -> modules that need them -> their names.
 Structure = dict[frozenset[str], dict[str, set[str]]]
 #: torch's compiler, and its decorators that libraries apply at import.
@@ -36,7 +48,7 @@ def lean_imports() -> Iterator[None]:
     try:
         import torch  # noqa: F401 - first, because torch itself needs the real compiler
 
-        with _in_place({COMPILER: _Marks()}):
+        with _compiler_on_demand():
             with _in_place(dict.fromkeys(UNNEEDED)):
                 _import_transformers()
                 _import_diffusers()
@@ -103,11 +115,20 @@ def _in_place(modules: dict[str, ModuleType | None]) -> Iterator[None]:
                 del sys.modules[name]
 
 
-class _Marks(ModuleType):
-    """A stand-in for torch's compiler: its decorators do nothing; any other name loads the real one.
+@contextmanager
+def _compiler_on_demand() -> Iterator[None]:
+    """Within this context, a stand-in is imported as torch's compiler until more of it is needed."""
+    finder = _Submodules()
+    sys.meta_path.insert(0, finder)
+    try:
+        with _in_place({COMPILER: _Marks()}):
+            yield
+    finally:
+        sys.meta_path.remove(finder)
 
-    Submodules are the real ones.
-    """
+
+class _Marks(ModuleType):
+    """A stand-in for torch's compiler: its decorators do nothing; any other name loads the real one."""
 
     def __init__(self) -> None:
         super().__init__(COMPILER)
@@ -119,8 +140,36 @@ class _Marks(ModuleType):
             return _mark
         if name.startswith("__"):
             raise AttributeError(name)
-        sys.modules.pop(COMPILER, None)
-        return getattr(import_module(COMPILER), name)
+        return getattr(_real_compiler(), name)
+
+
+class _Submodules(MetaPathFinder):
+    """Loads torch's compiler before the first submodule of its stand-in, which may need the real one."""
+
+    def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
+        if not (name.startswith(f"{COMPILER}.") and isinstance(sys.modules.get(COMPILER), _Marks)):
+            return None
+        _real_compiler()
+        loaded = sys.modules.get(name)
+        return spec_from_loader(name, _Loaded(loaded)) if loaded else None
+
+
+class _Loaded(Loader):
+    """Gives a module that has been imported in the meantime."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module, self._spec = module, module.__spec__
+
+    def create_module(self, _: ModuleSpec) -> ModuleType:
+        return self._module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec
+
+
+def _real_compiler() -> ModuleType:
+    sys.modules.pop(COMPILER, None)
+    return import_module(COMPILER)
 
 
 def _mark(marked: Any = None, *_: Any, **__: Any) -> Any:
@@ -150,14 +199,10 @@ def _import_transformers() -> None:
     The files of its models are searched for names once, and not again for `transformers.models`.
     """
     import torch
-    from transformers.utils import (
-        import_utils,
-        is_peft_available,
-        is_scipy_available,
-        is_torch_distributed_available,
-    )
+    from transformers.utils import import_utils, is_torch_distributed_available
 
-    is_peft_available(), is_scipy_available()
+    for package in UNNEEDED:
+        getattr(import_utils, f"is_{package}_available", lambda: False)()
     with _replaced(torch.distributed, "is_available", lambda: False):
         is_torch_distributed_available()
     define = getattr(import_utils, "define_import_structure", None)

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -170,8 +171,21 @@ def errors_for_people(debug: bool) -> Iterator[None]:
     except Exception as error:
         if debug:
             raise
-        tell("error", f"{type(error).__name__}: {one_line(error)} (--debug shows where)", "red")
+        tell("error", f"{_unforeseen(error)} (--debug shows where)", "red")
         raise typer.Exit(1) from None
+
+
+def _unforeseen(error: BaseException) -> str:
+    """What `error` says; if a library could not import a part of itself, which package broke that."""
+    met = error
+    while met.__cause__ and str(met).startswith("Failed to import "):
+        met = met.__cause__
+    line = f"{type(met).__name__}: {one_line(met)}"
+    if met is error:
+        return line
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(met.__traceback__)]
+    package = [name for name in modules if not name.startswith("importlib")][-1].partition(".")[0]
+    return f"the package {package} cannot be imported; repair or uninstall it: {line}"
 
 
 def figures(first: str, heads: Iterable[str], edge: box.Box | None = box.SIMPLE_HEAD) -> Table:

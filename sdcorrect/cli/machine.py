@@ -61,12 +61,11 @@ def doctor(
 
     Every file of a job is checked. No weights are loaded.
     """
-    with lean_imports():
-        from sdcorrect.doctor import Finding, look_at_job, look_at_machine
-        from sdcorrect.models import quiet_libraries
-
     with errors_for_people(debug):
         settings = given(locals(), context)
+        with lean_imports():
+            from sdcorrect.doctor import Finding, look_at_job, look_at_machine
+            from sdcorrect.models import quiet_libraries
         quiet_libraries()
         findings = look_at_machine(device or "auto", dtype or "auto", offline=bool(offline))
         if config or settings.keys() - OF_MACHINE:
@@ -102,11 +101,10 @@ def prefetch(
     debug: Debug = False,
 ) -> None:
     """Download what a job or a flag names, so that it can run --offline."""
-    with lean_imports():
-        from sdcorrect.models import find, quiet_libraries
-
     with errors_for_people(debug):
         settings = given(locals())
+        with lean_imports():
+            from sdcorrect.models import find, quiet_libraries
         if not (config or settings):
             raise UsageError("give a job, or the model to download, such as --model owner/name")
         job = _job(config, settings | {"offline": False})
