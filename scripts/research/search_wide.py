@@ -4,7 +4,7 @@
 
 Every setting (search_settings.py) is a recipe on mini, measured on the icons that split.csv keeps for
 choosing: how near its pictures are to the truth, at the style that they have. A rung measures what is
-left on more icons and at more strengths, and keeps the best.
+left on more icons and at more strengths, and keeps the best and the package's own recipes.
 
 A setting's score is half the mean and half the worst over the directions. In a direction it is how much
 better the setting is than SDEdit can be at no less style, which is read from the line through SDEdit's
@@ -34,7 +34,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from search_settings import settings
+from search_settings import NAMED, settings
 
 from sdcorrect.config import Input
 from sdcorrect.evaluate.clip import Clip
@@ -227,7 +227,8 @@ def table(bench: Bench, rung: Rung, scores: Mapping[str, float], recipes: Mappin
     heads = [f"{' to '.join(d)}: SSIM / PSNR / structure / text / accuracy" for d in DIRECTIONS]
     lines = [
         f"{len(scores)} settings, {rung.icons} icons, {rung.steps} steps, strengths "
-        f"{', '.join(map(str, rung.strengths))}; the first {rung.keep} are kept. Figures: at {shown:g}.",
+        f"{', '.join(map(str, rung.strengths))}; kept: the first {rung.keep}, {', '.join(NAMED)}. "
+        f"Figures: at {shown:g}.",
         "",
         "| | setting | score | " + " | ".join(heads) + " |",
         "|---|---|---|" + "---|" * len(heads),
@@ -268,7 +269,7 @@ def main() -> int:
         scores = dict(sorted(scores.items(), key=lambda of: -of[1]))
         report.append(f"## Rung {number}\n\n{table(bench, rung, scores, recipes)}")
         (HERE / "search.md").write_text("\n".join(report))
-        left = [*scores][: rung.keep]
+        left = [*dict.fromkeys([*[*scores][: rung.keep], *NAMED])]
     say(f"best: {left[0]}")
     return 0
 
