@@ -94,7 +94,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.clip, self.structure = Clip("mini"), Structure("mini", device=torch.device("cpu"))
         self.texts = self.clip.texts([*PROMPTS.values()])
-        head, *lines = self.log.read_text().splitlines() if self.log.exists() else [""]
+        head, *lines = (self.log.read_text() if self.log.exists() else "").splitlines() or [""]
         of_model = json.dumps({"model": self.model.identity})
         if head != of_model:  # what was measured with another model
             lines = []
