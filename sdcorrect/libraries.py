@@ -31,6 +31,8 @@ UNNEEDED = (
 Structure = dict[frozenset[str], dict[str, set[str]]]
 #: torch's compiler, and its decorators that libraries apply at import.
 COMPILER, MARKS = "torch._dynamo", {"allow_in_graph", "assume_constant_result", "disable"}
+#: Its submodule that transformers imports, which does not need the rest.
+ALONE = f"{COMPILER}._trace_wrapped_higher_order_op"
 
 
 @contextmanager
@@ -144,10 +146,11 @@ class _Marks(ModuleType):
 
 
 class _Submodules(MetaPathFinder):
-    """Loads torch's compiler before the first submodule of its stand-in, which may need the real one."""
+    """Loads torch's compiler before a submodule that needs more of it than the stand-in."""
 
     def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
-        if not (name.startswith(f"{COMPILER}.") and isinstance(sys.modules.get(COMPILER), _Marks)):
+        in_place = isinstance(sys.modules.get(COMPILER), _Marks)
+        if not (in_place and name.startswith(f"{COMPILER}.") and name != ALONE):
             return None
         _real_compiler()
         loaded = sys.modules.get(name)

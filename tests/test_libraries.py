@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import transformers
-from conftest import EXAMPLES
 from transformers.utils.import_utils import define_import_structure
 
 from sdcorrect.libraries import UNNEEDED, _Distributions, _structure
 
 pytestmark = pytest.mark.slow
+
+CHURCH = Path(__file__).parents[1] / "sdcorrect" / "assets" / "pictures" / "church.png"
 
 
 def test_the_models_of_transformers_are_those_that_its_own_search_finds() -> None:
@@ -43,8 +44,8 @@ def run(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
 def test_packages_that_few_jobs_need_are_not_imported(tmp_path: Path) -> None:
     for package in UNNEEDED:
         install(tmp_path, package, f"raise SystemExit('{package} is imported')")
-    picture, out = EXAMPLES / "church.png", tmp_path / "out"
-    job = ["translate", str(picture), "-p", "in 3d render style", "-o", str(out), "--steps", "2"]
+    out = tmp_path / "out"
+    job = ["translate", str(CHURCH), "-p", "in 3d render style", "-o", str(out), "--steps", "2"]
     found = run(tmp_path, f"from sdcorrect.cli import app; app({job})")
     assert found.returncode == 0, found.stderr
     assert (out / "correct" / "church.png").exists()
