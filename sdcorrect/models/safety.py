@@ -6,7 +6,7 @@ import numpy as np
 from diffusers import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from PIL import Image
-from transformers import CLIPImageProcessor
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from sdcorrect.errors import UsageError
 from sdcorrect.models.accounts import account_for_loading
@@ -30,7 +30,7 @@ def add_safety_checker(pipe: Pipeline, checkpoint: Checkpoint) -> None:
             dtype=pipe.unet.dtype,
             output_loading_info=True,
         )
-        extractor = CLIPImageProcessor.from_pretrained(
+        extractor = CLIPImageProcessorPil.from_pretrained(
             checkpoint.config / "feature_extractor", local_files_only=True
         )
     except MISFITS as error:
