@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,6 +48,16 @@ def translate(
     pictures = translator(asked, variants=[name])[name].pictures
     assert all(pictures)
     return np.stack([np.asarray(picture, dtype=int) for picture in pictures])
+
+
+def test_the_command_runs_beside_what_is_installed_there(icon: Image.Image, tmp_path: Path) -> None:
+    icon.save(tmp_path / "icon.png")
+    job = ["translate", f"{tmp_path}/icon.png", "-o", f"{tmp_path}/out", "--device", str(DEVICE)]
+    job += ["-p", "in 3d", "--steps", "2"]
+    command = [sys.executable, "-c", f"from sdcorrect.cli import app; app({job})"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads((tmp_path / "out" / "job.json").read_text())["device"] == str(DEVICE)
 
 
 @pytest.mark.parametrize("name", ["correct", "correct-fast", "pnp-50", "p2p", "masactrl"])
