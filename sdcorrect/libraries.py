@@ -202,12 +202,15 @@ def _import_transformers() -> None:
     The files of its models are searched for names once, and not again for `transformers.models`.
     """
     import torch
-    from transformers.utils import import_utils, is_torch_distributed_available
+    from transformers.utils import import_utils
+
+    def ask(package: str) -> None:
+        getattr(import_utils, f"is_{package}_available", lambda: False)()
 
     for package in UNNEEDED:
-        getattr(import_utils, f"is_{package}_available", lambda: False)()
+        ask(package)
     with _replaced(torch.distributed, "is_available", lambda: False):
-        is_torch_distributed_available()
+        ask("torch_distributed")
     define = getattr(import_utils, "define_import_structure", None)
     if define is not None:
         with _replaced(import_utils, "define_import_structure", partial(_structure, define)):
