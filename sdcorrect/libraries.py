@@ -204,13 +204,10 @@ def _import_transformers() -> None:
     import torch
     from transformers.utils import import_utils
 
-    def ask(package: str) -> None:
-        getattr(import_utils, f"is_{package}_available", lambda: False)()
-
     for package in UNNEEDED:
-        ask(package)
+        getattr(import_utils, f"is_{package}_available", lambda: False)()
     with _replaced(torch.distributed, "is_available", lambda: False):
-        ask("torch_distributed")
+        import_utils.is_torch_distributed_available()
     define = getattr(import_utils, "define_import_structure", None)
     if define is not None:
         with _replaced(import_utils, "define_import_structure", partial(_structure, define)):
