@@ -269,7 +269,8 @@ def main() -> int:
         scores = dict(sorted(scores.items(), key=lambda of: -of[1]))
         report.append(f"## Rung {number}\n\n{table(bench, rung, scores, recipes)}")
         (HERE / "search.md").write_text("\n".join(report))
-        left = [*dict.fromkeys([*[*scores][: rung.keep], *NAMED])]
+        kept = [*scores][: rung.keep]
+        left = [*kept, *(name for name in NAMED if name not in kept)]
     say(f"best: {left[0]}")
     return 0
 
