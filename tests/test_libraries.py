@@ -51,9 +51,10 @@ def test_packages_that_few_jobs_need_are_not_imported(tmp_path: Path) -> None:
     assert (out / "correct" / "church.png").exists()
 
 
-def test_a_package_that_cannot_be_imported_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [["doctor"], ["evaluate", "out"]])
+def test_a_package_that_cannot_be_imported_is_named(command: list[str], tmp_path: Path) -> None:
     install(tmp_path, "accelerate", "import nothing_of_this_name")
-    found = run(tmp_path, "from sdcorrect.cli import app; app(['doctor'])")
+    found = run(tmp_path, f"from sdcorrect.cli import app; app({command})")
     assert found.returncode == 1
     assert found.stderr == (
         "error: the package accelerate cannot be imported; repair or uninstall it: "

@@ -41,6 +41,8 @@ MOST_ALIKE = 100
 #: The exit code when the reader of a pipe is gone: the shell's own for SIGPIPE.
 CLOSED_PIPE = 141
 
+#: How diffusers and transformers begin when they cannot import a part of themselves.
+LATE_IMPORT = ("Failed to import ", "Could not import module ")
 
 #: The commands as help lists them, by what they are for.
 PANELS = {
@@ -178,7 +180,7 @@ def errors_for_people(debug: bool) -> Iterator[None]:
 def _unforeseen(error: BaseException) -> str:
     """What `error` says; if a library could not import a part of itself, which package broke that."""
     met = error
-    while met.__cause__ and str(met).startswith("Failed to import "):
+    while met.__cause__ and str(met).startswith(LATE_IMPORT):
         met = met.__cause__
     line = f"{type(met).__name__}: {one_line(met)}"
     if met is error:
